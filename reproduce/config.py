@@ -1,0 +1,164 @@
+"""What is trained (`Config`), and where and how (`Machine`). Free of torch, so that the command line answers at once."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import tyro
+
+SCHEMA = 1
+"""Version of the meaning of Config's fields; part of every key."""
+
+PAPER_ITERATIONS = 64_000
+PAPER_TEST_ERROR = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.61, 1202: 7.93}
+"""Test error in percent of the paper's residual nets (Table 6; for 110 the mean of five runs)."""
+
+Shortcut = Literal["A", "B", "C"]
+Block = Literal["original", "bn-after-add", "relu-before-add", "relu-only-preactivation", "full-preactivation"]
+Optimizer = Literal["sgd", "adam", "adamw"]
+Warmup = Literal["auto", "none", "error", "iterations"]
+Precision = Literal["fp32", "tf32", "bf16"]
+DEFAULT_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
+
+
+class UserError(ValueError):
+    """Something that whoever started the run can mend; the message is one sentence that says how."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One network and its recipe; the defaults are the paper's (section 4.2). Two equal configs are the same experiment.
+
+    `lr` and `warmup` are resolved on construction, so a default written out is the same config as one left out.
+
+    Raises:
+        UserError: a value outside its range, or a combination without meaning.
+    """
+
+    depth: int = 20
+    """Weighted layers, 6n+2 for some n >= 1: the paper trains 20, 32, 44, 56, 110 and 1202."""
+    residual: bool = True
+    """With shortcuts, or the plain net of the same layers."""
+    shortcut: Shortcut = "A"
+    """Where a stage begins: A identity with zero channels, B a projection; C projections everywhere."""
+    block: Block = "original"
+    """Order of BN, ReLU and the addition; the last four are of Identity Mappings (arXiv:1603.05027), Table 2."""
+    optimizer: Optimizer = "sgd"
+    """The paper's is SGD with momentum."""
+    lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Learning rate before the milestones; by default 0.1 for sgd, 0.001 for adam and adamw."""
+    momentum: float = 0.9
+    """SGD's momentum (not Nesterov's), or Adam's beta1."""
+    weight_decay: float = 1e-4
+    """torch's weight_decay, on every parameter: L2 for sgd and adam, decoupled for adamw."""
+    batch_size: int = 128
+    """Images per iteration."""
+    iterations: int = PAPER_ITERATIONS
+    """Length of training; the learning rate falls tenfold after 1/2 and after 3/4 of it."""
+    warmup: Warmup = "auto"
+    """lr/10 at first: until the training error is below 80% (error), for 400 iterations (iterations), or never
+    (none); auto is error from depth 110 on, as the paper has it, and none below."""
+    augment: bool = True
+    """Pad by 4 pixels, crop 32x32 at random, mirror with probability 1/2."""
+    split: Literal["full", "val"] = "full"
+    """Train on all training images, or hold out a tenth (stratified, by the seed) and report its error as well."""
+    precision: Precision = "fp32"
+    """fp32 is true fp32: TF32 and HF32 off. bf16 is autocast."""
+    seed: int = 0
+    """The replicate: initialisation, order of the images, crops, flips, and the held-out images."""
+    dataset: tyro.conf.Suppress[Literal["cifar10", "synthetic"]] = "cifar10"
+    """What `--data` names."""
+
+    def __post_init__(self):
+        check_types(self)
+        if self.depth < 8 or (self.depth - 2) % 6:
+            raise UserError(f"depth must be 6n+2 with n >= 1 (8, 14, 20, 26, 32, ...), and {self.depth} is not")
+        if not self.residual and (self.block != "original" or self.shortcut != "A"):
+            raise UserError("a plain net has no addition and no shortcut: leave out --block and --shortcut, or make it residual")
+        if self.lr is None:
+            object.__setattr__(self, "lr", DEFAULT_LR[self.optimizer])
+        if self.warmup == "auto":
+            object.__setattr__(self, "warmup", "error" if self.depth >= 110 else "none")
+        assert self.lr is not None
+        require(0 < self.lr < math.inf, "lr must be a positive number", self.lr)
+        require(0 <= self.momentum < 1, "momentum must be at least 0 and below 1", self.momentum)
+        require(0 <= self.weight_decay < math.inf, "weight-decay must be a number of at least 0", self.weight_decay)
+        require(self.batch_size >= 1, "batch-size must be at least 1", self.batch_size)
+        require(self.iterations >= 1, "iterations must be at least 1", self.iterations)
+        require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63", self.seed)
+
+    @property
+    def net(self) -> str:
+        """The network's name, e.g. residual44 or plain20."""
+        return f"{'residual' if self.residual else 'plain'}{self.depth}"
+
+    @property
+    def key(self) -> str:
+        """Eight hexadecimal digits that name everything but the seed."""
+        recipe = {"schema": SCHEMA} | {name: value for name, value in asdict(self).items() if name != "seed"}
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder below the output folder, e.g. residual44-3f9c2a1b/seed0."""
+        return Path(f"{self.net}-{self.key}") / f"seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run is computed; nothing here is part of its identity.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
+    """auto takes the first that is usable of npu, cuda, cpu; any other is used or refused, never replaced."""
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = "data"
+    """Folder that holds, or shall receive, cifar-10-batches-py; or the word synthetic for a generated set."""
+    out: Path = Path("runs")
+    """Folder that receives <net>-<key>/seed<k>."""
+    time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    """Stop with a checkpoint and exit status 75 after so many seconds; the same command goes on from there."""
+    eval_every: int = 1000
+    """Iterations from one evaluation on the whole test set to the next; the last iteration always has one."""
+    checkpoint_every: int = 1000
+    """Iterations from one checkpoint to the next."""
+    capture: bool = True
+    """Capture the training step as a device graph where the device can (cuda, npu)."""
+    deterministic: bool = False
+    """Deterministic kernels only, where the device has a choice."""
+
+    def __post_init__(self):
+        check_types(self)
+        require(self.time_limit is None or 0 < self.time_limit < math.inf, "time-limit must be positive", self.time_limit)
+        require(self.eval_every >= 1, "eval-every must be at least 1", self.eval_every)
+        require(self.checkpoint_every >= 1, "checkpoint-every must be at least 1", self.checkpoint_every)
+        require(self.data != "", "data must name a folder or be the word synthetic", repr(self.data))
+
+
+def require(condition: bool, rule: str, value: object):
+    if not condition:
+        raise UserError(f"{rule}, not {value}")
+
+
+def check_types(settings: Config | Machine):
+    """Refuses what a caller in Python could pass and the command line could not (a depth of "20", a lr of True).
+
+    Raises:
+        UserError: a field is not of its declared type.
+    """
+    hints = get_type_hints(type(settings))
+    for field in fields(settings):
+        allowed = get_args(hints[field.name]) or (hints[field.name],)
+        value = getattr(settings, field.name)
+        if get_origin(hints[field.name]) is Literal:
+            require(value in allowed, f"{field.name} must be one of {', '.join(allowed)}", repr(value))
+            continue
+        if float in allowed and type(value) is int:
+            object.__setattr__(settings, field.name, float(value))
+        elif not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            require(False, f"{field.name} must be of type {field.type}", repr(value))

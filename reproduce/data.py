@@ -1,0 +1,224 @@
+"""CIFAR-10 as uint8 tensors on the device, and batches that are a pure function of (seed, iteration).
+
+Shapes: M images in a set, N in a batch, T iterations; a padded image is 40 x 40 positions of 3 channels.
+An image is stored padded by 4 positions of zero; a batch picks, for every image of its own, the 32 x 32 positions of a
+crop, mirrored or not. The mean is padded and picked alike, so that what was padding is exactly zero after the
+subtraction, as if the padding had come after it (section 4.2).
+"""
+
+import hashlib
+import os
+import pickle
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import check_integrity
+
+from reproduce.config import Config, UserError
+
+SIDE, PADDING = 32, 4
+PADDED = SIDE + 2 * PADDING
+HELD_OUT = 10
+"""One image in so many is held out by split val: 5k of the 50k."""
+
+INITIALISATION, ORDER, AUGMENTATION, SPLIT, SYNTHETIC = range(5)
+"""The purposes for which a seed's random numbers are drawn, each a stream of its own."""
+
+
+def random_numbers(seed: int, purpose: int, position: int = 0) -> np.random.Generator:
+    """Random numbers that depend on nothing but the arguments, the same on every machine (Philox, counter-based)."""
+    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, 0, position]))
+
+
+# Reading the set --------------------------------------------------------------------------------------------------------
+
+
+class Synthetic(CIFAR10):
+    """A generated set in CIFAR-10's own files, without their checksums."""
+
+    train_list = [[name, None] for name, _ in CIFAR10.train_list]
+    test_list = [[name, None] for name, _ in CIFAR10.test_list]
+    meta = CIFAR10.meta | {"md5": None}
+
+
+def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
+    """Writes a learnable ten-class set in CIFAR-10's format: stripes of five widths, upright or level.
+
+    The phase, the colours and a strong noise differ from image to image; crops and mirroring do not change the class.
+    """
+    generator = random_numbers(0, SYNTHETIC)
+    for (name, _), count in [*((entry, train // 5) for entry in CIFAR10.train_list), (CIFAR10.test_list[0], test)]:
+        labels = generator.permutation(np.arange(count) % 10)
+        cycles = np.array([2, 3, 5, 8, 12])[labels % 5, None] / SIDE
+        wave = np.sin(2 * np.pi * (cycles * np.arange(SIDE) + generator.random((count, 1))))
+        stripes = np.repeat(wave[:, :, None], SIDE, axis=2)
+        stripes[labels < 5] = stripes[labels < 5].transpose(0, 2, 1)
+        low, high = generator.uniform(0, 255, (2, count, 3, 1, 1))
+        images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 50, (count, 3, SIDE, SIDE))
+        rows = images.clip(0, 255).astype(np.uint8).reshape(count, -1)
+        (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": labels.tolist()}))
+    names = [f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12)]
+    (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": names}))
+
+
+def obtain(folder: Path, dataset: type[CIFAR10]):
+    """Puts the set's files into `folder` whole or not at all: from its archive there, from the network, or by generation.
+
+    Raises:
+        UserError: CIFAR-10 is neither there nor to be had; the sentence names the file, its MD5 and where to put it.
+    """
+    missing_folders = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
+            unfinished = Path(name)
+            if dataset is Synthetic:
+                (unfinished / CIFAR10.base_folder).mkdir()
+                write_synthetic(unfinished / CIFAR10.base_folder)
+            else:
+                archive = folder / CIFAR10.filename
+                if check_integrity(str(archive), CIFAR10.tgz_md5):
+                    (unfinished / CIFAR10.filename).symlink_to(archive.resolve())
+                socket.setdefaulttimeout(30)
+                CIFAR10(unfinished, download=True)
+            try:
+                os.replace(unfinished / CIFAR10.base_folder, folder / CIFAR10.base_folder)
+            except OSError:
+                if not is_present(folder, dataset):  # else another process was faster
+                    raise
+    except (OSError, RuntimeError) as error:
+        for path in missing_folders:
+            path.rmdir()
+        if dataset is Synthetic:
+            raise
+        raise UserError(
+            f"CIFAR-10 is not in {folder} and could not be downloaded ({str(error).splitlines()[0]}): put "
+            f"{CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) or its folder {CIFAR10.base_folder} into {folder}"
+        ) from error
+
+
+def is_present(folder: Path, dataset: type[CIFAR10]) -> bool:
+    files = [*dataset.train_list, *dataset.test_list, [dataset.meta["filename"], dataset.meta["md5"]]]
+    return all(check_integrity(str(folder / dataset.base_folder / name), md5) for name, md5 in files)
+
+
+@dataclass(frozen=True)
+class Images:
+    """M images on a device: uint8 positions, (M * 40 * 40) x 3, row by row of the padded images; and int64 labels, M."""
+
+    positions: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run sees: the images it trains on, the held-out ones (None for split full), the test set, and the mean.
+
+    mean: float32, (40 * 40) x 3, of the training images' pixels / 255, zero where the padding is.
+    fingerprint: SHA-256 of all images and labels of the set, before any split.
+    """
+
+    train: Images
+    held_out: Images | None
+    test: Images
+    mean: Tensor
+    fingerprint: str
+
+
+def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
+    """A boolean mask, M: a tenth of every class, drawn by the seed."""
+    mask = np.zeros(len(labels), dtype=bool)
+    generator = random_numbers(seed, SPLIT)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        mask[members[: len(members) // HELD_OUT]] = True
+    return mask
+
+
+def load(config: Config, folder: Path, device: torch.device) -> Data:
+    """Reads the config's data set (downloading or generating it where it is missing) and puts it on the device.
+
+    Raises:
+        UserError: CIFAR-10 is not there and cannot be downloaded.
+    """
+    dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
+    if not is_present(folder, dataset):
+        obtain(folder, dataset)
+    sets = [dataset(folder, train=train) for train in (True, False)]
+    (train_NHWC, train_labels), (test_NHWC, test_labels) = [(s.data, np.array(s.targets)) for s in sets]
+    digest = hashlib.sha256()
+    for array in (train_NHWC, train_labels, test_NHWC, test_labels):
+        digest.update(array.tobytes())
+    out = held_out(train_labels, config.seed) if config.split == "val" else np.zeros(len(train_labels), dtype=bool)
+    # Summed as integers, the mean does not depend on the order or the machine.
+    mean_HWC = train_NHWC[~out].sum(axis=0, dtype=np.int64) / (255 * np.count_nonzero(~out))
+    return Data(
+        train=put(train_NHWC[~out], train_labels[~out], device),
+        held_out=put(train_NHWC[out], train_labels[out], device) if out.any() else None,
+        test=put(test_NHWC, test_labels, device),
+        mean=torch.from_numpy(pad(mean_HWC[None]).reshape(-1, 3)).float().to(device),
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def pad(images_NHWC: np.ndarray) -> np.ndarray:
+    return np.pad(images_NHWC, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
+
+
+def put(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device) -> Images:
+    """Pads uint8 images, M x 32 x 32 x 3, and sends them to the device."""
+    positions = torch.from_numpy(pad(images_NHWC).reshape(-1, 3))
+    return Images(positions.to(device), torch.from_numpy(labels).long().to(device))
+
+
+# Choosing and making batches --------------------------------------------------------------------------------------------
+
+
+def plan(config: Config, images: int, start: int, stop: int) -> Tensor:
+    """What the iterations start <= i < stop train on: int64 on the CPU, T x 4 x N of image, top, left and mirrored.
+
+    The images come from an endless stream of permutations of the training set, cut into batches, so that a batch may end
+    one permutation and begin the next. Top and left are those of the crop in the padded image, each uniform in 0..8.
+    """
+    size = config.batch_size
+    first, last = start * size // images, (stop * size - 1) // images
+    stream = np.concatenate([random_numbers(config.seed, ORDER, p).permutation(images) for p in range(first, last + 1)])
+    rows = np.full((stop - start, 4, size), PADDING, dtype=np.int64)
+    rows[:, 0] = stream[start * size - first * images : stop * size - first * images].reshape(-1, size)
+    rows[:, 3] = 0
+    if config.augment:
+        for row, iteration in zip(rows, range(start, stop), strict=True):
+            generator = random_numbers(config.seed, AUGMENTATION, iteration)
+            row[1:3] = generator.integers(0, 2 * PADDING + 1, (2, size))
+            row[3] = generator.integers(0, 2, size)
+    return torch.from_numpy(rows)
+
+
+def central(start: int, stop: int, device: torch.device) -> Tensor:
+    """The rows of a plan, 4 x N, that take the images start <= m < stop as they are."""
+    image = torch.arange(start, stop, device=device)
+    return torch.stack([image, *(torch.full_like(image, offset) for offset in (PADDING, PADDING, 0))])
+
+
+def batch(images: Images, mean: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The batch that one row of a plan, int64 4 x N on the images' device, describes.
+
+    Returns: images, float32 N x 3 x 32 x 32 (channels last in memory), pixels / 255 less the mean; labels, int64 N.
+    """
+    image, top, left, mirrored = (row.view(-1, 1, 1) for row in rows)
+    line = torch.arange(SIDE, device=rows.device)
+    column = torch.where(mirrored.bool(), SIDE - 1 - line, line) + left
+    position = (top + line.view(1, -1, 1)) * PADDED + column
+    # index_select and in-place arithmetic: three times as fast on a CPU as images.positions[...] / 255 - mean[...].
+    pixels = images.positions.index_select(0, (image * PADDED**2 + position).flatten())
+    pixels = pixels.float().div_(255).sub_(mean.index_select(0, position.flatten()))
+    return pixels.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2), images.labels.index_select(0, rows[0])

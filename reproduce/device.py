@@ -1,0 +1,194 @@
+"""The accelerator: choosing it, its precision flags, its graph capture, its description. The only module that names kinds.
+
+Import this module before torch: where torch_npu is installed without CANN, torch's own loading of it makes `import torch`
+fail for the whole process. Here that loading is put off until torch is in, and its failure is kept as the reason.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reproduce.config import Precision, UserError
+
+AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
+_autoload_before = os.environ.get(AUTOLOAD)
+os.environ[AUTOLOAD] = "0"
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; deterministic mode needs it
+import torch  # noqa: E402
+
+
+def load_torch_npu() -> str | None:
+    """Loads torch_npu; returns why it is not usable, or None."""
+    if hasattr(torch, "npu"):
+        return None
+    if _autoload_before == "0":
+        return f"{AUTOLOAD}=0 forbids loading torch_npu"
+    if importlib.util.find_spec("torch_npu") is None:
+        return "torch_npu is not installed"
+    try:
+        importlib.import_module("torch_npu")
+    except Exception as error:  # its import can fail in any way, and then the other devices must still work
+        reason = f"torch_npu is installed but does not load ({type(error).__name__}: {str(error).splitlines()[0]})"
+        if isinstance(error, ImportError) and ".so" in str(error):
+            reason += "; CANN is missing or not on LD_LIBRARY_PATH: source the set_env.sh of the Ascend toolkit"
+        return reason
+    return None
+
+
+NPU_PROBLEM = load_torch_npu()
+if _autoload_before is None:
+    del os.environ[AUTOLOAD]
+else:
+    os.environ[AUTOLOAD] = _autoload_before
+
+
+@dataclass(frozen=True)
+class Device:
+    """One usable device and what suits it.
+
+    chunk: iterations between two contacts with the host. fused: torch.optim has one-kernel updates for it whose learning
+    rate may stay on the device.
+    """
+
+    kind: str
+    memory_format: torch.memory_format
+    chunk: int
+    eval_batch_size: int
+    fused: bool
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.kind)
+
+    @property
+    def backend(self) -> Any:
+        """torch.cuda or torch.npu."""
+        return getattr(torch, self.kind)
+
+    @property
+    def has_graphs(self) -> bool:
+        return self.kind != "cpu"
+
+
+DEVICES = {
+    "npu": Device("npu", torch.contiguous_format, chunk=500, eval_batch_size=1000, fused=False),
+    "cuda": Device("cuda", torch.channels_last, chunk=500, eval_batch_size=1000, fused=True),
+    "cpu": Device("cpu", torch.channels_last, chunk=10, eval_batch_size=250, fused=True),
+}
+
+
+def problem(kind: str) -> str | None:
+    """Why a kind of device cannot be used here, or None."""
+    if kind == "npu":
+        if NPU_PROBLEM is None and not torch.npu.is_available():  # pyright: ignore[reportAttributeAccessIssue]
+            return "torch_npu loads but sees no device (look at npu-smi info and ASCEND_RT_VISIBLE_DEVICES)"
+        return NPU_PROBLEM
+    if kind == "cuda" and not torch.cuda.is_available():
+        if torch.version.cuda is None:
+            return "this torch is built without CUDA"
+        return "torch sees no CUDA device (look at nvidia-smi and CUDA_VISIBLE_DEVICES)"
+    return None
+
+
+def choose(kind: str) -> Device:
+    """The device of a kind, or for "auto" the first usable one of npu, cuda, cpu.
+
+    Raises:
+        UserError: the kind asked for is not usable; the sentence says why.
+    """
+    if kind == "auto":
+        kind = next(kind for kind in DEVICES if problem(kind) is None)
+    reason = problem(kind)
+    if reason is not None:
+        raise UserError(f"device {kind} is not usable: {reason}")
+    return DEVICES[kind]
+
+
+def set_numerics(device: Device, precision: Precision, deterministic: bool) -> dict[str, Any]:
+    """Sets the flags that decide what a float32 operation computes, and returns them as they then read.
+
+    Raises:
+        UserError: the device does not have the precision.
+    """
+    if precision == "tf32" and device.kind == "cpu":
+        raise UserError("precision tf32 needs an accelerator: choose fp32 or bf16 on a cpu")
+    if precision == "bf16" and device.kind != "cpu" and not device.backend.is_bf16_supported():
+        raise UserError(f"precision bf16 is not supported by this {device.kind} device: choose fp32")
+    torch.use_deterministic_algorithms(deterministic)
+    flags: dict[str, Any] = {"precision": precision, "deterministic": torch.are_deterministic_algorithms_enabled()}
+    fast_float32 = precision == "tf32"
+    if device.kind == "cuda":
+        for name, module in (("matmul", torch.backends.cuda.matmul), ("convolution", torch.backends.cudnn.conv)):
+            module.fp32_precision = "tf32" if fast_float32 else "ieee"
+            flags[f"{name}.fp32_precision"] = module.fp32_precision
+        torch.backends.cudnn.benchmark = not deterministic
+        flags["cudnn.benchmark"] = torch.backends.cudnn.benchmark
+    if device.kind == "npu":
+        # A convolution may use HF32 unless told otherwise; the private formats are for large channel counts.
+        device.backend.conv.allow_hf32 = device.backend.matmul.allow_hf32 = fast_float32
+        device.backend.config.allow_internal_format = False
+        flags |= {"matmul.allow_hf32": fast_float32, "convolution.allow_hf32": fast_float32, "internal_format": False}
+    return flags
+
+
+def autocast(device: Device, precision: Precision) -> AbstractContextManager:
+    """bf16 autocast, or nothing. Without a cache of cast weights, which a captured step must not have."""
+    if precision != "bf16":
+        return nullcontext()
+    return torch.autocast(device.kind, torch.bfloat16, cache_enabled=False)
+
+
+def own_stream(device: Device) -> AbstractContextManager:
+    """A stream of the run's own (capture refuses the default one), or nothing on a CPU."""
+    return device.backend.stream(device.backend.Stream()) if device.has_graphs else nullcontext()
+
+
+def capture(device: Device, step: Callable[[], None]) -> Callable[[], None] | str:
+    """Captures one call of step, which must have run a few times, on the current stream; nothing is computed meanwhile.
+
+    Returns: what replays it, or, where capture fails, the reason in one line.
+    """
+    graph_type = "NPUGraph" if device.kind == "npu" else "CUDAGraph"
+    try:
+        graph = getattr(device.backend, graph_type)()
+        with device.backend.graph(graph, stream=device.backend.current_stream()):
+            step()
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return graph.replay
+
+
+def peak_memory(device: Device) -> int | None:
+    """The most bytes of device memory that tensors have held; None on a CPU, where nobody counts them."""
+    return device.backend.max_memory_allocated() if device.has_graphs else None
+
+
+def describe(device: Device) -> dict[str, Any]:
+    """The device's name and the versions that decide what it computes."""
+    packages = ["torch", "torchvision", "numpy"] + (["torch_npu"] if device.kind == "npu" else [])
+    versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in packages}
+    versions["python"] = platform.python_version()
+    if device.kind == "cuda":
+        versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return {
+        "device": device.kind,
+        "device_name": device.backend.get_device_name() if device.has_graphs else processor(),
+        "threads": torch.get_num_threads(),
+        "platform": f"{sys.platform} {platform.machine()}",
+        "versions": versions,
+    }
+
+
+def processor() -> str:
+    """The CPU's name where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,139 @@
+"""The 6n+2 family of section 4.2: plain and residual nets of the same layers.
+
+Shapes: N images, C channels, H rows, W columns, K classes.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reproduce.config import Block as BlockDesign
+from reproduce.config import Config, Shortcut
+from reproduce.data import INITIALISATION, random_numbers
+
+STAGE_CHANNELS = (16, 32, 64)
+CLASSES = 10
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+
+
+class ZeroPadded(nn.Module):
+    """Shortcut A: every second pixel of an NCHW map, zero channels half before and half after the others. No parameters."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.before = (out_channels - in_channels) // 2
+        self.after = out_channels - in_channels - self.before
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return F.pad(x_NCHW[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+
+def make_shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """The paper's three shortcuts (section 3.3 and Table 3): A, B a projection where the shape changes, C always one."""
+    changes = stride != 1 or in_channels != out_channels
+    if kind == "C" or (kind == "B" and changes):
+        return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+    return ZeroPadded(in_channels, out_channels, stride) if changes else nn.Identity()
+
+
+class Block(nn.Module):
+    """Two 3x3 layers and, in a residual net, the shortcut around them; NCHW to NCHW.
+
+    With F the two layers and x the input, the designs are (Identity Mappings, Fig. 4):
+        original                relu(bn(conv(relu(bn(conv(x))))) + x)       plain: the same without "+ x"
+        bn-after-add            relu(bn(conv(relu(bn(conv(x)))) + x))
+        relu-before-add         relu(bn(conv(relu(bn(conv(x)))))) + x
+        relu-only-preactivation bn(conv(relu(bn(conv(relu(x)))))) + x
+        full-preactivation      conv(relu(bn(conv(relu(bn(x)))))) + x
+    The last has its first BN and ReLU in the stem for the first block of the net, whose x is then the activated map.
+    """
+
+    def __init__(self, config: Config, in_channels: int, out_channels: int, stride: int, first: bool):
+        super().__init__()
+        self.design: BlockDesign = config.block
+        self.conv1 = conv3x3(in_channels, out_channels, stride)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        if self.design == "full-preactivation":
+            self.bn1 = nn.Identity() if first else nn.BatchNorm2d(in_channels)
+        else:
+            self.bn1 = nn.BatchNorm2d(out_channels)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = make_shortcut(config.shortcut, in_channels, out_channels, stride) if config.residual else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shortcut is None:
+            return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        identity = self.shortcut(x)
+        match self.design:
+            case "original":
+                return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + identity)
+            case "bn-after-add":
+                return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))) + identity))
+            case "relu-before-add":
+                return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))) + identity
+            case "relu-only-preactivation":
+                return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(F.relu(x)))))) + identity
+            case "full-preactivation":
+                return self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x)))))) + identity
+
+    def responses(self) -> list[nn.Module]:
+        """The modules whose outputs are the two 3x3 layers' responses: the BN right after the layer, else the layer itself."""
+        if self.design == "full-preactivation":
+            return [self.bn2, self.conv2]
+        return [self.bn1, self.conv2 if self.design == "bn-after-add" else self.bn2]
+
+
+class Network(nn.Module):
+    """A 6n+2 net: 3x3 stem, 3n blocks on maps of 32, 16, 8 pixels, global average pooling, 10-way linear layer."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.conv = conv3x3(3, STAGE_CHANNELS[0])
+        self.bn = nn.BatchNorm2d(STAGE_CHANNELS[0])
+        blocks, in_channels = [], STAGE_CHANNELS[0]
+        for stage, out_channels in enumerate(STAGE_CHANNELS):
+            for position in range((config.depth - 2) // 6):
+                stride = 2 if stage > 0 and position == 0 else 1
+                blocks.append(Block(config, in_channels, out_channels, stride, first=not blocks))
+                in_channels = out_channels
+        self.blocks = nn.Sequential(*blocks)
+        # The pre-activation designs leave the last sum unactivated (Identity Mappings, appendix).
+        self.last = {
+            "full-preactivation": lambda: nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU()),
+            "relu-only-preactivation": nn.ReLU,
+        }.get(config.block, nn.Identity)()
+        self.linear = nn.Linear(in_channels, CLASSES)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Logits, N x K, of mean-subtracted images, N x 3 x 32 x 32."""
+        maps_NCHW = self.last(self.blocks(F.relu(self.bn(self.conv(images_NCHW)))))
+        return self.linear(maps_NCHW.mean((2, 3)))
+
+    def responses(self) -> list[nn.Module]:
+        """The modules whose outputs are the responses of the depth - 1 3x3 layers (Fig. 7), in the order of the layers."""
+        return [self.bn] + [module for block in self.blocks for module in block.responses()]
+
+
+def build_network(config: Config) -> Network:
+    """The network of a config on the CPU, He-initialised (reference [13] of the paper) from the config's seed.
+
+    Weights of convolutions and of the linear layer are normal with variance 2 / fan_in, its bias zero, BN the identity;
+    nets that differ only in shortcuts A, additions or the block's design start with the same weights.
+    """
+    network = Network(config)
+    generator = random_numbers(config.seed, INITIALISATION)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            shape = module.weight.shape
+            draws = generator.standard_normal(tuple(shape), dtype=np.float32)
+            module.weight.data.copy_(torch.from_numpy(draws).mul_(math.sqrt(2 / math.prod(shape[1:]))))
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+    return network

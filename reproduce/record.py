@@ -1,0 +1,202 @@
+"""The run folder: what a run leaves behind, written so that a crash at any moment leaves a usable state.
+
+    config.json              the config, with its schema version and key
+    environment.json         one object per session (start or resumption): git commit, command, versions, device, flags, data
+    metrics.jsonl            one object per evaluation
+    checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
+    responses.json           standard deviation of every 3x3 layer's response (Fig. 7)
+    result.json              written last: its presence means that the run has ended, finished or diverged
+"""
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from reproduce.config import SCHEMA, Config, UserError
+
+NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
+
+
+def write_atomically(path: Path, content: bytes):
+    """Writes a file whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        OSError: it could not be written; what was there before is untouched and no temporary file remains.
+    """
+    temporary = path.with_name(f".{path.name}.unfinished")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Any):
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of a run that has ended, else None. Needs neither the lock nor torch."""
+    path = folder / "result.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def describe_config(config: Config) -> dict[str, Any]:
+    """What config.json holds."""
+    return {"schema": SCHEMA, "key": config.key} | asdict(config)
+
+
+@contextmanager
+def open_folder(config: Config, out: Path) -> Iterator[Path]:
+    """Makes the run's folder below `out`, or takes up the one that is there, and holds its lock.
+
+    Raises:
+        UserError: another process holds it, or it belongs to another config.
+        OSError: it cannot be made or written.
+    """
+    folder = out / config.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is training into {folder}: wait for it, or choose another --out") from None
+    try:
+        path = folder / "config.json"
+        if not path.is_file():
+            write_json(path, describe_config(config))
+        elif json.loads(path.read_text()) != describe_config(config):
+            raise UserError(f"{path} describes another run: choose another --out")
+        yield folder
+    finally:
+        lock.release()
+
+
+def add_session(folder: Path, session: dict[str, Any]):
+    """Appends one session to environment.json, with the command and the state of the code."""
+    path = folder / "environment.json"
+    sessions = json.loads(path.read_text()) if path.is_file() else []
+    script, *arguments = sys.argv
+    command = shlex.join(["python", str(Path(*Path(script).parts[-2:])), *arguments])
+    write_json(path, [*sessions, {"command": command, "git": describe_code()} | session])
+
+
+def describe_code() -> dict[str, Any] | None:
+    """The commit, and whether this package differs from it; None outside a git checkout."""
+
+    def git(*arguments: str) -> str:
+        package = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=package, check=True, capture_output=True, text=True).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+# Metrics ----------------------------------------------------------------------------------------------------------------
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The whole rows of metrics.jsonl; a row torn by a crash is left out."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def append_metrics(folder: Path, row: dict[str, Any]):
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def cut_metrics(folder: Path, iteration: int):
+    """Drops the rows past an iteration, which the run is about to write again."""
+    rows = [row for row in read_metrics(folder) if row["iteration"] <= iteration]
+    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+# Checkpoints ------------------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]):
+    """Writes a dict of tensors, numbers and strings as the newest checkpoint and keeps its predecessor.
+
+    Raises:
+        OSError: it could not be written; both older checkpoints are still there.
+    """
+    import torch
+
+    content = io.BytesIO()
+    torch.save(state, content)
+    unfinished = folder / ".checkpoint.unfinished"
+    write_atomically(unfinished, content.getvalue())
+    if (folder / NEWEST).exists():
+        os.replace(folder / NEWEST, folder / PREVIOUS)
+    os.replace(unfinished, folder / NEWEST)
+
+
+def load_checkpoint(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest undamaged checkpoint, its tensors on the CPU, or None where there is none at all.
+
+    A newest one that is damaged or of another run is set aside with a warning, and its predecessor taken. `identity` is
+    what a checkpoint must hold to be of this run.
+
+    Raises:
+        UserError: there are checkpoints, but none that can be used.
+    """
+    reasons = []
+    for name in (NEWEST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        state = read_checkpoint(path, identity)
+        if isinstance(state, str):
+            reasons.append(f"{path} {state}")
+            continue
+        if reasons:
+            os.replace(folder / NEWEST, folder / DAMAGED)
+            warnings.warn(f"{reasons[0]}; it is now {DAMAGED}, and the run goes on from {PREVIOUS}", stacklevel=2)
+        return state
+    if reasons:
+        raise UserError(f"{' and '.join(reasons)}: remove {folder} to start the run over")
+    return None
+
+
+def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | str:
+    """The content of a checkpoint, or what is wrong with it. A checkpoint is a zip file, with a CRC-32 of every member."""
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            return f"is damaged ({damaged} has a wrong checksum)"
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail in any way
+        return f"is damaged ({type(error).__name__})"
+    if not isinstance(state, dict):
+        return "is not a checkpoint"
+    differing = [field for field, value in identity.items() if state.get(field) != value]
+    return f"is of another run (its {differing[0]} differs)" if differing else state

@@ -1,0 +1,129 @@
+"""Train one network of He et al. 2015, section 4.2, on CIFAR-10.
+
+    python reproduce/run.py --depth 44 --residual
+
+leaves a run folder below --out. The same command again goes on where an interrupted run stopped, and says so of a
+finished one. Exit status: 0 finished, 2 wrong use, 3 training diverged, 75 stopped early with a checkpoint.
+"""
+
+import contextlib
+import io
+import math
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine, UserError
+from reproduce.record import add_session, open_folder, read_result
+
+EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
+
+
+def parse(arguments: Sequence[str]) -> tuple[Config, Machine]:
+    """The command line's config and machine.
+
+    Raises:
+        UserError: a flag or value is wrong.
+    """
+
+    def both(config: Config, machine: Machine) -> tuple[Config, Machine]:
+        return config, machine
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            config, machine = tyro.cli(
+                both,
+                prog="run.py",
+                description=__doc__,
+                args=list(arguments),
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as exit:
+        if not exit.code:
+            raise
+        raise UserError(one_sentence(complaint.getvalue())) from None
+    if machine.data == "synthetic":
+        config = replace(config, dataset="synthetic")
+    return config, machine
+
+
+def one_sentence(box: str) -> str:
+    """What tyro says inside the frame it draws on stderr, above the first rule, in one line."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]]
+    message = []
+    for line in lines:
+        if set(line) <= {"─"}:
+            break
+        message.append(line)
+    return " ".join(message).removeprefix("Error parsing config: ").removeprefix("Error parsing machine: ")
+
+
+def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str:
+    """The closing line of a run that has ended."""
+    if result["status"] == "diverged":
+        return f"{config.net}: diverged at iteration {result['iteration']}; {folder}"
+    paper = PAPER_TEST_ERROR.get(config.depth) if config.residual else None
+    comparison = f"the paper's: {paper:.2f}%" if paper else "the paper gives no number for this net"
+    if config.dataset != "cifar10":
+        comparison += ", on CIFAR-10"
+    elif config.iterations != PAPER_ITERATIONS:
+        comparison += f", after {PAPER_ITERATIONS} iterations"
+    return (
+        f"{config.net}: final test error {result['test_error']:.2f}% after {config.iterations} iterations "
+        f"({comparison}); {folder}"
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns the exit status.
+
+    Raises:
+        UserError, OSError: what the caller turns into a sentence and exit status 2.
+    """
+    began = time.monotonic()
+    config, machine = parse(arguments)
+    folder = machine.out / config.folder
+    result = read_result(folder)
+    if result is not None:
+        print(f"already ended, nothing to do: {describe_ending(config, folder, result)}")
+        return EXIT_STATUS[result["status"]]
+
+    # Only now what needs torch; reproduce.device has to come first (see there).
+    from reproduce import device as devices
+    from reproduce import train
+    from reproduce.data import load
+
+    device = devices.choose(machine.device)
+    flags = devices.set_numerics(device, config.precision, machine.deterministic)
+    synthetic = config.dataset == "synthetic"
+    data = load(config, Path("data/synthetic") if synthetic else Path(machine.data), device.torch_device)
+    with open_folder(config, machine.out) as folder:
+        session = {"flags": flags, "data": {"name": config.dataset, "sha256": data.fingerprint}}
+        add_session(folder, devices.describe(device) | session)
+        deadline = math.inf if machine.time_limit is None else began + machine.time_limit
+        ending = train.train(config, machine, data, device, folder, deadline)
+        if ending == "stopped":
+            print(f"stopped early with a checkpoint; the same command goes on from there; {folder}")
+        else:
+            result = read_result(folder)
+            assert result is not None
+            print(describe_ending(config, folder, result))
+    return EXIT_STATUS[ending]
+
+
+if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: cannot read or write {error.filename}: {error.strerror}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,399 @@
+"""Training one network: learning rate, step, evaluation, and the loop with its checkpoints (section 4.2).
+
+Shapes: N images in a batch, K classes, T iterations of a chunk.
+"""
+
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from reproduce import record
+from reproduce.config import SCHEMA, Config, Machine
+from reproduce.data import Data, Images, batch, central, plan
+from reproduce.device import Device, autocast, capture, own_stream, peak_memory
+from reproduce.model import Network, build_network
+
+WARMUP_ERROR = 80.0
+"""The training error, in percent, that ends an error-triggered warm-up (section 4.2, on ResNet-110)."""
+WARMUP_WINDOW = 100
+"""Iterations over which that error is measured, again and again until it is low enough."""
+WARMUP_ITERATIONS = 400
+"""Length of a fixed warm-up: what the paper found the error-triggered one to take."""
+EAGER_ITERATIONS = 3
+"""Iterations before a capture, in which libraries choose their kernels and the optimizer makes its state."""
+
+
+def learning_rate(config: Config, iteration: int, warmup_ended: int | None) -> float:
+    """The learning rate of an iteration, counted from 0.
+
+    warmup_ended: the first iteration after an error-triggered warm-up, None while it lasts. A warm-up that the error does
+    not end is over at the first milestone.
+    """
+    ended = {"none": 0, "iterations": WARMUP_ITERATIONS, "error": warmup_ended}[config.warmup]
+    milestones = (config.iterations // 2, config.iterations * 3 // 4)
+    passed = sum(iteration >= milestone for milestone in milestones)
+    warming = passed == 0 and (ended is None or iteration < ended)
+    assert config.lr is not None
+    return config.lr / 10 ** (passed + warming)
+
+
+class ForeachSGD(torch.optim.SGD):
+    """torch's SGD with momentum for devices without its fused kernel: torch's own foreach form reads a learning rate
+    that is a tensor back to the host at every step."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            parameters = group["params"]
+            gradients = torch._foreach_add([p.grad for p in parameters], parameters, alpha=group["weight_decay"])
+            buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, gradients)
+            torch._foreach_sub_(parameters, torch._foreach_mul(buffers, group["lr"]))
+
+
+def make_optimizer(config: Config, network: Network, rate: Tensor, device: Device) -> torch.optim.Optimizer:
+    """The config's optimizer, whose learning rate is the device scalar `rate` whenever it steps."""
+    common: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        if device.fused:
+            return torch.optim.SGD(network.parameters(), momentum=config.momentum, fused=True, **common)
+        return ForeachSGD(network.parameters(), momentum=config.momentum, **common)
+    optimizer = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    common |= {"fused": device.fused, "capturable": device.has_graphs}
+    return optimizer(network.parameters(), betas=(config.momentum, 0.999), **common)
+
+
+class Training:
+    """One network in training on a device: the buffers that a step reads and writes, and the step.
+
+    A step takes everything from the device and leaves everything there (its batch's description, its learning rate, its
+    loss and error), so that a graph of it can be replayed and the host is met once per chunk.
+    """
+
+    def __init__(self, config: Config, data: Data, device: Device, capture: bool):
+        self.config, self.data, self.device = config, data, device
+        self.network = build_network(config).to(device.torch_device, memory_format=device.memory_format).train()
+        on_device: dict[str, Any] = {"device": device.torch_device}
+        self.rows = torch.zeros(device.chunk, 4, config.batch_size, dtype=torch.int64, **on_device)
+        self.rates = torch.zeros(device.chunk, **on_device)
+        self.losses = torch.zeros(device.chunk, **on_device)
+        self.wrong = torch.zeros(device.chunk, dtype=torch.int64, **on_device)
+        self.cursor = torch.zeros(1, dtype=torch.int64, **on_device)
+        self.rate = torch.zeros((), **on_device)
+        self.optimizer = make_optimizer(config, self.network, self.rate, device)
+        self.may_capture = capture and device.has_graphs
+        self.replay = None
+        self.eager_iterations = 0
+
+    def step(self):
+        """One iteration: the batch at the cursor, forward, backward, update, loss and wrong answers noted, cursor moved."""
+        row = self.rows.index_select(0, self.cursor)[0]
+        self.rate.copy_(self.rates.index_select(0, self.cursor)[0])
+        images, labels = batch(self.data.train, self.data.mean, row)
+        with autocast(self.device, self.config.precision):
+            logits_NK = self.network(images.contiguous(memory_format=self.device.memory_format))
+        loss = F.cross_entropy(logits_NK.float(), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.losses.index_copy_(0, self.cursor, loss.detach()[None])
+        self.wrong.index_copy_(0, self.cursor, (logits_NK.argmax(1) != labels).sum()[None])
+        self.cursor.add_(1)
+
+    def chunk(self, start: int, stop: int, rates: list[float]) -> tuple[list[float], list[int]]:
+        """The iterations start <= i < stop at their learning rates; returns each one's loss and number of wrong answers."""
+        count = stop - start
+        self.rows[:count].copy_(plan(self.config, len(self.data.train), start, stop))
+        self.rates[:count].copy_(torch.tensor(rates))
+        self.cursor.zero_()
+        done = 0
+        if self.replay is None and self.may_capture:
+            done = min(count, EAGER_ITERATIONS)
+            for _ in range(done):
+                self.step()
+            self.try_capture()
+        for _ in range(done, count):
+            (self.replay or self.step)()
+        if self.replay is not None and int(self.cursor) != count:
+            # A graph that replays without doing anything has been seen in the field: nothing is lost but time.
+            self.give_up_capture("its replay does nothing")
+            for _ in range(int(self.cursor), count):
+                self.step()
+        return self.losses[:count].tolist(), self.wrong[:count].tolist()
+
+    def try_capture(self):
+        replay = capture(self.device, self.step)
+        if isinstance(replay, str):
+            self.give_up_capture(replay)
+        else:
+            self.replay = replay
+
+    def give_up_capture(self, reason: str):
+        self.may_capture, self.replay = False, None
+        tqdm.write(f"no graph capture, training step by step instead: {reason}", file=sys.stderr)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the network and the optimizer, on the CPU and independent of the device's layout."""
+        states = [self.optimizer.state[parameter] for parameter in self.network.parameters()]
+        return {
+            "network": {name: tensor.cpu().contiguous() for name, tensor in self.network.state_dict().items()},
+            "optimizer": [{name: tensor.cpu().contiguous() for name, tensor in state.items()} for state in states],
+        }
+
+    def restore(self, state: dict[str, Any]):
+        """Takes up what `state` gave, in the memory layout of this device."""
+        self.network.load_state_dict(state["network"])
+        for parameter, saved in zip(self.network.parameters(), state["optimizer"], strict=True):
+            for name, tensor in saved.items():
+                # Adam's step count is a scalar, on the host where its kernels are (torch's convention).
+                like = parameter if tensor.shape == parameter.shape else torch.empty_like(tensor, device=parameter.device)
+                self.optimizer.state[parameter][name] = torch.empty_like(like).copy_(tensor)
+
+
+# Looking at the network -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def evaluating(network: Network) -> Iterator[None]:
+    network.eval()
+    with torch.inference_mode():
+        yield
+    network.train()
+
+
+def single_views(images: Images, mean: Tensor, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images in order, as they are, in batches, with their labels."""
+    for start in range(0, len(images), device.eval_batch_size):
+        rows = central(start, min(start + device.eval_batch_size, len(images)), device.torch_device)
+        views, labels = batch(images, mean, rows)
+        yield views.contiguous(memory_format=device.memory_format), labels
+
+
+def evaluate(network: Network, images: Images, data: Data, device: Device, config: Config) -> float:
+    """The error on a set of images in percent, single view (section 4.2), in the precision of the training."""
+    wrong = torch.zeros((), dtype=torch.int64, device=device.torch_device)
+    with evaluating(network), autocast(device, config.precision):
+        for views, labels in single_views(images, data.mean, device):
+            wrong += (network(views).argmax(1) != labels).sum()
+    return 100 * int(wrong) / len(images)
+
+
+def layer_responses(network: Network, data: Data, device: Device, config: Config) -> list[float]:
+    """The standard deviation of every 3x3 layer's response on the test set, first layer first (Fig. 7).
+
+    A response is what leaves the layer's BN, before ReLU or addition; where a block's design has no BN right after the
+    layer, it is what leaves the layer.
+    """
+    moments: list[list[Tensor]] = []
+
+    def note(module: torch.nn.Module, inputs: Any, response: Tensor):
+        values = response.float()
+        moments[-1] += [values.mean(), values.square().mean()]
+
+    hooks = [module.register_forward_hook(note) for module in network.responses()]
+    sizes = []
+    with evaluating(network), autocast(device, config.precision):
+        for views, _ in single_views(data.test, data.mean, device):
+            moments.append([])
+            network(views)
+            sizes.append(len(views))
+    for hook in hooks:
+        hook.remove()
+    weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    means, squares = (torch.tensor([[float(m) for m in row[i::2]] for row in moments]).double() for i in (0, 1))
+    return (weights @ squares - (weights @ means) ** 2).clamp(min=0).sqrt().tolist()
+
+
+# The loop ---------------------------------------------------------------------------------------------------------------
+
+Ending = Literal["finished", "diverged", "stopped"]
+
+
+@dataclass
+class History:
+    """The scalars of a run so far, part of its checkpoint.
+
+    loss, wrong: sums over the iterations since `evaluated`; window_wrong: wrong answers in the current warm-up window;
+    seconds: all of the loop's; training_seconds: without evaluations and checkpoints.
+    """
+
+    iteration: int = 0
+    evaluated: int = 0
+    loss: float = 0.0
+    wrong: int = 0
+    warmup_ended: int | None = None
+    window_wrong: int = 0
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+
+    def note(self, config: Config, losses: list[float], wrong: list[int]):
+        """Takes in a chunk, and ends an error-triggered warm-up when its window closes on a low enough error."""
+        for value in losses:  # one by one, so that the sum does not depend on how iterations fall into chunks
+            self.loss += value
+        self.wrong += sum(wrong)
+        self.iteration += len(losses)
+        if config.warmup == "error" and self.warmup_ended is None:
+            self.window_wrong += sum(wrong)
+            if self.iteration % WARMUP_WINDOW == 0:
+                if 100 * self.window_wrong / (WARMUP_WINDOW * config.batch_size) < WARMUP_ERROR:
+                    self.warmup_ended = self.iteration
+                self.window_wrong = 0
+
+
+def chunk_end(config: Config, machine: Machine, device: Device, history: History) -> int:
+    """Where the next chunk ends: the device's length, cut at whatever the host has to do."""
+    periods = [machine.eval_every, machine.checkpoint_every]
+    if config.warmup == "error" and history.warmup_ended is None:
+        periods.append(WARMUP_WINDOW)
+    at = history.iteration
+    return min(at + device.chunk, config.iterations, *(at - at % period + period for period in periods))
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set instead of ending the process."""
+    event = threading.Event()
+    before = {number: signal.signal(number, lambda *_: event.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train(config: Config, machine: Machine, data: Data, device: Device, folder: Path, deadline: float) -> Ending:
+    """Trains from the folder's checkpoint, or from the start, to the end or to the deadline (of time.monotonic).
+
+    Returns: "finished" or "diverged", then with result.json written, or "stopped", then with a checkpoint.
+
+    Raises:
+        UserError: the folder's checkpoints cannot be used.
+        OSError: the folder cannot be written.
+    """
+    with stop_requests() as stop, own_stream(device):
+        training, history = Training(config, data, device, machine.capture), History()
+        identity = {"schema": SCHEMA, "config": asdict(config), "data": data.fingerprint}
+        checkpoint = record.load_checkpoint(folder, identity)
+        if checkpoint is not None:
+            training.restore(checkpoint)
+            history = History(**checkpoint["history"])
+            print(f"resuming {folder} at iteration {history.iteration} of {config.iterations}", flush=True)
+        record.cut_metrics(folder, history.iteration)
+        saved = history.iteration if checkpoint is not None else None
+        clock = time.monotonic()
+
+        def save() -> int:
+            nonlocal clock
+            history.seconds, clock = history.seconds + time.monotonic() - clock, time.monotonic()
+            record.save_checkpoint(folder, identity | {"history": asdict(history)} | training.state())
+            return history.iteration
+
+        with progress_bar(config, history) as bar:
+            while history.iteration < config.iterations:
+                if stop.is_set() or time.monotonic() >= deadline:
+                    if saved != history.iteration:
+                        save()
+                    return "stopped"
+                start, end = history.iteration, chunk_end(config, machine, device, history)
+                rates = [learning_rate(config, i, history.warmup_ended) for i in range(start, end)]
+                before = time.monotonic()
+                losses, wrong = training.chunk(start, end, rates)
+                spent = time.monotonic() - before
+                history.training_seconds += spent
+                bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
+                if bad:
+                    record.write_json(folder / "result.json", {"status": "diverged", "iteration": start + bad[0]})
+                    return "diverged"
+                history.note(config, losses, wrong)
+                show_chunk(bar, config, losses, wrong, spent)
+                last = end == config.iterations
+                if last or end % machine.eval_every == 0:
+                    history.seconds, clock = history.seconds + time.monotonic() - clock, time.monotonic()
+                    row = measure(training, history, rates[-1])
+                    record.append_metrics(folder, row)
+                    show_row(bar, config, row, len(losses) * config.batch_size / spent)
+                if last or end % machine.checkpoint_every == 0:
+                    saved = save()
+        responses = layer_responses(training.network, data, device, config)
+        record.write_json(folder / "responses.json", {"images": len(data.test), "std": responses})
+        record.write_json(folder / "result.json", summarise(training, history, record.read_metrics(folder)))
+        return "finished"
+
+
+def measure(training: Training, history: History, rate: float) -> dict[str, Any]:
+    """A row of metrics.jsonl; training loss and error are those of the batches since the row before."""
+    config, data = training.config, training.data
+    count = history.iteration - history.evaluated
+    row = {
+        "iteration": history.iteration,
+        "learning_rate": rate,
+        "train_loss": history.loss / count,
+        "train_error": 100 * history.wrong / (count * config.batch_size),
+        "test_error": evaluate(training.network, data.test, data, training.device, config),
+    }
+    if data.held_out is not None:
+        row["held_out_error"] = evaluate(training.network, data.held_out, data, training.device, config)
+    history.loss, history.wrong, history.evaluated = 0.0, 0, history.iteration
+    return row | {"seconds": round(history.seconds, 3)}
+
+
+def summarise(training: Training, history: History, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """result.json: the final iterate's errors; the best only to show how much it would flatter."""
+    config, last = training.config, rows[-1]
+    tests = [row["test_error"] for row in rows]
+    return {
+        "status": "finished",
+        "test_error": last["test_error"],
+        "mean_of_last_five_test_error": sum(tests[-5:]) / len(tests[-5:]),
+        "best_test_error": min(tests),
+        **({"held_out_error": last["held_out_error"]} if "held_out_error" in last else {}),
+        "train_error": last["train_error"],
+        "train_loss": last["train_loss"],
+        "parameters": sum(parameter.numel() for parameter in training.network.parameters()),
+        "iterations": history.iteration,
+        "warmup_ended": history.warmup_ended,
+        "seconds": round(history.seconds, 3),
+        "images_per_second": round(history.iteration * config.batch_size / history.training_seconds, 1),
+        "peak_memory": peak_memory(training.device),
+    }
+
+
+# Showing it -------------------------------------------------------------------------------------------------------------
+
+
+def progress_bar(config: Config, history: History) -> tqdm:
+    """A bar on a terminal, with the remaining time; nothing elsewhere."""
+    on_terminal = sys.stderr.isatty()
+    return tqdm(total=config.iterations, initial=history.iteration, desc=config.net, unit="it", disable=not on_terminal)
+
+
+def show_chunk(bar: tqdm, config: Config, losses: list[float], wrong: list[int], seconds: float):
+    images = len(losses) * config.batch_size
+    loss, error, speed = sum(losses) / len(losses), 100 * sum(wrong) / images, images / seconds
+    bar.set_postfix_str(f"loss {loss:.3f}, error {error:.1f}%, {speed:.0f} images/s", refresh=False)
+    bar.update(len(losses))
+
+
+def show_row(bar: tqdm, config: Config, row: dict[str, Any], images_per_second: float):
+    if bar.disable:
+        left = (config.iterations - row["iteration"]) * config.batch_size / images_per_second
+        print(
+            f"iteration {row['iteration']}/{config.iterations}  learning rate {row['learning_rate']:g}  "
+            f"training loss {row['train_loss']:.4f}  training error {row['train_error']:.2f}%  "
+            f"test error {row['test_error']:.2f}%  {images_per_second:.0f} images/s  "
+            f"{tqdm.format_interval(left)} left",
+            flush=True,
+        )
