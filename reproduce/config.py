@@ -53,7 +53,7 @@ class Config:
     momentum: float = 0.9
     """SGD's momentum (not Nesterov's), or Adam's beta1."""
     weight_decay: float = 1e-4
-    """torch's weight_decay, on every parameter: L2 for sgd and adam, decoupled for adamw."""
+    """torch's weight_decay: L2 for sgd and adam, decoupled for adamw."""
     batch_size: int = 128
     """Images per iteration."""
     iterations: int = PAPER_ITERATIONS
@@ -67,6 +67,21 @@ class Config:
     """Train on all training images, or hold out a tenth (stratified, by the seed) and report its error as well."""
     precision: Precision = "fp32"
     """fp32 is true fp32: TF32 and HF32 off. bf16 is autocast."""
+    normalization: Literal["pixel-mean", "channel-mean", "channel-mean-std"] = "pixel-mean"
+    """What is subtracted from the pixels / 255: the paper's per-pixel mean, or a mean per channel, then with or without
+    division by the channel's standard deviation."""
+    initialization: Literal["fan-in", "fan-out"] = "fan-in"
+    """He initialisation of the convolutions, by inputs or by outputs."""
+    last_layer: Literal["he", "uniform"] = "he"
+    """Initialisation of the linear layer: as the convolutions with zero bias, or torch's default."""
+    decay: Literal["all", "weights"] = "all"
+    """What the weight decay acts on: every parameter, or the weights of convolutions and of the linear layer."""
+    bn_statistics: Literal["moving", "population"] = "moving"
+    """What BN uses when testing: moving averages, or averages over the training set taken before each evaluation."""
+    bn_batch: Literal["whole", "halves"] = "whole"
+    """What BN normalises over in training: the mini-batch, or its halves apart, as on the paper's two GPUs."""
+    last_batch: Literal["stream", "drop"] = "stream"
+    """Where a permutation of the images does not fill its last batch: the next one goes on, or the rest is dropped."""
     seed: int = 0
     """The replicate: initialisation, order of the images, crops, flips, and the held-out images."""
     dataset: tyro.conf.Suppress[Literal["cifar10", "synthetic"]] = "cifar10"
@@ -87,6 +102,7 @@ class Config:
         require(0 <= self.momentum < 1, "momentum must be at least 0 and below 1", self.momentum)
         require(0 <= self.weight_decay < math.inf, "weight-decay must be a number of at least 0", self.weight_decay)
         require(self.batch_size >= 1, "batch-size must be at least 1", self.batch_size)
+        require(self.bn_batch == "whole" or self.batch_size % 2 == 0, "batch-size must be even for halves", self.batch_size)
         require(self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63", self.seed)
 

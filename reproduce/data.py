@@ -121,9 +121,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run sees: the images it trains on, the held-out ones (None for split full), the test set, and the mean.
+    """What a run sees: the images it trains on, the held-out ones (None for split full), the test set, and their scale.
 
     mean: float32, (40 * 40) x 3, of the training images' pixels / 255, zero where the padding is.
+    std: float32, 3, of the same by channel; all ones unless the config divides by it.
     fingerprint: SHA-256 of all images and labels of the set, before any split.
     """
 
@@ -131,6 +132,7 @@ class Data:
     held_out: Images | None
     test: Images
     mean: Tensor
+    std: Tensor
     fingerprint: str
 
 
@@ -159,15 +161,29 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
     for array in (train_NHWC, train_labels, test_NHWC, test_labels):
         digest.update(array.tobytes())
     out = held_out(train_labels, config.seed) if config.split == "val" else np.zeros(len(train_labels), dtype=bool)
-    # Summed as integers, the mean does not depend on the order or the machine.
-    mean_HWC = train_NHWC[~out].sum(axis=0, dtype=np.int64) / (255 * np.count_nonzero(~out))
+    mean_HWC, std_C = scale(train_NHWC[~out], config)
     return Data(
         train=put(train_NHWC[~out], train_labels[~out], device),
         held_out=put(train_NHWC[out], train_labels[out], device) if out.any() else None,
         test=put(test_NHWC, test_labels, device),
         mean=torch.from_numpy(pad(mean_HWC[None]).reshape(-1, 3)).float().to(device),
+        std=torch.from_numpy(std_C).float().to(device),
         fingerprint=digest.hexdigest(),
     )
+
+
+def scale(images_NHWC: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Mean, 32 x 32 x 3, and standard deviation, 3, of training images' pixels / 255, as the config wants them."""
+    # Summed as integers, the mean does not depend on the order or the machine.
+    mean_HWC = images_NHWC.sum(axis=0, dtype=np.int64) / (255 * len(images_NHWC))
+    if config.normalization == "pixel-mean":
+        return mean_HWC, np.ones(3)
+    mean_C = mean_HWC.mean(axis=(0, 1))
+    if config.normalization == "channel-mean":
+        return np.broadcast_to(mean_C, mean_HWC.shape), np.ones(3)
+    counts = [np.bincount(images_NHWC[..., channel].ravel(), minlength=256) for channel in range(3)]
+    squares_C = np.array([count @ (np.arange(256) / 255) ** 2 / count.sum() for count in counts])
+    return np.broadcast_to(mean_C, mean_HWC.shape), np.sqrt(squares_C - mean_C**2)
 
 
 def pad(images_NHWC: np.ndarray) -> np.ndarray:
@@ -187,13 +203,15 @@ def plan(config: Config, images: int, start: int, stop: int) -> Tensor:
     """What the iterations start <= i < stop train on: int64 on the CPU, T x 4 x N of image, top, left and mirrored.
 
     The images come from an endless stream of permutations of the training set, cut into batches, so that a batch may end
-    one permutation and begin the next. Top and left are those of the crop in the padded image, each uniform in 0..8.
+    one permutation and begin the next (or, with last_batch drop, each permutation gives whole batches only). Top and left are those of the crop in the padded image, each uniform in 0..8.
     """
     size = config.batch_size
-    first, last = start * size // images, (stop * size - 1) // images
-    stream = np.concatenate([random_numbers(config.seed, ORDER, p).permutation(images) for p in range(first, last + 1)])
+    used = images // size * size if config.last_batch == "drop" else images
+    first, last = start * size // used, (stop * size - 1) // used
+    permutations = [random_numbers(config.seed, ORDER, p).permutation(images)[:used] for p in range(first, last + 1)]
+    stream = np.concatenate(permutations)
     rows = np.full((stop - start, 4, size), PADDING, dtype=np.int64)
-    rows[:, 0] = stream[start * size - first * images : stop * size - first * images].reshape(-1, size)
+    rows[:, 0] = stream[start * size - first * used : stop * size - first * used].reshape(-1, size)
     rows[:, 3] = 0
     if config.augment:
         for row, iteration in zip(rows, range(start, stop), strict=True):
@@ -209,10 +227,10 @@ def central(start: int, stop: int, device: torch.device) -> Tensor:
     return torch.stack([image, *(torch.full_like(image, offset) for offset in (PADDING, PADDING, 0))])
 
 
-def batch(images: Images, mean: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The batch that one row of a plan, int64 4 x N on the images' device, describes.
+def batch(images: Images, data: Data, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The batch of `images`, a part of `data`, that one row of a plan describes: int64, 4 x N, on their device.
 
-    Returns: images, float32 N x 3 x 32 x 32 (channels last in memory), pixels / 255 less the mean; labels, int64 N.
+    Returns: images, float32 N x 3 x 32 x 32 (channels last in memory), (pixels / 255 - mean) / std; labels, int64 N.
     """
     image, top, left, mirrored = (row.view(-1, 1, 1) for row in rows)
     line = torch.arange(SIDE, device=rows.device)
@@ -220,5 +238,5 @@ def batch(images: Images, mean: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     position = (top + line.view(1, -1, 1)) * PADDED + column
     # index_select and in-place arithmetic: three times as fast on a CPU as images.positions[...] / 255 - mean[...].
     pixels = images.positions.index_select(0, (image * PADDED**2 + position).flatten())
-    pixels = pixels.float().div_(255).sub_(mean.index_select(0, position.flatten()))
+    pixels = pixels.float().div_(255).sub_(data.mean.index_select(0, position.flatten())).div_(data.std)
     return pixels.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2), images.labels.index_select(0, rows[0])

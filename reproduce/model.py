@@ -124,16 +124,26 @@ class Network(nn.Module):
 def build_network(config: Config) -> Network:
     """The network of a config on the CPU, He-initialised (reference [13] of the paper) from the config's seed.
 
-    Weights of convolutions and of the linear layer are normal with variance 2 / fan_in, its bias zero, BN the identity;
-    nets that differ only in shortcuts A, additions or the block's design start with the same weights.
+    Weights of convolutions and of the linear layer are normal with variance 2 / fan, its bias zero, BN the identity.
+    Nets that differ only in the additions or the block's design start with the same weights.
     """
     network = Network(config)
     generator = random_numbers(config.seed, INITIALISATION)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            shape = module.weight.shape
-            draws = generator.standard_normal(tuple(shape), dtype=np.float32)
-            module.weight.data.copy_(torch.from_numpy(draws).mul_(math.sqrt(2 / math.prod(shape[1:]))))
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Conv2d):
+            fan = module.out_channels if config.initialization == "fan-out" else module.in_channels
+            fill(module.weight, generator, math.sqrt(2 / (fan * math.prod(module.kernel_size))))
+    linear = network.linear
+    fill(linear.weight, generator, math.sqrt(2 / linear.in_features))
+    nn.init.zeros_(linear.bias)
+    if config.last_layer == "uniform":
+        bound = 1 / math.sqrt(linear.in_features)
+        for parameter in linear.parameters():
+            draws = generator.uniform(-bound, bound, tuple(parameter.shape))
+            parameter.data.copy_(torch.from_numpy(draws))
     return network
+
+
+def fill(weight: Tensor, generator: np.random.Generator, std: float):
+    draws = generator.standard_normal(tuple(weight.shape), dtype=np.float32)
+    weight.data.copy_(torch.from_numpy(draws).mul_(std))

@@ -66,14 +66,19 @@ class ForeachSGD(torch.optim.SGD):
 
 def make_optimizer(config: Config, network: Network, rate: Tensor, device: Device) -> torch.optim.Optimizer:
     """The config's optimizer, whose learning rate is the device scalar `rate` whenever it steps."""
-    common: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay}
+    # Weights have several dimensions; biases and BN's parameters one.
+    decayed, others = [], []
+    for parameter in network.parameters():
+        (decayed if config.decay == "all" or parameter.dim() > 1 else others).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
         if device.fused:
-            return torch.optim.SGD(network.parameters(), momentum=config.momentum, fused=True, **common)
-        return ForeachSGD(network.parameters(), momentum=config.momentum, **common)
+            return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, fused=True)
+        return ForeachSGD(groups, lr=rate, momentum=config.momentum)
     optimizer = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    common |= {"fused": device.fused, "capturable": device.has_graphs}
-    return optimizer(network.parameters(), betas=(config.momentum, 0.999), **common)
+    betas = (config.momentum, 0.999)
+    return optimizer(groups, lr=rate, betas=betas, fused=device.fused, capturable=device.has_graphs)
 
 
 class Training:
@@ -102,9 +107,11 @@ class Training:
         """One iteration: the batch at the cursor, forward, backward, update, loss and wrong answers noted, cursor moved."""
         row = self.rows.index_select(0, self.cursor)[0]
         self.rate.copy_(self.rates.index_select(0, self.cursor)[0])
-        images, labels = batch(self.data.train, self.data.mean, row)
+        images, labels = batch(self.data.train, self.data, row)
+        images = images.contiguous(memory_format=self.device.memory_format)
         with autocast(self.device, self.config.precision):
-            logits_NK = self.network(images.contiguous(memory_format=self.device.memory_format))
+            parts = images.chunk(2) if self.config.bn_batch == "halves" else [images]
+            logits_NK = torch.cat([self.network(part) for part in parts])
         loss = F.cross_entropy(logits_NK.float(), labels)
         self.optimizer.zero_grad()
         loss.backward()
@@ -166,29 +173,46 @@ class Training:
 # Looking at the network -------------------------------------------------------------------------------------------------
 
 
+def single_views(images: Images, data: Data, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
+    """All of `images`, a part of `data`, in order and as they are, in batches, with their labels."""
+    for start in range(0, len(images), device.eval_batch_size):
+        rows = central(start, min(start + device.eval_batch_size, len(images)), device.torch_device)
+        views, labels = batch(images, data, rows)
+        yield views.contiguous(memory_format=device.memory_format), labels
+
+
 @contextmanager
-def evaluating(network: Network) -> Iterator[None]:
+def evaluating(network: Network, device: Device, config: Config) -> Iterator[None]:
     network.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(device, config.precision):
         yield
     network.train()
 
 
-def single_views(images: Images, mean: Tensor, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images in order, as they are, in batches, with their labels."""
-    for start in range(0, len(images), device.eval_batch_size):
-        rows = central(start, min(start + device.eval_batch_size, len(images)), device.torch_device)
-        views, labels = batch(images, mean, rows)
-        yield views.contiguous(memory_format=device.memory_format), labels
-
-
 def evaluate(network: Network, images: Images, data: Data, device: Device, config: Config) -> float:
-    """The error on a set of images in percent, single view (section 4.2), in the precision of the training."""
+    """The error on a part of `data` in percent, single view (section 4.2), in the precision of the training."""
     wrong = torch.zeros((), dtype=torch.int64, device=device.torch_device)
-    with evaluating(network), autocast(device, config.precision):
-        for views, labels in single_views(images, data.mean, device):
+    with evaluating(network, device, config):
+        for views, labels in single_views(images, data, device):
             wrong += (network(views).argmax(1) != labels).sum()
     return 100 * int(wrong) / len(images)
+
+
+def take_population_statistics(network: Network, data: Data, device: Device, config: Config):
+    """Replaces BN's moving averages by averages over the training images as they are.
+
+    Training goes on unchanged, since it normalises by the mini-batch and never reads these averages.
+    """
+    layers = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over the batches that follow
+    with torch.no_grad(), autocast(device, config.precision):
+        for views, _ in single_views(data.train, data, device):
+            network(views)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def layer_responses(network: Network, data: Data, device: Device, config: Config) -> list[float]:
@@ -205,8 +229,8 @@ def layer_responses(network: Network, data: Data, device: Device, config: Config
 
     hooks = [module.register_forward_hook(note) for module in network.responses()]
     sizes = []
-    with evaluating(network), autocast(device, config.precision):
-        for views, _ in single_views(data.test, data.mean, device):
+    with evaluating(network, device, config):
+        for views, _ in single_views(data.test, data, device):
             moments.append([])
             network(views)
             sizes.append(len(views))
@@ -337,6 +361,8 @@ def measure(training: Training, history: History, rate: float) -> dict[str, Any]
     """A row of metrics.jsonl; training loss and error are those of the batches since the row before."""
     config, data = training.config, training.data
     count = history.iteration - history.evaluated
+    if config.bn_statistics == "population":
+        take_population_statistics(training.network, data, training.device, config)
     row = {
         "iteration": history.iteration,
         "learning_rate": rate,
