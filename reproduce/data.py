@@ -6,6 +6,7 @@ crop, mirrored or not. The mean is padded and picked alike, so that what was pad
 subtraction, as if the padding had come after it (section 4.2).
 """
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -68,7 +69,7 @@ def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
 
 
 def obtain(folder: Path, dataset: type[CIFAR10]):
-    """Puts the set's files into `folder` whole or not at all: from its archive there, from the network, or by generation.
+    """Puts the set's files into `folder`: from its archive there, from the network, or by generation.
 
     Raises:
         UserError: CIFAR-10 is neither there nor to be had; the sentence names the file, its MD5 and where to put it.
@@ -87,14 +88,13 @@ def obtain(folder: Path, dataset: type[CIFAR10]):
                     (unfinished / CIFAR10.filename).symlink_to(archive.resolve())
                 socket.setdefaulttimeout(30)
                 CIFAR10(unfinished, download=True)
-            try:
-                os.replace(unfinished / CIFAR10.base_folder, folder / CIFAR10.base_folder)
-            except OSError:
-                if not is_present(folder, dataset):  # else another process was faster
-                    raise
+            (folder / CIFAR10.base_folder).mkdir(exist_ok=True)
+            for path in (unfinished / CIFAR10.base_folder).iterdir():
+                os.replace(path, folder / CIFAR10.base_folder / path.name)
     except (OSError, RuntimeError) as error:
-        for path in missing_folders:
-            path.rmdir()
+        with contextlib.suppress(OSError):
+            for path in missing_folders:
+                path.rmdir()
         if dataset is Synthetic:
             raise
         raise UserError(

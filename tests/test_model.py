@@ -1,0 +1,212 @@
+"""The nets of section 4.2: sizes, layers, shortcuts, block designs, initialisation."""
+
+import math
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reproduce.config import Block as BlockDesign
+from reproduce.config import Config
+from reproduce.model import Block, Network, build_network, make_shortcut
+
+DESIGNS = get_args(BlockDesign)
+PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def on_meta(config: Config) -> Network:
+    with torch.device("meta"):
+        return Network(config)
+
+
+@pytest.mark.parametrize(("depth", "parameters"), PARAMETERS.items())
+def test_parameter_counts_are_the_papers_and_plain_equals_residual(depth: int, parameters: int):
+    assert count(on_meta(Config(depth=depth))) == parameters
+    assert count(on_meta(Config(depth=depth, residual=False))) == parameters
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_block_design_has_the_same_number_of_parameters(design: BlockDesign):
+    assert count(on_meta(Config(depth=56, block=design))) == PARAMETERS[56]
+
+
+def test_projections_cost_what_peers_found():
+    assert count(on_meta(Config(depth=56, shortcut="B"))) == PARAMETERS[56] + 2_752
+    projections = 9 * (16 * 16 + 32 * 32 + 64 * 64) + 16 * 32 + 32 * 64 - 32 * 32 - 64 * 64 + 2 * 9 * (16 + 32 + 64)
+    assert count(on_meta(Config(depth=56, shortcut="C"))) == PARAMETERS[56] + projections
+
+
+@pytest.mark.parametrize("depth", [8, 20, 110])
+def test_depth_counts_the_weighted_layers_and_the_responses_are_all_but_the_last(depth: int):
+    network = on_meta(Config(depth=depth))
+    weighted = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert len(weighted) == depth
+    assert all(layer.bias is None for layer in weighted if isinstance(layer, nn.Conv2d))
+    for design in DESIGNS:
+        responses = on_meta(Config(depth=depth, block=design)).responses()
+        assert len(set(responses)) == depth - 1
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(20, 40.55), (56, 125.49), (110, 252.89)])
+def test_multiplications_per_image_are_the_papers(depth: int, millions: float):
+    network = on_meta(Config(depth=depth))
+    total = 0
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor):
+        nonlocal total
+        total += output[0].numel() * math.prod(module.weight.shape[1:])
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(note)
+    network(torch.empty(1, 3, 32, 32, device="meta"))
+    assert round(total / 1e6, 2) == millions
+
+
+def test_the_deepest_net_trains_a_step():
+    network = build_network(Config(depth=1202, residual=True)).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    before = network.conv.weight.detach().clone()
+    F.cross_entropy(network(torch.randn(2, 3, 32, 32)), torch.tensor([1, 2])).backward()
+    optimizer.step()
+    assert not torch.equal(network.conv.weight, before)
+    assert network.conv.weight.isfinite().all()
+
+
+# Shortcuts --------------------------------------------------------------------------------------------------------------
+
+
+def test_shortcut_a_keeps_every_second_pixel_between_zero_channels_and_has_no_parameters():
+    shortcut = make_shortcut("A", 16, 32, 2)
+    assert count(shortcut) == 0
+    x = torch.randn(2, 16, 8, 8)
+    y = shortcut(x)
+    assert y.shape == (2, 32, 4, 4)
+    for row in range(4):
+        for column in range(4):
+            assert torch.equal(y[:, 8:24, row, column], x[:, :, 2 * row, 2 * column])
+    assert not y[:, :8].any() and not y[:, 24:].any()
+    assert isinstance(make_shortcut("A", 16, 16, 1), nn.Identity)
+
+
+def test_shortcut_b_projects_where_the_shape_changes_and_c_everywhere():
+    for kind, changed, unchanged in (("B", True, False), ("C", True, True)):
+        for shape, projects in (((16, 32, 2), changed), ((16, 16, 1), unchanged)):
+            convolutions = [m for m in make_shortcut(kind, *shape).modules() if isinstance(m, nn.Conv2d)]
+            assert [conv.kernel_size for conv in convolutions] == ([(1, 1)] if projects else [])
+
+
+def test_a_block_whose_last_bn_scale_is_zero_is_the_identity():
+    block = Block(Config(), 16, 16, 1, first=False).train()
+    nn.init.zeros_(block.bn2.weight)
+    x = torch.rand(4, 16, 8, 8)
+    assert torch.equal(block(x), x)
+    plain = Block(Config(residual=False), 16, 16, 1, first=False).train()
+    nn.init.zeros_(plain.bn2.weight)
+    assert not plain(x).any()
+
+
+# Block designs, each against its formula --------------------------------------------------------------------------------
+
+
+def formula(design: str, block: Block, x: torch.Tensor) -> torch.Tensor:
+    """Identity Mappings, Fig. 4, operation by operation, with batch statistics."""
+
+    def conv(layer: nn.Conv2d, y: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(y, layer.weight, stride=layer.stride, padding=1)
+
+    def bn(layer: nn.Module, y: torch.Tensor) -> torch.Tensor:
+        mean, variance = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), keepdim=True, correction=0)
+        weight, bias = (parameter[None, :, None, None] for parameter in layer.parameters())
+        return (y - mean) / torch.sqrt(variance + 1e-5) * weight + bias
+
+    c1, c2, b1, b2, relu = block.conv1, block.conv2, block.bn1, block.bn2, torch.relu
+    match design:
+        case "plain":
+            return relu(bn(b2, conv(c2, relu(bn(b1, conv(c1, x))))))
+        case "original":
+            return relu(bn(b2, conv(c2, relu(bn(b1, conv(c1, x))))) + x)
+        case "bn-after-add":
+            return relu(bn(b2, conv(c2, relu(bn(b1, conv(c1, x)))) + x))
+        case "relu-before-add":
+            return relu(bn(b2, conv(c2, relu(bn(b1, conv(c1, x)))))) + x
+        case "relu-only-preactivation":
+            return bn(b2, conv(c2, relu(bn(b1, conv(c1, relu(x)))))) + x
+        case _:
+            return conv(c2, relu(bn(b2, conv(c1, relu(bn(b1, x)))))) + x
+
+
+@pytest.mark.parametrize("design", ["plain", *DESIGNS])
+def test_block_design_is_its_formula(design: str):
+    torch.manual_seed(0)
+    config = Config(residual=False) if design == "plain" else replace(Config(), block=design)
+    block = Block(config, 16, 16, 1, first=False).train()
+    for module in (block.bn1, block.bn2):
+        for parameter in module.parameters():
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    x = torch.randn(4, 16, 8, 8)
+    torch.testing.assert_close(block(x), formula(design, block, x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_what_stands_before_the_first_and_after_the_last_block(design: BlockDesign):
+    network = build_network(Config(depth=8, block=design)).eval()
+    images = torch.randn(2, 3, 32, 32)
+    first_input, last_output = [], []
+    network.blocks[0].register_forward_pre_hook(lambda module, inputs: first_input.append(inputs[0]))
+    network.blocks[-1].register_forward_hook(lambda module, inputs, output: last_output.append(output))
+    logits = network(images)
+    torch.testing.assert_close(first_input[0], torch.relu(network.bn(network.conv(images))))
+    pooled = last_output[0]
+    if design == "full-preactivation":
+        pooled = network.last[0](pooled)
+    if design.endswith("preactivation"):
+        pooled = torch.relu(pooled)
+    torch.testing.assert_close(logits, network.linear(pooled.mean((2, 3))))
+
+
+# Initialisation ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("initialization", ["fan-in", "fan-out"])
+def test_initialisation_is_hes(initialization: str):
+    network = build_network(Config(depth=56, initialization=initialization))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan = 9 * (module.in_channels if initialization == "fan-in" else module.out_channels)
+            tolerance = 5 / math.sqrt(2 * module.weight.numel())
+            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan), rel=tolerance)
+            assert abs(module.weight.mean().item()) < 5 * math.sqrt(2 / fan / module.weight.numel())
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.equal(module.weight, torch.ones_like(module.weight)) and not module.bias.any()
+    assert network.linear.weight.std().item() == pytest.approx(math.sqrt(2 / 64), rel=0.15)
+    assert not network.linear.bias.any()
+
+
+def test_last_layer_can_start_as_torchs_default():
+    linear = build_network(Config(last_layer="uniform")).linear
+    for parameter in linear.parameters():
+        assert 0 < parameter.abs().max() <= 1 / 8
+    assert linear.weight.std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.15)
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = build_network(Config(depth=8))
+    torch.manual_seed(2)
+    again = build_network(Config(depth=8))
+    plain, other = build_network(Config(depth=8, residual=False)), build_network(Config(depth=8, seed=1))
+    preactivated = build_network(Config(depth=8, block="full-preactivation"))
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name])
+        assert torch.equal(weight, plain.state_dict()[name])
+        if "conv" in name or name == "linear.weight":
+            assert not torch.equal(weight, other.state_dict()[name])
+            assert torch.equal(weight, preactivated.state_dict()[name])
