@@ -92,7 +92,7 @@ class Config:
         if self.depth < 8 or (self.depth - 2) % 6:
             raise UserError(f"depth must be 6n+2 with n >= 1 (8, 14, 20, 26, 32, ...), and {self.depth} is not")
         if not self.residual and (self.block != "original" or self.shortcut != "A"):
-            raise UserError("a plain net has no addition and no shortcut: leave out --block and --shortcut, or make it residual")
+            raise UserError("a plain net has no addition and no shortcut: leave out --block and --shortcut, or add --residual")
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.optimizer])
         if self.warmup == "auto":
@@ -177,4 +177,4 @@ def check_types(settings: Config | Machine):
         if float in allowed and type(value) is int:
             object.__setattr__(settings, field.name, float(value))
         elif not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-            require(False, f"{field.name} must be of type {field.type}", repr(value))
+            require(False, f"{field.name} must be of type {allowed[0].__name__}", repr(value))

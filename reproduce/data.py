@@ -37,7 +37,7 @@ def random_numbers(seed: int, purpose: int, position: int = 0) -> np.random.Gene
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, 0, position]))
 
 
-# Reading the set --------------------------------------------------------------------------------------------------------
+# Reading the set ------------------------------------------------------------------------------------------------------
 
 
 class Synthetic(CIFAR10):
@@ -51,7 +51,7 @@ class Synthetic(CIFAR10):
 def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
     """Writes a learnable ten-class set in CIFAR-10's format: stripes of five widths, upright or level.
 
-    The phase, the colours and a strong noise differ from image to image; crops and mirroring do not change the class.
+    The phase, the colours and the noise differ from image to image; crops and mirroring do not change the class.
     """
     generator = random_numbers(0, SYNTHETIC)
     for (name, _), count in [*((entry, train // 5) for entry in CIFAR10.train_list), (CIFAR10.test_list[0], test)]:
@@ -60,8 +60,9 @@ def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
         wave = np.sin(2 * np.pi * (cycles * np.arange(SIDE) + generator.random((count, 1))))
         stripes = np.repeat(wave[:, :, None], SIDE, axis=2)
         stripes[labels < 5] = stripes[labels < 5].transpose(0, 2, 1)
-        low, high = generator.uniform(0, 255, (2, count, 3, 1, 1))
-        images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 50, (count, 3, SIDE, SIDE))
+        low = generator.uniform(0, 100, (count, 3, 1, 1))
+        high = generator.uniform(155, 255, (count, 3, 1, 1))
+        images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 40, (count, 3, SIDE, SIDE))
         rows = images.clip(0, 255).astype(np.uint8).reshape(count, -1)
         (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": labels.tolist()}))
     names = [f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12)]
@@ -196,14 +197,15 @@ def put(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device) -> Im
     return Images(positions.to(device), torch.from_numpy(labels).long().to(device))
 
 
-# Choosing and making batches --------------------------------------------------------------------------------------------
+# Choosing and making batches ------------------------------------------------------------------------------------------
 
 
 def plan(config: Config, images: int, start: int, stop: int) -> Tensor:
     """What the iterations start <= i < stop train on: int64 on the CPU, T x 4 x N of image, top, left and mirrored.
 
     The images come from an endless stream of permutations of the training set, cut into batches, so that a batch may end
-    one permutation and begin the next (or, with last_batch drop, each permutation gives whole batches only). Top and left are those of the crop in the padded image, each uniform in 0..8.
+    one permutation and begin the next (or, with last_batch drop, each permutation gives whole batches only). Top and left
+    are those of the crop in the padded image, each uniform in 0..8.
     """
     size = config.batch_size
     used = images // size * size if config.last_batch == "drop" else images

@@ -125,7 +125,8 @@ def set_numerics(device: Device, precision: Precision, deterministic: bool) -> d
     flags: dict[str, Any] = {"precision": precision, "deterministic": torch.are_deterministic_algorithms_enabled()}
     fast_float32 = precision == "tf32"
     if device.kind == "cuda":
-        for name, module in (("matmul", torch.backends.cuda.matmul), ("convolution", torch.backends.cudnn.conv)):
+        convolution = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
+        for name, module in (("matmul", torch.backends.cuda.matmul), ("convolution", convolution)):
             module.fp32_precision = "tf32" if fast_float32 else "ieee"
             flags[f"{name}.fp32_precision"] = module.fp32_precision
         torch.backends.cudnn.benchmark = not deterministic

@@ -118,7 +118,8 @@ class Network(nn.Module):
 
     def responses(self) -> list[nn.Module]:
         """The modules whose outputs are the responses of the depth - 1 3x3 layers (Fig. 7), in the order of the layers."""
-        return [self.bn] + [module for block in self.blocks for module in block.responses()]
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        return [self.bn, *(module for block in blocks for module in block.responses())]
 
 
 def build_network(config: Config) -> Network:

@@ -1,11 +1,11 @@
 """The run folder: what a run leaves behind, written so that a crash at any moment leaves a usable state.
 
-    config.json              the config, with its schema version and key
-    environment.json         one object per session (start or resumption): git commit, command, versions, device, flags, data
-    metrics.jsonl            one object per evaluation
-    checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
-    responses.json           standard deviation of every 3x3 layer's response (Fig. 7)
-    result.json              written last: its presence means that the run has ended, finished or diverged
+config.json              the config, with its schema version and key
+environment.json         one object per session: git commit, command, versions, device, flags, fingerprint of the data
+metrics.jsonl            one object per evaluation
+checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
+responses.json           standard deviation of every 3x3 layer's response (Fig. 7)
+result.json              written last: its presence means that the run has ended, finished or diverged
 """
 
 import io
@@ -114,7 +114,7 @@ def describe_code() -> dict[str, Any] | None:
         return None
 
 
-# Metrics ----------------------------------------------------------------------------------------------------------------
+# Metrics --------------------------------------------------------------------------------------------------------------
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ def cut_metrics(folder: Path, iteration: int):
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
-# Checkpoints ------------------------------------------------------------------------------------------------------------
+# Checkpoints ----------------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]):

@@ -81,11 +81,12 @@ def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns the exit status.
 
     Raises:
-        UserError, OSError: what the caller turns into a sentence and exit status 2.
+        UserError: something the user can mend.
+        OSError: the data or the run folder cannot be read or written.
     """
     began = time.monotonic()
     config, machine = parse(arguments)
@@ -95,35 +96,39 @@ def main(arguments: Sequence[str]) -> int:
         print(f"already ended, nothing to do: {describe_ending(config, folder, result)}")
         return EXIT_STATUS[result["status"]]
 
-    # Only now what needs torch; reproduce.device has to come first (see there).
+    # Only now what needs torch, the device first (see there).
     from reproduce import device as devices
     from reproduce import train
     from reproduce.data import load
 
     device = devices.choose(machine.device)
     flags = devices.set_numerics(device, config.precision, machine.deterministic)
-    synthetic = config.dataset == "synthetic"
-    data = load(config, Path("data/synthetic") if synthetic else Path(machine.data), device.torch_device)
+    data_folder = Path("data/synthetic" if config.dataset == "synthetic" else machine.data)
+    data = load(config, data_folder, device.torch_device)
     with open_folder(config, machine.out) as folder:
         session = {"flags": flags, "data": {"name": config.dataset, "sha256": data.fingerprint}}
         add_session(folder, devices.describe(device) | session)
         deadline = math.inf if machine.time_limit is None else began + machine.time_limit
         ending = train.train(config, machine, data, device, folder, deadline)
-        if ending == "stopped":
-            print(f"stopped early with a checkpoint; the same command goes on from there; {folder}")
-        else:
-            result = read_result(folder)
-            assert result is not None
-            print(describe_ending(config, folder, result))
+        result = read_result(folder)
+    if result is None:
+        print(f"stopped early with a checkpoint; the same command goes on from there; {folder}")
+    else:
+        print(describe_ending(config, folder, result))
     return EXIT_STATUS[ending]
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> int:
+    """`run`, with what goes wrong told in one sentence on stderr."""
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
-        sys.exit(main(sys.argv[1:]))
+        return run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: cannot read or write {error.filename}: {error.strerror}", file=sys.stderr)
-    sys.exit(2)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,9 @@
 """Training one network: learning rate, step, evaluation, and the loop with its checkpoints (section 4.2).
 
-Shapes: N images in a batch, K classes, T iterations of a chunk.
+Shapes: N images in a batch, K classes.
 """
+
+# pyright: reportPrivateImportUsage=false
 
 import math
 import signal
@@ -90,7 +92,7 @@ class Training:
 
     def __init__(self, config: Config, data: Data, device: Device, capture: bool):
         self.config, self.data, self.device = config, data, device
-        self.network = build_network(config).to(device.torch_device, memory_format=device.memory_format).train()
+        self.network = build_network(config).to(device.torch_device).to(memory_format=device.memory_format).train()
         on_device: dict[str, Any] = {"device": device.torch_device}
         self.rows = torch.zeros(device.chunk, 4, config.batch_size, dtype=torch.int64, **on_device)
         self.rates = torch.zeros(device.chunk, **on_device)
@@ -165,12 +167,11 @@ class Training:
         self.network.load_state_dict(state["network"])
         for parameter, saved in zip(self.network.parameters(), state["optimizer"], strict=True):
             for name, tensor in saved.items():
-                # Adam's step count is a scalar, on the host where its kernels are (torch's convention).
-                like = parameter if tensor.shape == parameter.shape else torch.empty_like(tensor, device=parameter.device)
-                self.optimizer.state[parameter][name] = torch.empty_like(like).copy_(tensor)
+                layout = parameter if tensor.shape == parameter.shape else tensor
+                self.optimizer.state[parameter][name] = torch.empty_like(layout, device=parameter.device).copy_(tensor)
 
 
-# Looking at the network -------------------------------------------------------------------------------------------------
+# Looking at the network -----------------------------------------------------------------------------------------------
 
 
 def single_views(images: Images, data: Data, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -241,7 +242,7 @@ def layer_responses(network: Network, data: Data, device: Device, config: Config
     return (weights @ squares - (weights @ means) ** 2).clamp(min=0).sqrt().tolist()
 
 
-# The loop ---------------------------------------------------------------------------------------------------------------
+# The loop -------------------------------------------------------------------------------------------------------------
 
 Ending = Literal["finished", "diverged", "stopped"]
 
@@ -397,7 +398,7 @@ def summarise(training: Training, history: History, rows: list[dict[str, Any]]) 
     }
 
 
-# Showing it -------------------------------------------------------------------------------------------------------------
+# Showing it -----------------------------------------------------------------------------------------------------------
 
 
 def progress_bar(config: Config, history: History) -> tqdm:

@@ -29,7 +29,7 @@ def random_images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
-# Order ------------------------------------------------------------------------------------------------------------------
+# Order ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [100, 128, 1000])
@@ -66,7 +66,7 @@ def test_a_plan_is_what_it_always_was():
 GOLDEN_PLAN = "879c33caed949499"
 
 
-# Crops and flips --------------------------------------------------------------------------------------------------------
+# Crops and flips ------------------------------------------------------------------------------------------------------
 
 
 def test_each_image_of_a_batch_has_its_own_crop_and_flip():
@@ -122,7 +122,7 @@ def test_without_augmentation_and_in_testing_images_are_untouched():
     assert torch.equal(batch(some.train, some, row)[0], expected[row[0]])
 
 
-# Mean and split ---------------------------------------------------------------------------------------------------------
+# Mean and split -------------------------------------------------------------------------------------------------------
 
 
 def test_the_mean_is_that_of_the_training_images_alone(synthetic_folder: Path):
@@ -140,7 +140,7 @@ def test_the_mean_of_a_split_leaves_the_held_out_images_out(synthetic_folder: Pa
     train = data.Synthetic(synthetic_folder, train=True)
     kept = ~held_out(np.array(train.targets), config.seed)
     np.testing.assert_allclose(loaded.mean.view(40, 40, 3)[4:-4, 4:-4], (train.data[kept] / 255).mean(0), atol=1e-6)
-    assert loaded.held_out is not None and len(loaded.train) == 9_000 and len(loaded.held_out) == 1_000
+    assert loaded.held_out is not None and len(loaded.train) == 1_800 and len(loaded.held_out) == 200
 
 
 @pytest.mark.parametrize("normalization", ["channel-mean", "channel-mean-std"])
@@ -161,7 +161,7 @@ def test_the_split_is_stratified_disjoint_and_the_seeds():
     assert not np.array_equal(mask, held_out(labels, 1))
 
 
-# The set itself ---------------------------------------------------------------------------------------------------------
+# The set itself -------------------------------------------------------------------------------------------------------
 
 
 def test_the_real_set(cifar10_folder: Path):
@@ -217,9 +217,7 @@ def forbid_network(*_: object):
     raise OSError("no network")
 
 
-def test_a_missing_set_without_network_is_one_sentence_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_missing_set_without_network_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", forbid_network)
     with pytest.raises(UserError) as caught:
         load(Config(), tmp_path / "deep" / "folder", CPU.torch_device)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reproduce.config import Block as BlockDesign
-from reproduce.config import Config
+from reproduce.config import Config, Shortcut
 from reproduce.model import Block, Network, build_network, make_shortcut
 
 DESIGNS = get_args(BlockDesign)
@@ -61,7 +61,7 @@ def test_multiplications_per_image_are_the_papers(depth: int, millions: float):
 
     def note(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor):
         nonlocal total
-        total += output[0].numel() * math.prod(module.weight.shape[1:])
+        total += output[0].numel() * math.prod(module.get_parameter("weight").shape[1:])
 
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -80,7 +80,7 @@ def test_the_deepest_net_trains_a_step():
     assert network.conv.weight.isfinite().all()
 
 
-# Shortcuts --------------------------------------------------------------------------------------------------------------
+# Shortcuts ------------------------------------------------------------------------------------------------------------
 
 
 def test_shortcut_a_keeps_every_second_pixel_between_zero_channels_and_has_no_parameters():
@@ -97,7 +97,8 @@ def test_shortcut_a_keeps_every_second_pixel_between_zero_channels_and_has_no_pa
 
 
 def test_shortcut_b_projects_where_the_shape_changes_and_c_everywhere():
-    for kind, changed, unchanged in (("B", True, False), ("C", True, True)):
+    cases: list[tuple[Shortcut, bool, bool]] = [("B", True, False), ("C", True, True)]
+    for kind, changed, unchanged in cases:
         for shape, projects in (((16, 32, 2), changed), ((16, 16, 1), unchanged)):
             convolutions = [m for m in make_shortcut(kind, *shape).modules() if isinstance(m, nn.Conv2d)]
             assert [conv.kernel_size for conv in convolutions] == ([(1, 1)] if projects else [])
@@ -113,7 +114,7 @@ def test_a_block_whose_last_bn_scale_is_zero_is_the_identity():
     assert not plain(x).any()
 
 
-# Block designs, each against its formula --------------------------------------------------------------------------------
+# Block designs, each against its formula ------------------------------------------------------------------------------
 
 
 def formula(design: str, block: Block, x: torch.Tensor) -> torch.Tensor:
@@ -172,11 +173,11 @@ def test_what_stands_before_the_first_and_after_the_last_block(design: BlockDesi
     torch.testing.assert_close(logits, network.linear(pooled.mean((2, 3))))
 
 
-# Initialisation ---------------------------------------------------------------------------------------------------------
+# Initialisation -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("initialization", ["fan-in", "fan-out"])
-def test_initialisation_is_hes(initialization: str):
+def test_initialisation_is_hes(initialization: Any):
     network = build_network(Config(depth=56, initialization=initialization))
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

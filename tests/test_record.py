@@ -1,0 +1,201 @@
+"""The run folder under damage: checkpoints, metrics, locks, full disks."""
+
+import errno
+import json
+import os
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reproduce import record
+from reproduce.config import SCHEMA, Config, UserError
+from tests.test_train import assert_equal
+
+IDENTITY = {"schema": SCHEMA, "config": asdict(Config()), "data": "fingerprint"}
+
+
+def state(iteration: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(iteration)
+    return IDENTITY | {"iteration": iteration, "network": {"weight": torch.randn(40, 40, generator=generator)}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run folder with two checkpoints, of iterations 1 and 2."""
+    record.save_checkpoint(tmp_path, state(1))
+    record.save_checkpoint(tmp_path, state(2))
+    return tmp_path
+
+
+def load(folder: Path) -> dict[str, Any]:
+    loaded = record.load_checkpoint(folder, IDENTITY)
+    assert loaded is not None
+    return loaded
+
+
+def test_the_newest_checkpoint_and_its_predecessor_are_kept(folder: Path):
+    assert_equal(load(folder), state(2))
+    record.save_checkpoint(folder, state(3))
+    assert_equal(load(folder), state(3))
+    (folder / record.NEWEST).unlink()
+    assert_equal(load(folder), state(2))
+    assert sorted(path.name for path in folder.iterdir()) == [record.PREVIOUS]
+
+
+def test_no_checkpoint_is_none(tmp_path: Path):
+    assert record.load_checkpoint(tmp_path, IDENTITY) is None
+
+
+def truncate(path: Path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path):
+    path.write_bytes(b"")
+
+
+def flip(path: Path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def replace_by_tensor(path: Path):
+    torch.save(torch.ones(3), path)
+
+
+def replace_by_other_run(path: Path):
+    torch.save(state(7) | {"config": asdict(Config(depth=32))}, path)
+
+
+def replace_by_program(path: Path):
+    torch.save({"call": Path.cwd}, path)
+
+
+DAMAGES = [truncate, empty, flip, replace_by_tensor, replace_by_other_run, replace_by_program]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_bad_newest_checkpoint_falls_back_with_a_warning(folder: Path, damage: Any):
+    damage(folder / record.NEWEST)
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is .*goes on from checkpoint\.previous\.pt"):
+        assert_equal(load(folder), state(1))
+    # The bad one is set aside, so that the next save cannot push it over the good one.
+    assert (folder / record.DAMAGED).exists()
+    record.save_checkpoint(folder, state(3))
+    truncate(folder / record.NEWEST)
+    with pytest.warns(UserWarning):
+        assert_equal(load(folder), state(1))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_without_a_usable_checkpoint_the_run_is_refused_and_nothing_touched(folder: Path, damage: Any):
+    for name in (record.NEWEST, record.PREVIOUS):
+        damage(folder / name)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match="to start the run over"):
+        record.load_checkpoint(folder, IDENTITY)
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_flipped_bit_is_ever_taken_for_the_state(folder: Path):
+    """Wherever the bit is, what is loaded is the newest state or its predecessor, exactly."""
+    good = (folder / record.NEWEST).read_bytes()
+    previous = (folder / record.PREVIOUS).read_bytes()
+    generator, fallen_back = random.Random(0), 0
+    for _ in range(200):
+        content = bytearray(good)
+        content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+        (folder / record.NEWEST).write_bytes(content)
+        (folder / record.PREVIOUS).write_bytes(previous)
+        loaded = load(folder)
+        fallen_back += loaded["iteration"] == 1
+        assert_equal(loaded, state(loaded["iteration"]))
+    assert fallen_back > 100
+
+
+# Full disks and read-only folders -------------------------------------------------------------------------------------
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_leaves_both_checkpoints(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        record.save_checkpoint(folder, state(3))
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert_equal(load(folder), state(2))
+
+
+def test_a_row_torn_by_a_full_disk_is_dropped(tmp_path: Path):
+    record.append_metrics(tmp_path, {"iteration": 1})
+    record.append_metrics(tmp_path, {"iteration": 2})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"iterat')
+    assert record.read_metrics(tmp_path) == [{"iteration": 1}, {"iteration": 2}]
+    record.cut_metrics(tmp_path, 1)
+    record.append_metrics(tmp_path, {"iteration": 2})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"iteration": 1}\n{"iteration": 2}\n'
+
+
+# Identity and lock ----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_another_config_is_refused(tmp_path: Path):
+    with record.open_folder(Config(), tmp_path) as folder:
+        path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"momentum": 0.8}))
+    with pytest.raises(UserError, match="describes another run"), record.open_folder(Config(), tmp_path):
+        pass
+
+
+def test_two_holders_of_one_folder(tmp_path: Path):
+    with record.open_folder(Config(), tmp_path):
+        with record.open_folder(Config(seed=1), tmp_path):
+            pass
+        with pytest.raises(UserError, match="another process"), record.open_folder(Config(), tmp_path):
+            pass
+    with record.open_folder(Config(), tmp_path):
+        pass
+
+
+def test_every_session_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/else/reproduce/run.py", "--out", "a b"])
+    record.add_session(tmp_path, {"device": "cpu"})
+    record.add_session(tmp_path, {"device": "npu"})
+    sessions = json.loads((tmp_path / "environment.json").read_text())
+    assert [session["device"] for session in sessions] == ["cpu", "npu"]
+    assert sessions[0]["command"] == "python reproduce/run.py --out 'a b'"
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_names_everything_but_the_seed():
+    default = Config()
+    assert default.key == Config(seed=5, lr=0.1, warmup="none").key
+    others = [
+        Config(depth=32), Config(residual=False), Config(shortcut="B"), Config(block="bn-after-add"),
+        Config(optimizer="adam"), Config(lr=0.2), Config(momentum=0.8), Config(weight_decay=0), Config(batch_size=64),
+        Config(iterations=100), Config(warmup="error"), Config(augment=False), Config(split="val"),
+        Config(precision="bf16"), Config(normalization="channel-mean"), Config(initialization="fan-out"),
+        Config(last_layer="uniform"), Config(decay="weights"), Config(bn_statistics="population"),
+        Config(bn_batch="halves"), Config(last_batch="drop"), Config(dataset="synthetic"),
+    ]  # fmt: skip
+    keys = {config.key for config in (default, *others)}
+    assert len(keys) == 1 + len(others) == len(asdict(default))
+
+
+def test_the_default_key_is_what_the_records_are_named_by():
+    assert str(Config(depth=44).folder) == GOLDEN_FOLDER, "records of earlier runs would no longer be found"
+
+
+GOLDEN_FOLDER = "residual44-29f33bb5/seed0"

@@ -1,0 +1,299 @@
+"""The command line: flags, sentences, exit statuses, and a whole run."""
+
+import errno
+import json
+import math
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reproduce import device
+from reproduce.config import Config, Machine, UserError
+from reproduce.record import open_folder
+from reproduce.run import main, parse
+from tests.test_data import forbid_network
+
+RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
+QUICK_FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu"
+QUICK_FOLDER = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic").folder
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Ended]:
+    """Runs a command line in an empty folder, in this process."""
+
+    def run(flags: str) -> Ended:
+        status = main(flags.split())
+        captured = capsys.readouterr()
+        return Ended(status, captured.out, captured.err)
+
+    return run
+
+
+Run = Callable[[str], Ended]
+
+
+def assert_one_sentence(ended: Ended):
+    assert ended.status == 2
+    assert ended.err.startswith("error: ") and ended.err.count("\n") == 1 and len(ended.err) > 20
+    assert ended.out == ""
+
+
+# Flags ----------------------------------------------------------------------------------------------------------------
+
+
+def test_flags_become_config_and_machine():
+    config, machine = parse(
+        "--depth 44 --no-residual --optimizer adamw --lr 1e-2 --warmup iterations --no-augment --split val --seed 3 "
+        "--precision bf16 --device cpu --data somewhere --out there --time-limit 60 --no-capture --deterministic".split()
+    )
+    assert config == Config(
+        depth=44, residual=False, optimizer="adamw", lr=0.01, warmup="iterations", augment=False, split="val", seed=3,
+        precision="bf16",
+    )  # fmt: skip
+    assert machine == Machine(
+        device="cpu", data="somewhere", out=Path("there"), time_limit=60, capture=False, deterministic=True
+    )
+    assert parse(["--depth", "44", "--residual"])[0] == Config(depth=44)
+    assert parse(["--data", "synthetic"])[0] == Config(dataset="synthetic")
+
+
+def test_defaults_are_the_papers():
+    config = Config()
+    assert (config.optimizer, config.lr, config.momentum, config.weight_decay) == ("sgd", 0.1, 0.9, 1e-4)
+    assert (config.batch_size, config.iterations, config.shortcut, config.block) == (128, 64_000, "A", "original")
+    assert [Config(depth=depth).warmup for depth in (20, 56, 110, 1202)] == ["none", "none", "error", "error"]
+    assert [Config(optimizer=optimizer).lr for optimizer in ("sgd", "adam", "adamw")] == [0.1, 1e-3, 1e-3]
+
+
+WRONG = {
+    "--depth 21": "6n+2", "--depth 2": "6n+2", "--depth -4": "6n+2", "--depth": "--depth", "--depth twenty": "--depth",
+    "--lr 0": "lr", "--lr nan": "lr", "--lr inf": "lr", "--lr -1": "lr", "--momentum 1": "momentum",
+    "--weight-decay -1": "weight-decay", "--weight-decay nan": "weight-decay", "--batch-size 0": "batch-size",
+    "--iterations 0": "iterations", "--seed -1": "seed", "--precision fp16": "fp16", "--optimizer rmsprop": "rmsprop",
+    "--block identity": "identity", "--shortcut D": "'D'", "--warmup 400": "400", "--split test": "test",
+    "--no-residual --block bn-after-add": "plain", "--no-residual --shortcut B": "plain", "--unknown 1": "--unknown",
+    "--batch-size 9 --bn-batch halves": "even", "--time-limit 0": "time-limit", "--eval-every 0": "eval-every",
+    "--checkpoint-every 0": "checkpoint-every", "--device tpu": "tpu", "44": "44", "--dataset synthetic": "--dataset",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("flags", "part"), WRONG.items())
+def test_a_wrong_flag_is_one_sentence(flags: str, part: str):
+    with pytest.raises(UserError) as caught:
+        parse(flags.split())
+    message = str(caught.value)
+    assert part in message and "\n" not in message and not re.search("[│╭╮╰╯─]", message)
+
+
+FLAGS = [f"--{name.replace('_', '-')}" for settings in (Config, Machine) for name in settings.__dataclass_fields__]
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+NUMBER = st.one_of(st.integers(), st.floats()).map(str)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from(FLAGS), st.one_of(TEXT, NUMBER)), min_size=1, max_size=3))
+def test_any_flag_with_any_value_is_taken_or_refused_in_one_sentence(pairs: list[tuple[str, str]]):
+    try:
+        config, machine = parse([part for pair in pairs for part in pair])
+    except UserError as error:
+        assert len(str(error)) > 10 and len(str(error).splitlines()) == 1
+    else:
+        assert config.depth % 6 == 2 and config.lr is not None and 0 < config.lr < math.inf
+        assert machine.time_limit is None or machine.time_limit > 0
+
+
+@pytest.mark.parametrize("value", ["20", True, 20.0, None])
+def test_a_config_made_in_python_is_checked_too(value: object):
+    with pytest.raises(UserError, match="depth must be of type int"):
+        Config(depth=value)  # pyright: ignore[reportArgumentType]
+
+
+# Help -----------------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_flag_and_imports_no_torch():
+    code = (
+        "import sys, runpy; sys.argv = ['run.py', '--help']\n"
+        f"try: runpy.run_path({str(RUN)!r}, run_name='__main__')\n"
+        "except SystemExit as exit: assert not exit.code\n"
+        "assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for flag in FLAGS:
+        assert (flag in process.stdout) == (flag != "--dataset")
+
+
+# Wrong use of a machine -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        ("--depth 21", "6n+2"),
+        ("--data nowhere --device cpu", "MD5 c58f30108f718f92721af3b95e74349a"),
+        ("--data synthetic --precision tf32 --device cpu", "tf32"),
+        ("--data synthetic --device npu", "torch_npu is not installed"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_leaves_nothing(
+    workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch, flags: str, part: str
+):
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", forbid_network)
+    monkeypatch.setattr(device, "NPU_PROBLEM", "torch_npu is not installed")
+    before = sorted(workplace.rglob("*"))
+    ended = run(flags)
+    assert_one_sentence(ended)
+    assert part in ended.err
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_the_script_itself_says_what_is_wrong_in_one_line():
+    process = subprocess.run([sys.executable, str(RUN), "--depth", "21"], capture_output=True, text=True)
+    assert_one_sentence(Ended(process.returncode, process.stdout, process.stderr))
+
+
+def test_a_read_only_output_folder(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    def mkdir(path: Path, **_: object):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))  # as it is; root would be let through
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    ended = run(QUICK_FLAGS)
+    assert_one_sentence(ended)
+    assert "Permission denied" in ended.err and "runs" in ended.err
+
+
+def test_an_output_folder_that_is_a_file(workplace: Path, run: Run):
+    (workplace / "runs").write_text("")
+    ended = run(QUICK_FLAGS)
+    assert_one_sentence(ended)
+    assert "runs" in ended.err
+    assert (workplace / "runs").read_text() == ""
+
+
+def test_a_full_disk_is_one_sentence_and_space_mends_it(workplace: Path, run: Run):
+    """A limit on the size of files stands for the full disk: the first checkpoint does not fit."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        ended = run(QUICK_FLAGS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert ended.status == 2 and ended.err.count("\n") == 1
+    assert "cannot read or write" in ended.err and "File too large" in ended.err
+    folder = workplace / "runs" / QUICK_FOLDER
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {"config.json", "environment.json", "metrics.jsonl"}
+    assert run(QUICK_FLAGS).status == 0
+
+
+# Whole runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_from_beginning_to_end_and_again(workplace: Path, run: Run):
+    first = run(f"{QUICK_FLAGS} --eval-every 10")
+    assert (first.status, first.err) == (0, "")
+    *rows, closing = first.out.splitlines()
+    assert [row.split()[1] for row in rows] == ["10/24", "20/24", "24/24"]
+    folder = workplace / "runs" / QUICK_FOLDER
+    result = json.loads((folder / "result.json").read_text())
+    assert f"final test error {result['test_error']:.2f}%" in closing and str(QUICK_FOLDER) in closing
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    names = ["iteration", "learning_rate", "train_loss", "train_error", "test_error", "seconds"]
+    assert [list(row) for row in metrics] == [names] * 3
+    assert [row["learning_rate"] for row in metrics] == pytest.approx([0.1, 0.001, 0.001])
+    assert result["test_error"] == metrics[-1]["test_error"]
+    assert result["best_test_error"] == min(row["test_error"] for row in metrics)
+    assert result["parameters"] == 75_290 and result["iterations"] == 24
+    assert len(json.loads((folder / "responses.json").read_text())["std"]) == 7
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {
+        "config.json", "environment.json", "metrics.jsonl", "checkpoint.pt", "responses.json", "result.json"
+    }  # fmt: skip
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = run(QUICK_FLAGS)
+    assert again.status == 0 and again.out.startswith("already ended") and again.out.count("\n") == 1
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_held_out_tenth_is_reported(workplace: Path, run: Run):
+    assert run(f"{QUICK_FLAGS} --split val --seed 1").status == 0
+    (path,) = workplace.glob("runs/*/seed0/result.json")
+    result = json.loads(path.read_text())
+    assert 0 < result["held_out_error"] < 100 and result["held_out_error"] != result["test_error"]
+
+
+def test_time_limit_stops_with_a_checkpoint_and_the_same_command_goes_on(workplace: Path, run: Run):
+    stopped = run(f"{QUICK_FLAGS} --time-limit 0.001")
+    assert stopped.status == 75 and "stopped early" in stopped.out
+    assert (workplace / "runs" / QUICK_FOLDER / "checkpoint.pt").exists()
+    resumed = run(QUICK_FLAGS)
+    assert resumed.status == 0 and "resuming" in resumed.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_with_a_checkpoint(workplace: Path, number: int):
+    flags = QUICK_FLAGS.replace("24", "100000") + " --eval-every 20"
+    with subprocess.Popen([sys.executable, str(RUN), *flags.split()], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the first evaluation: it trains
+        process.send_signal(number)
+        rest = process.stdout.read()
+    assert process.returncode == 75 and "stopped early" in rest
+    (folder,) = (workplace / "runs").glob("*/seed0")
+    assert (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
+
+
+def test_divergence_is_an_exit_status_of_its_own(run: Run):
+    first, again = (run(f"{QUICK_FLAGS} --lr 1e30") for _ in range(2))
+    assert first.status == again.status == 3
+    assert "diverged at iteration" in first.out and "already ended" in again.out
+
+
+def test_a_second_process_in_the_same_folder_is_refused(workplace: Path, run: Run):
+    config = parse(QUICK_FLAGS.split())[0]
+    with open_folder(config, workplace / "runs"):
+        process = subprocess.run([sys.executable, str(RUN), *QUICK_FLAGS.split()], capture_output=True, text=True)
+        assert_one_sentence(Ended(process.returncode, process.stdout, process.stderr))
+        assert "another process" in process.stderr
+    assert run(QUICK_FLAGS).status == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        ("--depth 44 --iterations 3", "the paper's: 7.17%, after 64000 iterations"),
+        ("--depth 44", "the paper's: 7.17%)"),
+        ("--depth 44 --data synthetic", "the paper's: 7.17%, on CIFAR-10"),
+        ("--depth 44 --no-residual", "the paper gives no number for this net"),
+    ],
+)
+def test_the_closing_line_sets_the_papers_number_beside(run: Run, flags: str, part: str):
+    folder = Path("runs") / parse(flags.split())[0].folder
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps({"status": "finished", "test_error": 7.5}))
+    ended = run(flags)
+    assert ended.status == 0 and part in ended.out
+
+
+def test_a_terminal_gets_a_progress_bar(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    ended = run(QUICK_FLAGS)
+    assert ended.out.count("\n") == 1  # the closing line alone
+    for part in ("residual8", "24/24", "loss", "error", "images/s", "<"):
+        assert part in ended.err
