@@ -233,7 +233,7 @@ def test_a_run_from_beginning_to_end_and_again(workplace: Path, run: Run):
 
 def test_a_held_out_tenth_is_reported(workplace: Path, run: Run):
     assert run(f"{QUICK_FLAGS} --split val --seed 1").status == 0
-    (path,) = workplace.glob("runs/*/seed0/result.json")
+    (path,) = workplace.glob("runs/*/seed1/result.json")
     result = json.loads(path.read_text())
     assert 0 < result["held_out_error"] < 100 and result["held_out_error"] != result["test_error"]
 
