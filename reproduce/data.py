@@ -104,11 +104,6 @@ def obtain(folder: Path, dataset: type[CIFAR10]):
         ) from error
 
 
-def is_present(folder: Path, dataset: type[CIFAR10]) -> bool:
-    files = [*dataset.train_list, *dataset.test_list, [dataset.meta["filename"], dataset.meta["md5"]]]
-    return all(check_integrity(str(folder / dataset.base_folder / name), md5) for name, md5 in files)
-
-
 @dataclass(frozen=True)
 class Images:
     """M images on a device: uint8 positions, (M * 40 * 40) x 3, row by row of the padded images; and int64 labels, M."""
@@ -154,9 +149,11 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
         UserError: CIFAR-10 is not there and cannot be downloaded.
     """
     dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
-    if not is_present(folder, dataset):
+    try:
+        sets = [dataset(folder, train=train) for train in (True, False)]
+    except RuntimeError:  # torchvision's word for missing or damaged files
         obtain(folder, dataset)
-    sets = [dataset(folder, train=train) for train in (True, False)]
+        sets = [dataset(folder, train=train) for train in (True, False)]
     (train_NHWC, train_labels), (test_NHWC, test_labels) = [(s.data, np.array(s.targets)) for s in sets]
     digest = hashlib.sha256()
     for array in (train_NHWC, train_labels, test_NHWC, test_labels):

@@ -55,10 +55,23 @@ def write_json(path: Path, content: Any):
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """The content of a file of the run folder, None where it is missing.
+
+    Raises:
+        UserError: it is not JSON; what is written here always is, so somebody else has damaged it.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove {path.parent} to start the run over") from None
+
+
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of a run that has ended, else None. Needs neither the lock nor torch."""
-    path = folder / "result.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(folder / "result.json")
 
 
 def describe_config(config: Config) -> dict[str, Any]:
@@ -83,9 +96,10 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
         raise UserError(f"another process is training into {folder}: wait for it, or choose another --out") from None
     try:
         path = folder / "config.json"
-        if not path.is_file():
+        found = read_json(path)
+        if found is None:
             write_json(path, describe_config(config))
-        elif json.loads(path.read_text()) != describe_config(config):
+        elif found != describe_config(config):
             raise UserError(f"{path} describes another run: choose another --out")
         yield folder
     finally:
@@ -95,7 +109,7 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
 def add_session(folder: Path, session: dict[str, Any]):
     """Appends one session to environment.json, with the command and the state of the code."""
     path = folder / "environment.json"
-    sessions = json.loads(path.read_text()) if path.is_file() else []
+    sessions = read_json(path) or []
     script, *arguments = sys.argv
     command = shlex.join(["python", str(Path(*Path(script).parts[-2:])), *arguments])
     write_json(path, [*sessions, {"command": command, "git": describe_code()} | session])

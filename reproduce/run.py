@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: cannot read or write {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: cannot read or write {error.filename or 'the run folder'}: {error.strerror}", file=sys.stderr)
     return 2
 
 

@@ -103,7 +103,6 @@ class Training:
         self.optimizer = make_optimizer(config, self.network, self.rate, device)
         self.may_capture = capture and device.has_graphs
         self.replay = None
-        self.eager_iterations = 0
 
     def step(self):
         """One iteration: the batch at the cursor, forward, backward, update, loss and wrong answers noted, cursor moved."""

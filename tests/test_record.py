@@ -157,6 +157,15 @@ def test_a_folder_of_another_config_is_refused(tmp_path: Path):
         pass
 
 
+@pytest.mark.parametrize("name", ["config.json", "result.json", "environment.json"])
+def test_a_damaged_description_is_refused(tmp_path: Path, name: str):
+    with record.open_folder(Config(), tmp_path) as folder:
+        (folder / name).write_text('{"depth": 2')
+    with pytest.raises(UserError, match=f"{name} is damaged"), record.open_folder(Config(), tmp_path):
+        record.read_result(folder)
+        record.add_session(folder, {})
+
+
 def test_two_holders_of_one_folder(tmp_path: Path):
     with record.open_folder(Config(), tmp_path):
         with record.open_folder(Config(seed=1), tmp_path):
