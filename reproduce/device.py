@@ -132,10 +132,11 @@ def set_numerics(device: Device, precision: Precision, deterministic: bool) -> d
         torch.backends.cudnn.benchmark = not deterministic
         flags["cudnn.benchmark"] = torch.backends.cudnn.benchmark
     if device.kind == "npu":
-        # A convolution may use HF32 unless told otherwise; the private formats are for large channel counts.
-        device.backend.conv.allow_hf32 = device.backend.matmul.allow_hf32 = fast_float32
+        # A convolution may use HF32 unless told otherwise; its private formats suit more channels than these.
+        for name, module in (("matmul", device.backend.matmul), ("convolution", device.backend.conv)):
+            module.allow_hf32 = fast_float32
+            flags[f"{name}.allow_hf32"] = module.allow_hf32
         device.backend.config.allow_internal_format = False
-        flags |= {"matmul.allow_hf32": fast_float32, "convolution.allow_hf32": fast_float32, "internal_format": False}
     return flags
 
 
@@ -173,8 +174,8 @@ def peak_memory(device: Device) -> int | None:
 
 def describe(device: Device) -> dict[str, Any]:
     """The device's name and the versions that decide what it computes."""
-    packages = ["torch", "torchvision", "numpy"] + (["torch_npu"] if device.kind == "npu" else [])
-    versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in packages}
+    installed = {package.name.lower().replace("-", "_"): package.version for package in importlib.metadata.distributions()}
+    versions: dict[str, Any] = {name: installed.get(name) for name in ("torch", "torchvision", "torch_npu", "numpy")}
     versions["python"] = platform.python_version()
     if device.kind == "cuda":
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
