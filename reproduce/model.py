@@ -22,6 +22,11 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
+def relu_(x: Tensor) -> Tensor:
+    """ReLU in place, for what BN or the addition has just written: neither needs its output for the gradient."""
+    return F.relu(x, inplace=True)
+
+
 class ZeroPadded(nn.Module):
     """Shortcut A: every second pixel of an NCHW map, zero channels half before and half after the others. No parameters."""
 
@@ -69,19 +74,19 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.shortcut is None:
-            return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+            return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x))))))
         identity = self.shortcut(x)
         match self.design:
             case "original":
-                return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + identity)
+                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x))))).add_(identity))
             case "bn-after-add":
-                return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))) + identity))
+                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x)))).add_(identity)))
             case "relu-before-add":
-                return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))) + identity
+                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x)))))) + identity
             case "relu-only-preactivation":
-                return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(F.relu(x)))))) + identity
+                return self.bn2(self.conv2(relu_(self.bn1(self.conv1(F.relu(x)))))).add_(identity)
             case "full-preactivation":
-                return self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x)))))) + identity
+                return self.conv2(relu_(self.bn2(self.conv1(F.relu(self.bn1(x)))))).add_(identity)
 
     def responses(self) -> list[nn.Module]:
         """The modules whose outputs are the two 3x3 layers' responses: the BN right after the layer, else the layer itself."""
@@ -113,7 +118,7 @@ class Network(nn.Module):
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Logits, N x K, of mean-subtracted images, N x 3 x 32 x 32."""
-        maps_NCHW = self.last(self.blocks(F.relu(self.bn(self.conv(images_NCHW)))))
+        maps_NCHW = self.last(self.blocks(relu_(self.bn(self.conv(images_NCHW)))))
         return self.linear(maps_NCHW.mean((2, 3)))
 
     def responses(self) -> list[nn.Module]:
