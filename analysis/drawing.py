@@ -19,7 +19,7 @@ from reproduce.config import PAPER_ITERATIONS, Config, UserError
 
 FIGURES = Path(__file__).parent / "figures"
 PALETTE = sns.color_palette("colorblind")
-DEPTH_COLOUR = {20: PALETTE[1], 32: PALETTE[2], 44: PALETTE[4], 56: PALETTE[3], 110: PALETTE[0], 1202: PALETTE[7]}
+DEPTH_COLOUR = {20: PALETTE[1], 32: PALETTE[9], 44: PALETTE[2], 56: PALETTE[4], 110: PALETTE[0]}
 FORMATS = (".svg", ".png", ".pdf")
 ERROR_LIMIT = 20
 """Upper end of the error axis of Fig. 6, in percent."""
@@ -121,33 +121,42 @@ def draw_nets(
     configs: Sequence[Config],
     title: str,
     colours: Mapping[Config, object] | None = None,
+    may_hide: bool = True,
 ):
     """One panel with the curves of those of `configs` that have runs; by default a colour per depth.
 
-    The axes are those of Fig. 6 for full-length runs, and fit the data for others.
+    The axes are those of Fig. 6 for full-length runs, and fit the data for others. A net that never comes below the
+    upper end is named in the panel, as in the paper's caption, or, unless it `may_hide`, the axis is made longer.
     """
-    axes.set(xlabel="iterations (1e4)", ylabel="error (%)", title=title, xlim=(0, choice.iterations / 1e4))
-    hidden = []
+    axes.set(xlabel="iterations (1e4)", title=title, xlim=(0, choice.iterations / 1e4))
+    lowest = {}
     for config in configs:
         if config in choice.cells:
             colour = colours[config] if colours else DEPTH_COLOUR[config.depth]
-            lowest = draw_curves(axes, choice.cells[config], curves, colour, label(config))
-            hidden += [label(config)] * (lowest > ERROR_LIMIT)
-    if choice.is_full:
-        axes.set_ylim(0, ERROR_LIMIT)
-        if hidden:  # as the paper's caption says of its plain net of 110 layers
-            text = f"{', '.join(hidden)}: above {ERROR_LIMIT}%, not displayed"
-            axes.text(0.98, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize="small")
-    else:
-        axes.set_ylim(bottom=0)
+            lowest[name_net(config)] = draw_curves(axes, choice.cells[config], curves, colour, label(config))
+    hidden = [name for name, error in lowest.items() if error > ERROR_LIMIT]
+    if not choice.is_full or (hidden and not may_hide):
+        axes.set_ylim(0, 1.3 * max(lowest.values()) if choice.is_full else None)
+        return
+    axes.set(ylim=(0, ERROR_LIMIT), yticks=range(0, ERROR_LIMIT + 1, 5))
+    if hidden:
+        text = f"{', '.join(hidden)}: above {ERROR_LIMIT}%, not displayed"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 2, "alpha": 0.9}
+        axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize="small", bbox=box)
 
 
-def add_legend(figure: Figure, colours: dict[str, object], columns: int = 8):
+def name_net(config: Config) -> str:
+    """As in the paper's figures: plain-20, ResNet-20."""
+    return f"{'ResNet' if config.residual else 'plain'}-{config.depth}"
+
+
+def add_legend(figure: Figure, colours: dict[str, object], columns: int = 7):
     """One legend below the panels: the colours, and what dashed and bold mean."""
     handles = [Line2D([], [], color=colour, linewidth=2, label=name) for name, colour in colours.items()]
-    handles += [Line2D([], [], color="0.2", linestyle="--", linewidth=1, label="training error")]
-    handles += [Line2D([], [], color="0.2", linewidth=2, label="test error")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    handles += [Line2D([], [], color="0.4", linestyle="--", linewidth=1, label="training error")]
+    handles += [Line2D([], [], color="0.4", linewidth=2, label="test error")]
+    spacing = {"columnspacing": 1.2, "handlelength": 1.6, "handletextpad": 0.5}
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, **spacing)
 
 
 def save(figure: Figure, options: argparse.Namespace):

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from analysis import drawing
 from analysis.command import end
 from analysis.estimates import estimate
-from analysis.records import load, load_paper, published
+from analysis.records import IDENTITY, load, load_paper, published
 from reproduce.config import Block, Config
 
 DEPTHS = (20, 32, 44, 56, 110)
 PLACEMENTS: dict[Block, str] = {"original": "BN before the addition", "bn-after-add": "BN after the addition"}
 COLOURS = {"original": drawing.PALETTE[0], "bn-after-add": drawing.PALETTE[3]}
-MARKERS = ("D", "^", "s")
+MARKERS = {"gcr/torch-residual-networks": "D", IDENTITY: "^"}
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") -> Figure:
@@ -37,7 +37,9 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     figure, panels = plt.subplot_mosaic([list(PLACEMENTS), ["final", "final"]], figsize=(8, 7), layout="constrained")
     for block, name in PLACEMENTS.items():
         drawing.draw_nets(panels[block], choice, curves, nets[block], name)
-    panels["bn-after-add"].sharey(panels["original"])
+    panels["original"].set_ylabel("error (%)")
+    if not choice.is_full:
+        panels["bn-after-add"].sharey(panels["original"])
     draw_final(panels["final"], choice, nets)
     depths = {config.depth for config in choice.cells}
     drawing.add_legend(figure, {f"{depth} layers": drawing.DEPTH_COLOUR[depth] for depth in DEPTHS if depth in depths})
@@ -61,17 +63,20 @@ def draw_final(axes: Axes, choice: drawing.Choice, nets: dict[Block, list[Config
             draw_published(axes, block, shift)
     axes.set(xticks=range(len(DEPTHS)), xticklabels=DEPTHS, xlabel="layers", ylabel="final test error (%)")
     axes.set_xlim(-0.6, len(DEPTHS) - 0.4)
-    entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(entries.values(), entries.keys(), fontsize="small", loc="best")
+    handles, names = axes.get_legend_handles_labels()
+    entries = dict(zip(names, handles, strict=True))  # one of each name
+    axes.legend(
+        list(entries.values()), list(entries), fontsize="small", title="dots: single seeds", title_fontsize="small"
+    )
 
 
 def draw_published(axes: Axes, block: Block, shift: float):
     numbers = published(load_paper(), variant=block, quantity="test error", kind="residual")
-    sources = [source for source in numbers["source"].unique() if "blog" not in source]
-    for source, marker in zip(sources, MARKERS, strict=False):
-        rows = numbers[numbers["source"] == source]
+    for source, marker in MARKERS.items():
+        rows = numbers[(numbers["source"] == source) & (numbers["protocol"] != "no warm-up")]
         places = [DEPTHS.index(int(depth)) + 2 * shift for depth in rows["depth"]]
-        axes.plot(places, rows["value"], marker, color=COLOURS[block], fillstyle="none", label=source)
+        axes.plot(places, rows["value"], marker, color=COLOURS[block], fillstyle="none")
+        axes.plot([], [], marker, color="0.4", fillstyle="none", label=source)
 
 
 def main(arguments: Sequence[str]) -> int:

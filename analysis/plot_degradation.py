@@ -30,6 +30,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True, layout="constrained")
     for (residual, configs), axes in zip(nets.items(), panels, strict=True):
         drawing.draw_nets(axes, choice, curves, configs, "residual nets" if residual else "plain nets")
+    panels[0].set_ylabel("error (%)")
     depths = {config.depth for config in choice.cells}
     drawing.add_legend(figure, {f"{depth} layers": drawing.DEPTH_COLOUR[depth] for depth in DEPTHS if depth in depths})
     figure.suptitle(choice.remark, fontsize="small")

@@ -7,7 +7,6 @@ learning rate of Adam and AdamW on a net, beside SGD at the paper's.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,27 +14,10 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.command import end
-from analysis.records import cells, load, select
+from analysis.records import load, optimizer_settings
 from reproduce.config import Config
 
-NETS = [
-    *(Config(depth=depth, residual=residual) for residual in (True, False) for depth in (20, 32, 44, 56, 110)),
-    Config(depth=32, augment=False),
-]
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
-
-
-def settings(runs: pd.DataFrame, net: Config) -> list[Config]:
-    """SGD as in the paper, and whatever Adam and AdamW runs there are of a net, of any length."""
-    others = pd.concat(
-        [
-            select(runs, replace(net, optimizer=optimizer), free=("lr", "weight_decay", "iterations", "dataset"))
-            for optimizer in ("adam", "adamw")
-        ]
-    )
-    found = cells(others[others["split"] == "full"])
-    found = {replace(config, iterations=net.iterations, dataset=net.dataset) for config in found}
-    return [net, *sorted(found, key=lambda config: (config.optimizer, config.lr or 0, config.weight_decay))]
 
 
 def name(config: Config) -> str:
@@ -50,24 +32,24 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     Raises:
         UserError: there is no such run.
     """
-    found = {net: settings(runs, net) for net in NETS}
+    # With another split the runs were for choosing a learning rate.
+    found = optimizer_settings(runs[runs["split"] == "full"], free=("iterations", "dataset"))
     others = [config for configs in found.values() for config in configs[1:]]
-    drawing.choose(runs, others or [replace(NETS[0], optimizer="adam", lr=1e-3)], data_set, "optimizer")
+    drawing.choose(runs, others or [Config(optimizer="adam")], data_set, "optimizer")  # there is more than SGD
     choice = drawing.choose(runs, [config for configs in found.values() for config in configs], data_set, "optimizer")
     found = {net: configs for net, configs in found.items() if any(config in choice.cells for config in configs[1:])}
     names = dict.fromkeys(name(config) for configs in found.values() for config in configs if config in choice.cells)
     colours = dict(zip(sorted(names, key=lambda text: not text.startswith("SGD")), drawing.PALETTE, strict=False))
     rows, columns = (len(found) + 1) // 2, min(len(found), 2)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(8, 0.9 + 2.9 * rows), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure, panels = plt.subplots(rows, columns, figsize=(8, 0.9 + 2.9 * rows), squeeze=False, layout="constrained")
     for axes in panels.flat[len(found) :]:
         axes.remove()
     for (net, configs), axes in zip(found.items(), panels.flat, strict=False):
-        title = f"{net.net}{'' if net.augment else ', no augmentation'}"
-        drawing.draw_nets(
-            axes, choice, curves, configs, title, {config: colours[name(config)] for config in choice.cells}
-        )
+        title = f"{drawing.name_net(net)}{'' if net.augment else ', no augmentation'}"
+        colour_of = {config: colours[name(config)] for config in choice.cells}
+        drawing.draw_nets(axes, choice, curves, configs, title, colour_of, may_hide=False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("error (%)")
     drawing.add_legend(figure, colours, columns=4)
     figure.suptitle(choice.remark, fontsize="small")
     return figure

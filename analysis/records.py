@@ -1,6 +1,7 @@
 """Run folders and published numbers as frames: a row per run, a long frame of curves, a row per published number."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -52,10 +53,9 @@ def load(records: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     for path in sorted(records.glob("*/seed*/config.json")):
         try:
             row, curve = read_run(path.parent, records)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path.parent} is not a run folder that can be read ({type(error).__name__}: {error})"
-            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            reason = error if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
+            raise UserError(f"{path.parent} cannot be read as a run, restore or remove it: {reason}") from None
         rows.append(row)
         curves += curve
     return pd.DataFrame(rows, columns=pd.Index(RUN_COLUMNS)), pd.DataFrame(curves, columns=pd.Index(CURVE_COLUMNS))
@@ -68,11 +68,11 @@ def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str
     config = Config(**{field: value for field, value in described.items() if field not in ("schema", "key")})
     # A record whose config was edited, or that lies under another's name, would enter the wrong cell.
     if described != describe_config(config) or name != config.folder.as_posix():
-        raise UserError(
-            f"{folder / 'config.json'} contradicts its key or its folder's name: restore it or remove the folder"
-        )
+        raise ValueError("config.json contradicts its key or the folder's name")
     curve = [row | {"folder": name} for row in read_metrics(folder)]
     result = read_result(folder) or {"status": "unfinished"}
+    if result["status"] == "finished" and not math.isfinite(result["test_error"] + result["train_error"]):
+        raise ValueError("result.json has an error that is not finite")
     reached = curve[-1] if curve else {"iteration": 0, "seconds": 0.0}
     progress = {"iteration": result.get("iterations", reached["iteration"]), "seconds": reached["seconds"]}
     responses, sessions = folder / "responses.json", folder / "environment.json"
@@ -133,6 +133,24 @@ def choose_precision(runs: pd.DataFrame, configs: Iterable[Config], seeds: int =
 def configs(runs: pd.DataFrame) -> list[Config]:
     """The Config of each run."""
     return [Config(**row) for row in runs[CONFIG_FIELDS].astype(object).to_dict("records")]  # pyright: ignore[reportArgumentType]
+
+
+def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:
+    """The nets that Adam or AdamW has trained, each with the paper's SGD and then every recorded setting of the others.
+
+    free: further fields in which the runs may differ; the configs have the default there.
+    """
+    nets = [
+        Config(depth=depth, residual=residual) for residual in (True, False) for depth in (20, 32, 44, 56, 110, 1202)
+    ]
+    found = {}
+    for net in [*nets, *(replace(net, augment=False) for net in nets)]:
+        there = [replace(net, optimizer=optimizer) for optimizer in ("adam", "adamw")]
+        others = cells(pd.concat([select(runs, other, free=("lr", "weight_decay", *free)) for other in there]))
+        if others:
+            same = {replace(other, **{name: getattr(net, name) for name in free}) for other in others}
+            found[net] = [net, *sorted(same, key=lambda other: (other.optimizer, other.lr or 0, other.weight_decay))]
+    return found
 
 
 def departures(config: Config) -> dict[str, Any]:

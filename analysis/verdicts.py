@@ -18,7 +18,7 @@ CLAIMS = {
     "C6": claims.responses_are_smaller,
     "C7": claims.responses_shrink_with_depth,
     "C8": claims.no_warmup_is_similar,
-    "C9": claims.table_6,
+    "T6": claims.table_6,
     "B1": further_claims.bn_placement_at_20,
     "B2": further_claims.bn_placement_at_110,
     "B3": further_claims.bn_placement_at_32,
@@ -32,11 +32,14 @@ CLAIMS = {
 }
 
 
+REPRODUCED, NOT_REPRODUCED, NOT_ENOUGH = VERDICTS = ("reproduced", "not reproduced", "not enough data")
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One claim judged.
 
-    verdict: "reproduced", "not reproduced" or "not enough data"; numbers: what it rests on, in words.
+    verdict: one of VERDICTS; numbers: what it rests on, in words.
     """
 
     name: str
@@ -52,9 +55,9 @@ def judge(name: str, runs: pd.DataFrame) -> Verdict:
     claim, _, rule = (inspect.getdoc(rule_of) or "").partition("Rule: ")
     try:
         holds, numbers = rule_of(runs)
-        verdict = "reproduced" if holds else "not reproduced"
+        verdict = REPRODUCED if holds else NOT_REPRODUCED
     except NotEnoughRuns as lack:
-        verdict, numbers = "not enough data", str(lack)
+        verdict, numbers = NOT_ENOUGH, str(lack)
     return Verdict(name, " ".join(claim.split()), " ".join(rule.split()), verdict, numbers)
 
 
