@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import ColorType
 
 from analysis.command import Parser
 from analysis.records import choose_precision, comparable, finished, label, select
@@ -96,7 +97,7 @@ def choose(runs: pd.DataFrame, configs: Sequence[Config], data_set: str, experim
     return Choice(cells, length, precision, "; ".join(remark))
 
 
-def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: object, name: str) -> float:
+def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: ColorType, name: str) -> float:
     """Draws a cell's training error (dashed) and test error (bold): means over its seeds, in a band of one std.
 
     Returns: the lowest mean test error, in percent.
@@ -120,7 +121,7 @@ def draw_nets(
     curves: pd.DataFrame,
     configs: Sequence[Config],
     title: str,
-    colours: Mapping[Config, object] | None = None,
+    colours: Mapping[Config, ColorType] | None = None,
     may_hide: bool = True,
 ):
     """One panel with the curves of those of `configs` that have runs; by default a colour per depth.
@@ -150,7 +151,7 @@ def name_net(config: Config) -> str:
     return f"{'ResNet' if config.residual else 'plain'}-{config.depth}"
 
 
-def add_legend(figure: Figure, colours: dict[str, object], columns: int = 7):
+def add_legend(figure: Figure, colours: Mapping[str, ColorType], columns: int = 7):
     """One legend below the panels: the colours, and what dashed and bold mean."""
     handles = [Line2D([], [], color=colour, linewidth=2, label=name) for name, colour in colours.items()]
     handles += [Line2D([], [], color="0.4", linestyle="--", linewidth=1, label="training error")]

@@ -34,13 +34,14 @@ class Estimate:
             return "-"
         return f"{self.mean:.2f}{'' if self.n < 2 else f' ± {self.std:.2f}'} (n={self.n})"
 
+    def __sub__(self, number: float) -> "Estimate":
+        """The estimate of the sample less a number."""
+        places = (self.mean - number, self.std, self.low - number, self.high - number)
+        return Estimate(self.n, *places, self.median - number, self.best - number)
+
     @property
     def interval(self) -> str:
         return "-" if self.n < 2 else f"{self.low:.2f} to {self.high:.2f}"
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
 
 
 def estimate(values: Iterable[float]) -> Estimate:
@@ -61,23 +62,53 @@ def estimate(values: Iterable[float]) -> Estimate:
     return Estimate(n, mean, std, mean - half, mean + half, float(np.median(sample)), float(sample.min()))
 
 
-def pair(first: pd.DataFrame, second: pd.DataFrame, column: str = "test_error") -> Estimate:
-    """The differences first - second of a column, over the seeds that both cells have; each cell of one config.
+def differences(first: pd.DataFrame, second: pd.DataFrame, column: str = "test_error") -> pd.Series:
+    """first - second of a column, by seed, over the seeds that both cells have; each cell is of one config.
 
-    Runs of one seed see the same batches, and equal nets start equal, so the difference is estimated within seeds.
+    Runs of one seed see the same batches, and equal nets start equal, so a difference is taken within seeds.
     """
-    both = (
-        first.set_index("seed")[column] - second.set_index("seed")[column]
-    )  # aligned by seed, missing where one lacks it
-    return estimate(both.dropna().astype(float))
+    # Subtraction aligns the seeds and leaves a gap where one cell lacks it.
+    return (first.set_index("seed")[column] - second.set_index("seed")[column]).dropna().astype(float)
+
+
+def pair(first: pd.DataFrame, second: pd.DataFrame, column: str = "test_error") -> Estimate:
+    """The estimate of `differences`."""
+    return estimate(differences(first, second, column))
 
 
 def signed(difference: Estimate) -> str:
-    """A difference in points with its interval: +1.20 (0.80 to 1.60, n=3)."""
+    """A difference in points with its interval: +1.20 (+0.80 to +1.60, n=3)."""
     if difference.n == 0:
         return "-"
     interval = f"{difference.low:+.2f} to {difference.high:+.2f}, " if difference.n > 1 else ""
     return f"{difference.mean:+.2f} ({interval}n={difference.n})"
+
+
+# What an estimate says of a claim: it holds, it does not, or the seeds leave it open.
+
+Truth = bool | None
+
+
+def clearly_positive(difference: Estimate, size: float = 0.0) -> Truth:
+    """Whether the interval lies above zero. It does not where the interval lies below `size`; in between it is open."""
+    return True if difference.low > 0 else False if difference.high < size else None
+
+
+def grows(difference: Estimate) -> Truth:
+    """Whether the mean is above zero. It is not where the whole interval is below; in between it is open."""
+    return True if difference.mean > 0 else False if difference.high < 0 else None
+
+
+def similar(difference: Estimate, tolerance: float) -> Truth:
+    """Whether the mean is nearer to zero than the tolerance. It is not where the whole interval lies farther away."""
+    if abs(difference.mean) < tolerance:
+        return True
+    return False if difference.low > tolerance or difference.high < -tolerance else None
+
+
+def all_of(*truths: Truth) -> Truth:
+    """False if any is, else open if any is, else True."""
+    return False if False in truths else None if None in truths else True
 
 
 class NotEnoughRuns(Exception):
@@ -110,14 +141,30 @@ class Sample:
     def means(self, column: str = "test_error") -> list[Estimate]:
         return [estimate(cell[column].astype(float)) for cell in self.cells]
 
+    def differences(self, first: int, second: int, column: str = "test_error") -> pd.Series:
+        """The cell at `first` minus the cell at `second`, by seed."""
+        return differences(self.cells[first], self.cells[second], column)
+
     def difference(self, first: int, second: int, column: str = "test_error") -> Estimate:
-        """The cell at `first` minus the cell at `second`, paired by seed."""
-        difference = pair(self.cells[first], self.cells[second], column)
-        if difference.n < MINIMUM:
-            raise NotEnoughRuns(f"{MINIMUM} seeds in common are needed; there are {difference.n}{self.note}")
-        return difference
+        """The estimate of `differences`."""
+        return self.estimate(self.differences(first, second, column))
+
+    def estimate(self, by_seed: pd.Series) -> Estimate:
+        """Summarises values by seed.
+
+        Raises:
+            NotEnoughRuns: there are fewer than MINIMUM.
+        """
+        if len(by_seed) < MINIMUM:
+            raise NotEnoughRuns(f"{MINIMUM} seeds in common are needed; there are {len(by_seed)}{self.note}")
+        return estimate(by_seed)
+
+    def rises(self, column: str = "test_error") -> Truth:
+        """Whether the means rise from every cell to the next."""
+        return all_of(*(grows(self.difference(i + 1, i, column)) for i in range(len(self.cells) - 1)))
 
     def list(self, column: str = "test_error") -> str:
         """Every cell's mean, in words."""
         means = zip(self.configs, self.means(column), strict=True)
-        return f"{column.replace('_', ' ')} " + ", ".join(f"{label(config)} {mean}" for config, mean in means)
+        name = column.replace("train_", "training_").replace("_", " ")
+        return f"{name} " + ", ".join(f"{label(config)} {mean}" for config, mean in means)

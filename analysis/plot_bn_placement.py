@@ -6,7 +6,7 @@ draws the finished full-length runs below --records to analysis/figures/bn_place
 full-length runs stand the numbers that others published.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -21,7 +21,7 @@ from reproduce.config import Block, Config
 
 DEPTHS = (20, 32, 44, 56, 110)
 PLACEMENTS: dict[Block, str] = {"original": "BN before the addition", "bn-after-add": "BN after the addition"}
-COLOURS = {"original": drawing.PALETTE[0], "bn-after-add": drawing.PALETTE[3]}
+COLOURS: dict[Block, drawing.ColorType] = {"original": drawing.PALETTE[0], "bn-after-add": drawing.PALETTE[3]}
 MARKERS = {"gcr/torch-residual-networks": "D", IDENTITY: "^"}
 
 
@@ -31,7 +31,9 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     Raises:
         UserError: there is no run with BN after the addition to draw.
     """
-    nets = {block: [Config(depth=depth, block=block) for depth in DEPTHS] for block in PLACEMENTS}
+    nets: dict[Block, list[Config]] = {
+        block: [Config(depth=depth, block=block) for depth in DEPTHS] for block in PLACEMENTS
+    }
     drawing.choose(runs, nets["bn-after-add"], data_set, "bn_placement")  # the sweep's own runs, not only the baseline
     choice = drawing.choose(runs, nets["original"] + nets["bn-after-add"], data_set, "bn_placement")
     figure, panels = plt.subplot_mosaic([list(PLACEMENTS), ["final", "final"]], figsize=(8, 7), layout="constrained")
@@ -47,7 +49,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     return figure
 
 
-def draw_final(axes: Axes, choice: drawing.Choice, nets: dict[Block, list[Config]]):
+def draw_final(axes: Axes, choice: drawing.Choice, nets: Mapping[Block, list[Config]]):
     """Final test errors: every seed a dot, the mean with its 95% interval, published numbers hollow."""
     for block, shift in zip(nets, (-0.12, 0.12), strict=True):
         for place, config in enumerate(nets[block]):

@@ -110,6 +110,12 @@ def stuck(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[(runs["status"] == "finished") & (runs["train_error"] >= STUCK_ERROR)]
 
 
+def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that have responses, with a column `mean_response`: the mean of the 3x3 layers' standard deviations."""
+    runs = runs[runs["responses"].notna()]
+    return runs.assign(mean_response=[math.fsum(std) / len(std) for std in runs["responses"]])
+
+
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that follow the paper in length and data (64,000 iterations on all of CIFAR-10's training images)."""
     as_paper = (runs["iterations"] == PAPER_ITERATIONS) & (runs["dataset"] == "cifar10") & (runs["split"] == "full")
@@ -132,7 +138,8 @@ def choose_precision(runs: pd.DataFrame, configs: Iterable[Config], seeds: int =
 
 def configs(runs: pd.DataFrame) -> list[Config]:
     """The Config of each run."""
-    return [Config(**row) for row in runs[CONFIG_FIELDS].astype(object).to_dict("records")]  # pyright: ignore[reportArgumentType]
+    rows: list[dict[str, Any]] = runs[CONFIG_FIELDS].astype(object).to_dict("records")  # pyright: ignore
+    return [Config(**row) for row in rows]
 
 
 def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:

@@ -19,6 +19,7 @@ from analysis.records import (
     optimizer_settings,
     published,
     select,
+    with_mean_response,
 )
 from analysis.verdicts import Verdict
 from analysis.wording import (
@@ -143,7 +144,7 @@ def compare_bn_placement(runs: pd.DataFrame) -> str:
 
 
 def compare_block_designs(runs: pd.DataFrame) -> str:
-    theirs = published(load_paper(), source=IDENTITY).set_index("variant")
+    theirs = {row["variant"]: write_number(row) for _, row in published(load_paper(), source=IDENTITY).iterrows()}
     rows = []
     for block in BLOCKS:
         ours = []
@@ -151,7 +152,7 @@ def compare_block_designs(runs: pd.DataFrame) -> str:
             net = Config(depth=depth, block=block)
             difference = write_difference(runs, net, Config(depth=depth)) if block != "original" else "-"
             ours.append(write_estimates(select(runs, net)) + (f" [{difference}]" if difference != "-" else ""))
-        rows.append([block, *ours, write_number(theirs.loc[block])])
+        rows.append([block, *ours, theirs[block]])
     depths = [f"ours, {depth}" for depth in BLOCK_DEPTHS]
     return write_table(["block", *depths, "Identity Mappings, 110, median of five"], rows)
 
@@ -197,9 +198,7 @@ def compare_warmups(runs: pd.DataFrame, link: str) -> str:
 def compare_layer_responses(runs: pd.DataFrame) -> str:
     rows = []
     for config in [*PLAIN, *RESIDUAL]:
-        cell = finished(select(runs, config))
-        cell = cell[cell["responses"].notna()]
-        cell = cell.assign(mean_response=cell["responses"].map(lambda std: sum(std) / len(std)).astype(float))
+        cell = with_mean_response(finished(select(runs, config)))
         rows.append([label(config), write_estimates(cell, "mean_response")])
     return write_table(["net", "mean std of the responses"], rows)
 
@@ -211,8 +210,8 @@ def measure_effects(runs: pd.DataFrame) -> dict[str, str]:
     }
     default = finished(select(runs, Config()))
     for precision in PRECISIONS[1:]:
-        difference = pair(*(default[default["precision"] == which] for which in (precision, Config().precision)))
-        effects[precision] = signed(difference)
+        lower, full = (default[default["precision"] == which] for which in (precision, Config().precision))
+        effects[precision] = signed(pair(lower, full))
     return {f"effect_{name}": "not measured" if effect == "-" else effect for name, effect in effects.items()}
 
 
@@ -226,7 +225,7 @@ def write_ledger(runs: pd.DataFrame, link: str) -> str:
 def list_claims(verdicts: Sequence[Verdict]) -> str:
     table = write_table(["", "claim", "verdict"], [[v.name, v.claim, f"**{v.verdict}**"] for v in verdicts])
     details = "\n".join(f"- **{v.name}**: {v.numbers}.\n  Rule: {v.rule}" for v in verdicts)
-    return f"{table}\n\nThe numbers behind each verdict, and the rule, which was fixed before the runs:\n\n{details}"
+    return f"{table}\n\nThe numbers behind each verdict, and its rule:\n\n{details}"
 
 
 def list_shortened(runs: pd.DataFrame, link: str) -> str:

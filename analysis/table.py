@@ -16,7 +16,9 @@ from string import Template
 import pandas as pd
 
 from analysis import sections
+from analysis.claims import TOLERANCE
 from analysis.command import Parser, end
+from analysis.estimates import MINIMUM
 from analysis.records import HE, comparable, finished, load, load_paper, optimizer_settings, published, select
 from analysis.verdicts import VERDICTS, Verdict, judge_all
 from analysis.wording import write_estimates, write_number, write_runs, write_table
@@ -47,6 +49,8 @@ def write_results(runs: pd.DataFrame, verdicts: Sequence[Verdict], link: str) ->
         layer_responses=sections.compare_layer_responses(full),
         # The ledger compares our own runs: there, and only there, the 45,000 images of --split val count.
         ledger=sections.write_ledger(runs, link),
+        minimum=MINIMUM,
+        tolerance=TOLERANCE,
         claims=sections.list_claims(verdicts),
         shortened=sections.list_shortened(runs, link),
         without_result=sections.list_without_result(runs),
@@ -69,13 +73,14 @@ def show_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str) -> str:
 def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict]) -> str:
     """README.md's block: Table 6 and the plain nets, the paper beside ours, and how many claims came out."""
     full = comparable(runs)
-    paper = published(load_paper(), source=HE, quantity="test error").set_index(["kind", "depth"])
+    numbers = published(load_paper(), source=HE, quantity="test error")
+    paper = {(row["kind"], row["depth"]): write_number(row) for _, row in numbers.iterrows()}
     rows = []
     for residual, plain in zip(sections.RESIDUAL[:5], sections.PLAIN, strict=True):
-        numbers = []
+        errors = []
         for kind, net in (("residual", residual), ("plain", plain)):
-            numbers += [write_number(paper.loc[(kind, net.depth)]), write_estimates(select(full, net))]
-        rows.append([residual.depth, *numbers])
+            errors += [paper[kind, net.depth], write_estimates(select(full, net))]
+        rows.append([residual.depth, *errors])
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
     counts = Counter(verdict.verdict for verdict in verdicts)
     claims = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)

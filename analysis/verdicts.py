@@ -54,10 +54,12 @@ def judge(name: str, runs: pd.DataFrame) -> Verdict:
     rule_of: Callable = CLAIMS[name]
     claim, _, rule = (inspect.getdoc(rule_of) or "").partition("Rule: ")
     try:
-        holds, numbers = rule_of(runs)
-        verdict = REPRODUCED if holds else NOT_REPRODUCED
+        truth, numbers = rule_of(runs)
     except NotEnoughRuns as lack:
-        verdict, numbers = NOT_ENOUGH, str(lack)
+        truth, numbers = None, str(lack)
+    else:
+        numbers += "; the seeds leave it open" if truth is None else ""
+    verdict = {True: REPRODUCED, False: NOT_REPRODUCED, None: NOT_ENOUGH}[truth]
     return Verdict(name, " ".join(claim.split()), " ".join(rule.split()), verdict, numbers)
 
 
