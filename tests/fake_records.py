@@ -21,7 +21,9 @@ SESSION = {
 }
 
 
-def make_curve(iterations: int, train_error: float, test_error: float, evaluations: int) -> list[dict[str, Any]]:
+def make_curve(
+    iterations: int, train_error: float, test_error: float, evaluations: int, held_out: bool = False
+) -> list[dict[str, Any]]:
     """Errors that fall in a straight line from 90% to the given ones, which they have at the last evaluation."""
     rows = []
     for step in range(1, evaluations + 1):
@@ -32,6 +34,7 @@ def make_curve(iterations: int, train_error: float, test_error: float, evaluatio
             "train_loss": 0.1 + left,
             "train_error": train_error + left * (90 - train_error),
             "test_error": test_error + left * (90 - test_error),
+            **({"held_out_error": test_error + 1 + left} if held_out else {}),
             "seconds": 60.0 * step,
         }
         rows.append(row)
@@ -52,7 +55,7 @@ def write_run(
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(describe_config(config)))
     (folder / "environment.json").write_text(json.dumps([SESSION]))
-    curve = make_curve(config.iterations, train_error, test_error, evaluations)
+    curve = make_curve(config.iterations, train_error, test_error, evaluations, config.split == "val")
     if status != "finished":
         curve = curve[: evaluations // 2]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
