@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
 from analysis.command import Parser
-from analysis.records import choose_precision, comparable, finished, label, select
+from analysis.records import choose_precision, comparable, finished, select
 from reproduce.config import PAPER_ITERATIONS, Config, UserError
 
 FIGURES = Path(__file__).parent / "figures"
@@ -56,9 +56,13 @@ class Choice:
     remark: str
     """For the title: what was averaged and what is wrong with it."""
 
+    is_full: bool
+    """Whether they are comparable with the paper."""
+
     @property
-    def is_full(self) -> bool:
-        return self.iterations == PAPER_ITERATIONS
+    def unit(self) -> float:
+        """Iterations to one of the axis: the paper's 1e4 where that makes sense."""
+        return 1e4 if self.is_full else 1
 
 
 def choose(runs: pd.DataFrame, configs: Sequence[Config], data_set: str, experiment: str) -> Choice:
@@ -94,10 +98,10 @@ def choose(runs: pd.DataFrame, configs: Sequence[Config], data_set: str, experim
     for status in ("diverged", "unfinished"):
         count = sum(int((cell["status"] == status).sum()) for cell in every.values())
         remark += [f"{count} {status} not drawn"] * bool(count)
-    return Choice(cells, length, precision, "; ".join(remark))
+    return Choice(cells, length, precision, "; ".join(remark), bool(len(full)))
 
 
-def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: ColorType, name: str) -> float:
+def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: ColorType, unit: float) -> float:
     """Draws a cell's training error (dashed) and test error (bold): means over its seeds, in a band of one std.
 
     Returns: the lowest mean test error, in percent.
@@ -107,9 +111,13 @@ def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: Co
     for column, style, width in (("train_error", "--", 1.0), ("test_error", "-", 2.0)):
         points = rows.groupby("iteration")[column].agg(["mean", "std", "count"])
         points = points[points["count"] == len(runs)]  # where every seed was evaluated
-        x, mean, std = points.index / 1e4, points["mean"], points["std"].fillna(0)
-        marker = "o" if len(points) < 10 else None
-        axes.plot(x, mean, style, color=colour, linewidth=width, marker=marker, markersize=3, label=f"{name} {column}")
+        x, mean, std = points.index / unit, points["mean"], points["std"].fillna(0)
+        few = (
+            {"marker": "o", "markersize": 4, "fillstyle": "none" if style == "--" else "full"}
+            if len(points) < 10
+            else {}
+        )
+        axes.plot(x, mean, style, color=colour, linewidth=width, **few)
         axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
         lowest = float(mean.min())
     return lowest
@@ -129,15 +137,23 @@ def draw_nets(
     The axes are those of Fig. 6 for full-length runs, and fit the data for others. A net that never comes below the
     upper end is named in the panel, as in the paper's caption, or, unless it `may_hide`, the axis is made longer.
     """
-    axes.set(xlabel="iterations (1e4)", title=title, xlim=(0, choice.iterations / 1e4))
+    unit = " (1e4)" if choice.is_full else ""
+    axes.set(xlabel=f"iterations{unit}", title=title, xlim=(0, choice.iterations / choice.unit))
     lowest = {}
     for config in configs:
         if config in choice.cells:
             colour = colours[config] if colours else DEPTH_COLOUR[config.depth]
-            lowest[name_net(config)] = draw_curves(axes, choice.cells[config], curves, colour, label(config))
+            lowest[name_net(config)] = draw_curves(axes, choice.cells[config], curves, colour, choice.unit)
     hidden = [name for name, error in lowest.items() if error > ERROR_LIMIT]
-    if not choice.is_full or (hidden and not may_hide):
-        axes.set_ylim(0, 1.3 * max(lowest.values()) if choice.is_full else None)
+    if not lowest:
+        axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center", va="center")
+    if not choice.is_full:
+        drawn = curves[curves["folder"].isin(pd.concat(list(choice.cells.values()))["folder"])]
+        axes.set(ylim=(0, 1.05 * float(drawn[["train_error", "test_error"]].to_numpy().max())))
+        axes.set_xlim(right=1.03 * choice.iterations)  # the last of few points is not to be cut
+        return
+    if hidden and not may_hide:
+        axes.set_ylim(0, 1.3 * max(lowest.values()))
         return
     axes.set(ylim=(0, ERROR_LIMIT), yticks=range(0, ERROR_LIMIT + 1, 5))
     if hidden:

@@ -40,8 +40,6 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     for block, name in PLACEMENTS.items():
         drawing.draw_nets(panels[block], choice, curves, nets[block], name)
     panels["original"].set_ylabel("error (%)")
-    if not choice.is_full:
-        panels["bn-after-add"].sharey(panels["original"])
     draw_final(panels["final"], choice, nets)
     depths = {config.depth for config in choice.cells}
     drawing.add_legend(figure, {f"{depth} layers": drawing.DEPTH_COLOUR[depth] for depth in DEPTHS if depth in depths})
@@ -58,18 +56,30 @@ def draw_final(axes: Axes, choice: drawing.Choice, nets: Mapping[Block, list[Con
             errors = choice.cells[config]["test_error"].astype(float)
             ours = estimate(errors)
             bar = [[ours.mean - ours.low], [ours.high - ours.mean]] if ours.n > 1 else None
-            axes.plot([place + shift / 3] * ours.n, errors, ".", color=COLOURS[block], alpha=0.6, markersize=5)
-            name = f"{PLACEMENTS[block]}: mean, 95% interval" if ours.n > 1 else PLACEMENTS[block]
-            axes.errorbar(place + shift, ours.mean, bar, fmt="o", color=COLOURS[block], capsize=3, label=name)
+            if ours.n > 1:
+                axes.plot([place + shift / 3] * ours.n, errors, ".", color=COLOURS[block], alpha=0.6, markersize=5)
+            axes.errorbar(
+                place + shift, ours.mean, bar, fmt="o", color=COLOURS[block], capsize=3, label=PLACEMENTS[block]
+            )
         if choice.is_full:
             draw_published(axes, block, shift)
-    axes.set(xticks=range(len(DEPTHS)), xticklabels=DEPTHS, xlabel="layers", ylabel="final test error (%)")
+    axes.set(
+        xticks=range(len(DEPTHS)),
+        xticklabels=DEPTHS,
+        xlabel="layers",
+        ylabel="final test error (%)\nseeds, mean, 95% interval",
+    )
     axes.set_xlim(-0.6, len(DEPTHS) - 0.4)
     handles, names = axes.get_legend_handles_labels()
     entries = dict(zip(names, handles, strict=True))  # one of each name
-    axes.legend(
-        list(entries.values()), list(entries), fontsize="small", title="dots: single seeds", title_fontsize="small"
-    )
+    above = {
+        "loc": "lower center",
+        "bbox_to_anchor": (0.5, 1.0),
+        "ncols": 2,
+        "columnspacing": 1.2,
+        "handletextpad": 0.3,
+    }
+    axes.legend(list(entries.values()), list(entries), fontsize="small", frameon=False, **above)
 
 
 def draw_published(axes: Axes, block: Block, shift: float):
