@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ RESULT_FIELDS = [
     "status", "iteration", "test_error", "mean_of_last_five_test_error", "best_test_error", "held_out_error",
     "train_error", "train_loss", "parameters", "warmup_ended", "seconds", "images_per_second", "peak_memory",
 ]  # fmt: skip
-RUN_COLUMNS = [*CONFIG_FIELDS, "folder", *RESULT_FIELDS, "responses", "sessions"]
+RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "cell", *RESULT_FIELDS, "responses", "sessions"]
 CURVE_COLUMNS = [
     "folder",
     "iteration",
@@ -41,9 +42,10 @@ def load(records: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Reads every run folder <net>-<key>/seed<k> below `records`.
 
     Returns:
-        runs: one row per run. The fields of its Config; `folder`; `status` (finished, diverged or unfinished);
-            `iteration`, the last one it reached; the fields of result.json, errors in percent, missing where there is
-            none; `responses`, the standard deviations of the 3x3 layers; `sessions`, the content of environment.json.
+        runs: one row per run. The fields of its Config; `folder`; `cell`, the same for all seeds and precisions;
+            `status` (finished, diverged or unfinished); `iteration`, the last one it reached; the fields of
+            result.json, errors in percent, missing where there is none; `responses`, the standard deviations of the
+            3x3 layers; `sessions`, the content of environment.json.
         curves: one row per evaluation of every run, with the run's `folder`.
 
     Raises:
@@ -78,14 +80,22 @@ def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str
     responses, sessions = folder / "responses.json", folder / "environment.json"
     extra = {
         "folder": name,
+        "cell": name_cell(config),
         "responses": json.loads(responses.read_text())["std"] if responses.is_file() else None,
         "sessions": json.loads(sessions.read_text()) if sessions.is_file() else [],
     }
     return progress | result | extra | asdict(config), curve
 
 
+def name_cell(config: Config) -> str:
+    """The same for configs that differ in nothing but the seed and the precision."""
+    return replace(config, seed=Config().seed, precision=Config().precision).key
+
+
 def select(runs: pd.DataFrame, config: Config, free: Iterable[str] = ()) -> pd.DataFrame:
     """The runs that equal `config` in every field but the seed, the precision and those named in `free`."""
+    if not free:
+        return runs[runs["cell"] == name_cell(config)]
     chosen = pd.Series(True, index=runs.index)
     for name, value in asdict(config).items():
         if name not in ("seed", "precision", *free):
@@ -194,6 +204,7 @@ def label(config: Config) -> str:
     return f"{config.net} ({', '.join(words)})" if words else config.net
 
 
+@cache
 def load_paper() -> pd.DataFrame:
     """paper.csv: what the paper and its reproductions report, errors in percent; columns as in the file.
 
