@@ -87,6 +87,7 @@ def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str
     return progress | result | extra | asdict(config), curve
 
 
+@cache
 def name_cell(config: Config) -> str:
     """The same for configs that differ in nothing but the seed and the precision."""
     return replace(config, seed=Config().seed, precision=Config().precision).key
@@ -106,9 +107,8 @@ def select(runs: pd.DataFrame, config: Config, free: Iterable[str] = ()) -> pd.D
 def cells(runs: pd.DataFrame) -> list[Config]:
     """The distinct configs of some runs, seed and precision set to the defaults."""
     default = Config()
-    return list(
-        dict.fromkeys(replace(config, seed=default.seed, precision=default.precision) for config in configs(runs))
-    )
+    distinct = configs(runs.drop_duplicates("cell"))
+    return [replace(config, seed=default.seed, precision=default.precision) for config in distinct]
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
@@ -155,19 +155,18 @@ def configs(runs: pd.DataFrame) -> list[Config]:
 def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:
     """The nets that Adam or AdamW has trained, each with the paper's SGD and then every recorded setting of the others.
 
-    free: further fields in which the runs may differ; the configs have the default there.
+    free: further fields in which the runs may differ from the default recipe; the configs have the default there.
     """
-    nets = [
-        Config(depth=depth, residual=residual) for residual in (True, False) for depth in (20, 32, 44, 56, 110, 1202)
-    ]
-    found = {}
-    for net in [*nets, *(replace(net, augment=False) for net in nets)]:
-        there = [replace(net, optimizer=optimizer) for optimizer in ("adam", "adamw")]
-        others = cells(pd.concat([select(runs, other, free=("lr", "weight_decay", *free)) for other in there]))
-        if others:
-            same = {replace(other, **{name: getattr(net, name) for name in free}) for other in others}
-            found[net] = [net, *sorted(same, key=lambda other: (other.optimizer, other.lr or 0, other.weight_decay))]
-    return found
+    found: dict[Config, set[Config]] = {}
+    for config in cells(runs[runs["optimizer"] != Config().optimizer]):
+        net = Config(depth=config.depth, residual=config.residual, augment=config.augment)
+        config = replace(config, **{name: getattr(net, name) for name in free})
+        as_sgd = replace(config, optimizer=net.optimizer, lr=net.lr, weight_decay=net.weight_decay)
+        if as_sgd == net:
+            found.setdefault(net, set()).add(config)
+    nets = sorted(found, key=lambda net: (not net.augment, not net.residual, net.depth))
+    others = {net: sorted(found[net], key=lambda c: (c.optimizer, c.lr or 0, c.weight_decay)) for net in nets}
+    return {net: [net, *others[net]] for net in nets}
 
 
 def departures(config: Config) -> dict[str, Any]:
