@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_records import write_cell, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from analysis.estimates import (
 from analysis.records import load, load_paper
 from analysis.verdicts import CLAIMS, NOT_ENOUGH, NOT_REPRODUCED, REPRODUCED, judge, judge_all
 from reproduce.config import Block, Config
+from tests.fake_records import write_cell, write_run
 
 # Statistics -----------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from fake_records import make_curve, write_cell, write_run
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,6 +19,7 @@ from matplotlib.lines import Line2D
 from analysis import command, drawing, plot_bn_placement, plot_degradation, plot_layer_responses, plot_optimizer
 from analysis.records import load
 from reproduce.config import Config, UserError
+from tests.fake_records import make_curve, write_cell, write_run
 
 SCRIPTS = {
     "degradation": plot_degradation,

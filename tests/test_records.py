@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_records import SESSION, write_cell, write_run
 
 from analysis.records import (
     CONFIG_FIELDS,
@@ -33,7 +32,9 @@ from analysis.records import (
     with_mean_response,
 )
 from reproduce.config import PAPER_TEST_ERROR, Config, UserError
+from reproduce.data import write_synthetic
 from reproduce.run import parse
+from tests.fake_records import SESSION, write_cell, write_run
 
 REPOSITORY = Path(__file__).parent.parent
 OTHERS: dict[str, Any] = {
@@ -230,6 +231,9 @@ def test_every_published_number_says_whose_it_is():
 def test_a_real_run_is_read_and_looks_like_the_fake_ones(tmp_path):
     config = Config(depth=8, iterations=2, batch_size=8, dataset="synthetic", split="val")
     flags = command(config).removeprefix("python reproduce/run.py ").split()
+    small = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"  # where --data synthetic looks first
+    small.mkdir(parents=True)
+    write_synthetic(small, train=1000, test=100)
     run = [sys.executable, str(REPOSITORY / "reproduce" / "run.py"), *flags, "--device", "cpu", "--out", "real"]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(run, cwd=tmp_path, env=one_thread, check=True, capture_output=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_records import write_cell, write_run
 
 from analysis import command, sections, table
 from analysis.estimates import estimate
@@ -15,6 +14,7 @@ from analysis.records import load, load_paper
 from analysis.wording import write_number, write_table
 from reproduce.config import Config
 from reproduce.run import parse
+from tests.fake_records import write_cell, write_run
 
 README = "# A title\n\n<!-- results:begin -->\n<!-- results:end -->\n\nMore text.\n"
 
