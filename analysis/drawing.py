@@ -86,11 +86,10 @@ def choose(runs: pd.DataFrame, configs: Sequence[Config], data_set: str, experim
     same = runs[runs["precision"] == precision]
     every = {config: select(same, there) for config, there in wanted.items()}
     cells = {config: finished(cell) for config, cell in every.items() if len(finished(cell))}
-    counts = {len(cell) for cell in cells.values()}
-    seeds = (
-        "1 seed" if counts == {1} else f"mean over {' to '.join(map(str, sorted({min(counts), max(counts)})))} seeds"
-    )
-    remark = [seeds + (", band ± one standard deviation" if max(counts) > 1 else ""), precision]
+    counts = [len(cell) for cell in cells.values()]
+    fewest, most = min(counts), max(counts)
+    seeds = f"mean over {most if fewest == most else f'{fewest} to {most}'} seeds, band ± one standard deviation"
+    remark = [seeds if most > 1 else "1 seed", precision]
     if data_set != "cifar10":
         remark.insert(0, f"{data_set} data, not comparable")
     elif not len(full):
@@ -112,12 +111,8 @@ def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: Co
         points = rows.groupby("iteration")[column].agg(["mean", "std", "count"])
         points = points[points["count"] == len(runs)]  # where every seed was evaluated
         x, mean, std = points.index / unit, points["mean"], points["std"].fillna(0)
-        few = (
-            {"marker": "o", "markersize": 4, "fillstyle": "none" if style == "--" else "full"}
-            if len(points) < 10
-            else {}
-        )
-        axes.plot(x, mean, style, color=colour, linewidth=width, **few)
+        few = {"marker": "o", "markersize": 4, "fillstyle": "none" if style == "--" else "full"}
+        axes.plot(x, mean, style, color=colour, linewidth=width, **(few if len(points) < 10 else {}))
         axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
         lowest = float(mean.min())
     return lowest
@@ -143,8 +138,8 @@ def draw_nets(
     for config in configs:
         if config in choice.cells:
             colour = colours[config] if colours else DEPTH_COLOUR[config.depth]
-            lowest[name_net(config)] = draw_curves(axes, choice.cells[config], curves, colour, choice.unit)
-    hidden = [name for name, error in lowest.items() if error > ERROR_LIMIT]
+            lowest[config] = draw_curves(axes, choice.cells[config], curves, colour, choice.unit)
+    hidden = [name_net(config) for config, error in lowest.items() if error > ERROR_LIMIT]
     if not lowest:
         axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center", va="center")
     if not choice.is_full:

@@ -32,7 +32,7 @@ def write_results(runs: pd.DataFrame, verdicts: Sequence[Verdict], link: str) ->
     full = comparable(runs)
     blocks = [Config(depth=depth, block=block) for depth in sections.BLOCK_DEPTHS for block in sections.BLOCKS[2:]]
     others = [config for settings in optimizer_settings(full).values() for config in settings[1:]]
-    text = Template(Path(__file__).with_name("template.md").read_text()).substitute(
+    text = Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
         records_folder=f"[{link}]({link})",
         how_it_was_run=sections.describe_sessions(runs),
         table_6=sections.side_by_side(full, sections.RESIDUAL),
@@ -121,18 +121,20 @@ def main(arguments: Sequence[str]) -> int:
     runs, _ = load(options.records)
     verdicts = judge_all(runs)
     link = Path(os.path.relpath(options.records, options.results.parent)).as_posix()
-    readme = options.readme.read_text()
+    readme = options.readme.read_text(encoding="utf-8")
     wanted = {
         options.results: write_results(runs, verdicts, link),
         options.readme: replace_block(readme, write_summary(runs, verdicts), options.readme.name),
     }
     if options.check:
-        stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
+        stale = [
+            path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text
+        ]
         for path in stale:
             print(f"{path} is out of date: run python analysis/table.py")
         return 1 if stale else 0
     for path, text in wanted.items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         print(path)
     return 0
 

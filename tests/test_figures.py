@@ -205,8 +205,9 @@ def test_optimizers_share_a_panel_per_net(tmp_path):
 def test_an_optimizer_above_the_axis_is_drawn_nevertheless(tmp_path):
     write_cell(tmp_path, Config(depth=32, augment=False), [12.5])
     write_cell(tmp_path, Config(depth=32, augment=False, optimizer="adam"), [39.0])
+    write_cell(tmp_path, Config(depth=32, augment=False, optimizer="adamw"), [14.0])
     axes = plot_optimizer.draw(*load(tmp_path)).axes[0]
-    assert axes.get_ylim()[1] > 39 and not axes.texts
+    assert axes.get_ylim()[1] > 39 and not axes.texts and len(drawn(axes)) == 6
 
 
 def test_layer_responses_in_order_and_ranked(tmp_path):

@@ -145,6 +145,7 @@ def test_what_is_not_comparable_stands_apart(place, config):
 def test_the_ledger_is_the_only_study_that_takes_the_smaller_training_set(study):
     apart = "Shortened runs (not comparable with the paper)"
     assert study.row(apart, "residual56", "64000", "cifar10", "val")[5:7] == ["7.38 ± 0.06 (n=3)", "8.38 ± 0.06 (n=3)"]
+    assert "| 64000 | cifar10 | full |" not in study.section(apart)
     ledger = study.section("The ambiguity ledger")
     rest = study.results.read_text().replace(ledger, "").replace(study.section(apart), "")
     assert "7.38" in ledger and "7.38" not in rest and "33.33" not in ledger
@@ -184,7 +185,9 @@ def test_verdicts_and_rules_are_printed(study):
 def test_figures_are_shown_once_there_are_runs(place):
     place.run()
     assert "](analysis/figures/" not in place.results.read_text()
-    assert "`python analysis/plot_degradation.py` draws the figure once there are runs" in place.results.read_text()
+    assert "`python analysis/plot_degradation.py` draws the figure once there are runs" in place.results.read_text(
+        encoding="utf-8"
+    )
     write_study(place.records)
     place.run()
     for name in ("degradation", "bn_placement", "optimizer", "layer_responses"):
