@@ -1,0 +1,32 @@
+"""What this folder's command lines share: --records, and one sentence and exit status 2 for what the user can mend."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from analysis.records import RECORDS
+from reproduce.config import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong command line raises UserError instead of printing the usage."""
+
+    def __init__(self, description: str | None):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.add_argument("--records", type=Path, default=RECORDS, help=f"folder of the run folders ({RECORDS})")
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def end(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Runs a command line's main and exits with its status, or with 2 after one sentence on stderr."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: cannot read or write {error.filename}: {error.strerror}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,170 @@
+"""What a handful of seeds says: mean, spread, Student-t interval, paired differences; and cells fit to be compared."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.records import choose_precision, comparable, finished, label, select, stuck
+from reproduce.config import Config
+
+CONFIDENCE = 0.95
+MINIMUM = 3
+"""Finished runs per cell that a comparison takes."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A sample's summary: std with ddof 1, low and high the mean's 95% Student-t interval, all three NaN for n < 2."""
+
+    n: int
+    mean: float
+    std: float
+    low: float
+    high: float
+    median: float
+    best: float
+
+    def __str__(self) -> str:
+        """As in the paper: 6.61 ± 0.16 (n=5)."""
+        if self.n == 0:
+            return "-"
+        return f"{self.mean:.2f}{'' if self.n < 2 else f' ± {self.std:.2f}'} (n={self.n})"
+
+    def __sub__(self, number: float) -> "Estimate":
+        """The estimate of the sample less a number."""
+        places = (self.mean - number, self.std, self.low - number, self.high - number)
+        return Estimate(self.n, *places, self.median - number, self.best - number)
+
+    @property
+    def interval(self) -> str:
+        return "-" if self.n < 2 else f"{self.low:.2f} to {self.high:.2f}"
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """Summarises a sample; missing values must have been left out by the caller.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    sample = np.asarray(list(values), dtype=float)
+    if not np.isfinite(sample).all():
+        raise ValueError("a sample with a value that is not finite has no estimate")
+    n = len(sample)
+    if n == 0:
+        return Estimate(0, *[math.nan] * 6)
+    mean = float(sample.mean())
+    std = float(sample.std(ddof=1)) if n > 1 else math.nan
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
+    return Estimate(n, mean, std, mean - half, mean + half, float(np.median(sample)), float(sample.min()))
+
+
+def differences(first: pd.DataFrame, second: pd.DataFrame, column: str = "test_error") -> pd.Series:
+    """first - second of a column, by seed, over the seeds that both cells have; each cell is of one config.
+
+    Runs of one seed see the same batches, and equal nets start equal, so a difference is taken within seeds.
+    """
+    # Subtraction aligns the seeds and leaves a gap where one cell lacks it.
+    return (first.set_index("seed")[column] - second.set_index("seed")[column]).dropna().astype(float)
+
+
+def pair(first: pd.DataFrame, second: pd.DataFrame, column: str = "test_error") -> Estimate:
+    """The estimate of `differences`."""
+    return estimate(differences(first, second, column))
+
+
+def signed(difference: Estimate) -> str:
+    """A difference in points with its interval: +1.20 (+0.80 to +1.60, n=3)."""
+    if difference.n == 0:
+        return "-"
+    interval = f"{difference.low:+.2f} to {difference.high:+.2f}, " if difference.n > 1 else ""
+    return f"{difference.mean:+.2f} ({interval}n={difference.n})"
+
+
+# What an estimate says of a claim: it holds, it does not, or the seeds leave it open.
+
+Truth = bool | None
+
+
+def clearly_positive(difference: Estimate, size: float = 0.0) -> Truth:
+    """Whether the interval lies above zero. It does not where the interval lies below `size`; in between it is open."""
+    return True if difference.low > 0 else False if difference.high < size else None
+
+
+def grows(difference: Estimate) -> Truth:
+    """Whether the mean is above zero. It is not where the whole interval is below; in between it is open."""
+    return True if difference.mean > 0 else False if difference.high < 0 else None
+
+
+def similar(difference: Estimate, tolerance: float) -> Truth:
+    """Whether the mean is nearer to zero than the tolerance. It is not where the whole interval lies farther away."""
+    if abs(difference.mean) < tolerance:
+        return True
+    return False if difference.low > tolerance or difference.high < -tolerance else None
+
+
+def all_of(*truths: Truth) -> Truth:
+    """False if any is, else open if any is, else True."""
+    return False if False in truths else None if None in truths else True
+
+
+class NotEnoughRuns(Exception):
+    """Some cell of a claim has too few finished runs; the message says what there is."""
+
+
+class Sample:
+    """The finished runs of several configs in one precision, a frame each.
+
+    Raises:
+        NotEnoughRuns: a config has fewer than MINIMUM.
+    """
+
+    def __init__(self, runs: pd.DataFrame, *configs: Config):
+        runs = comparable(runs)
+        self.configs, self.precision = configs, choose_precision(runs, configs, MINIMUM)
+        every = [select(runs[runs["precision"] == self.precision], config) for config in configs]
+        self.cells = [finished(cell) for cell in every]
+        self.diverged = sum(int((cell["status"] == "diverged").sum()) for cell in every)
+        self.stuck = sum(len(stuck(cell)) for cell in every)
+        self.note = f" [{self.precision}"
+        self.note += f"; {self.diverged} diverged and in no mean" if self.diverged else ""
+        self.note += f"; {self.stuck} stuck and in the means]" if self.stuck else "]"
+        if any(len(cell) < MINIMUM for cell in self.cells):
+            counts = ", ".join(
+                f"{label(config)} n={len(cell)}" for config, cell in zip(configs, self.cells, strict=True)
+            )
+            raise NotEnoughRuns(f"{MINIMUM} finished runs of each cell are needed; there are: {counts}{self.note}")
+
+    def means(self, column: str = "test_error") -> list[Estimate]:
+        return [estimate(cell[column].astype(float)) for cell in self.cells]
+
+    def differences(self, first: int, second: int, column: str = "test_error") -> pd.Series:
+        """The cell at `first` minus the cell at `second`, by seed."""
+        return differences(self.cells[first], self.cells[second], column)
+
+    def difference(self, first: int, second: int, column: str = "test_error") -> Estimate:
+        """The estimate of `differences`."""
+        return self.estimate(self.differences(first, second, column))
+
+    def estimate(self, by_seed: pd.Series) -> Estimate:
+        """Summarises values by seed.
+
+        Raises:
+            NotEnoughRuns: there are fewer than MINIMUM.
+        """
+        if len(by_seed) < MINIMUM:
+            raise NotEnoughRuns(f"{MINIMUM} seeds in common are needed; there are {len(by_seed)}{self.note}")
+        return estimate(by_seed)
+
+    def rises(self, column: str = "test_error") -> Truth:
+        """Whether the means rise from every cell to the next."""
+        return all_of(*(grows(self.difference(i + 1, i, column)) for i in range(len(self.cells) - 1)))
+
+    def list(self, column: str = "test_error") -> str:
+        """Every cell's mean, in words."""
+        means = zip(self.configs, self.means(column), strict=True)
+        name = column.replace("train_", "training_").replace("_", " ")
+        return f"{name} " + ", ".join(f"{label(config)} {mean}" for config, mean in means)

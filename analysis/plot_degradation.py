@@ -1,0 +1,48 @@
+"""Fig. 6: training and test error over the iterations, plain nets beside residual nets.
+
+    python analysis/plot_degradation.py
+
+draws the finished full-length runs below --records to analysis/figures/degradation.svg and .png.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import drawing
+from analysis.command import end
+from analysis.records import load
+from reproduce.config import Config
+
+DEPTHS = (20, 32, 44, 56, 110)
+
+
+def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") -> Figure:
+    """The figure: plain | residual, one colour per depth.
+
+    Raises:
+        UserError: there is no run to draw.
+    """
+    nets = {residual: [Config(depth=depth, residual=residual) for depth in DEPTHS] for residual in (False, True)}
+    choice = drawing.choose(runs, nets[False] + nets[True], data_set, "degradation")
+    figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True, layout="constrained")
+    for (residual, configs), axes in zip(nets.items(), panels, strict=True):
+        drawing.draw_nets(axes, choice, curves, configs, "residual nets" if residual else "plain nets")
+    panels[0].set_ylabel("error (%)")
+    depths = {config.depth for config in choice.cells}
+    drawing.add_legend(figure, {f"{depth} layers": drawing.DEPTH_COLOUR[depth] for depth in DEPTHS if depth in depths})
+    figure.suptitle(choice.remark, fontsize="small")
+    return figure
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = drawing.parse(arguments, __doc__, "degradation")
+    runs, curves = load(options.records)
+    drawing.save(draw(runs, curves, options.data_set), options)
+    return 0
+
+
+if __name__ == "__main__":
+    end(main)

@@ -1,0 +1,90 @@
+"""Numbers, cells and tables in Markdown. Errors are in percent."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.estimates import estimate, pair, signed
+from analysis.records import PRECISIONS, choose_precision, command, finished, label, select, stuck
+from reproduce.config import Config
+
+
+def write_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def write_estimates(runs: pd.DataFrame, column: str = "test_error", precision: str | None = None) -> str:
+    """Mean ± std (n) of a cell's finished runs; with several precisions one each, named."""
+    done = finished(runs)
+    found = [p for p in PRECISIONS if (done["precision"] == p).any() and precision in (None, p)]
+    estimates = [str(estimate(done.loc[done["precision"] == p, column].dropna().astype(float))) for p in found]
+    if precision is not None or not found:
+        return estimates[0] if estimates else "-"
+    return "; ".join(f"{text}, {p}" for text, p in zip(estimates, found, strict=True))
+
+
+def write_difference(runs: pd.DataFrame, first: Config, second: Config) -> str:
+    """The test error of first - second, seed by seed, in the precision that serves both best."""
+    precision = choose_precision(runs, [first, second])
+    done = finished(runs[runs["precision"] == precision])
+    difference = pair(select(done, first), select(done, second))
+    return f"{signed(difference)}, {precision}" if difference.n else "-"
+
+
+def write_runs(runs: pd.DataFrame, configs: Iterable[Config], link: str) -> str:
+    """The cells of a section, one row per config and precision, with command and records."""
+    header = ["net", "precision", "test error", "95% interval", "median", "best", "best evaluation", "training error"]
+    rows = []
+    for config in configs:
+        cell = select(runs, config)
+        for precision in [p for p in PRECISIONS if (cell["precision"] == p).any()] or [config.precision]:
+            same = cell[cell["precision"] == precision]
+            done = finished(same)
+            errors, best = estimate(done["test_error"].astype(float)), done["best_test_error"].astype(float)
+            flatters = f"{best.mean():.2f} ({(best - done['test_error'].astype(float)).mean():+.2f})"
+            train = write_estimates(done, "train_error", precision)
+            numbers = [
+                errors,
+                errors.interval,
+                f"{errors.median:.2f}",
+                f"{errors.best:.2f}",
+                flatters,
+                train,
+            ]
+            made_by = f"`{command(replace(config, precision=precision))}`"
+            rows.append(
+                [label(config), precision if len(same) else "-"]
+                + (numbers if errors.n else ["-"] * 6)
+                + [write_failures(same), made_by, write_folders(same, link)]
+            )
+    return write_table([*header, "without result", "command", "records"], rows)
+
+
+def write_failures(runs: pd.DataFrame) -> str:
+    counts = {status: int((runs["status"] == status).sum()) for status in ("diverged", "unfinished")}
+    counts["stuck"] = len(stuck(runs))
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or ("0" if len(runs) else "-")
+
+
+def write_folders(runs: pd.DataFrame, link: str) -> str:
+    """The folder of a cell with its seeds: [residual20-1a2b3c4d](...)/seed0, 1, 2."""
+    if runs.empty:
+        return "-"
+    folders = runs["folder"].str.split("/").str[0].unique()
+    seeds = ", ".join(str(seed) for seed in sorted(runs["seed"]))
+    return ", ".join(f"[{folder}]({link}/{folder})" for folder in folders) + f" seed {seeds}"
+
+
+def write_number(row: pd.Series) -> str:
+    """A published number, e.g. "6.61 ± 0.16 (n=5)", "9 to 9.5 (plot)", "> 60"."""
+    text = f"{row['value']:.2f}" if row["value"] % 1 else f"{row['value']:g}"
+    if row["upto"] == np.inf:
+        text = f"> {text}"
+    elif not np.isnan(row["upto"]):
+        text = f"{text} to {row['upto']:g}" if row["value"] else f"< {row['upto']:g}"
+    text += "" if np.isnan(row["spread"]) else f" ± {row['spread']:.2f}"
+    text += f" (n={row['n']:.0f})" if row["n"] > 1 else ""
+    return text + (" (plot)" if row["read_off_plot"] == "yes" else "")

@@ -1,0 +1,91 @@
+"""Run folders with known numbers, as training would leave them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reproduce.config import Config
+from reproduce.record import describe_config
+
+SESSION = {
+    "command": "python reproduce/run.py",
+    "git": {"commit": "0123456789abcdef", "dirty": False},
+    "device": "cuda",
+    "device_name": "Test Accelerator",
+    "threads": 4,
+    "platform": "linux x86_64",
+    "versions": {"torch": "2.11.0", "python": "3.11.9"},
+    "flags": {"precision": "fp32"},
+    "data": {"name": "cifar10", "sha256": "0" * 64},
+}
+
+
+def make_curve(
+    iterations: int, train_error: float, test_error: float, evaluations: int, held_out: bool = False
+) -> list[dict[str, Any]]:
+    """Errors that fall in a straight line from 90% to the given ones, which they have at the last evaluation."""
+    rows = []
+    for step in range(1, evaluations + 1):
+        left = 1 - step / evaluations
+        row = {
+            "iteration": iterations * step // evaluations,
+            "learning_rate": 0.1,
+            "train_loss": 0.1 + left,
+            "train_error": train_error + left * (90 - train_error),
+            "test_error": test_error + left * (90 - test_error),
+            **({"held_out_error": test_error + 1 + left} if held_out else {}),
+            "seconds": 60.0 * step,
+        }
+        rows.append(row)
+    return rows
+
+
+def write_run(
+    records: Path,
+    config: Config,
+    test_error: float = 8.0,
+    train_error: float = 1.0,
+    status: str = "finished",
+    responses: list[float] | None = None,
+    evaluations: int = 4,
+) -> Path:
+    """Writes one run folder and returns it. A run that has not finished stops at half of its evaluations."""
+    folder = records / config.folder
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(describe_config(config)))
+    (folder / "environment.json").write_text(json.dumps([SESSION]))
+    curve = make_curve(config.iterations, train_error, test_error, evaluations, config.split == "val")
+    if status != "finished":
+        curve = curve[: evaluations // 2]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
+    if status == "diverged":
+        result = {"status": "diverged", "iteration": curve[-1]["iteration"] + 5}
+        (folder / "result.json").write_text(json.dumps(result))
+    if status == "finished":
+        std = responses or [1.0] * (config.depth - 1)
+        (folder / "responses.json").write_text(json.dumps({"images": 10_000, "std": std}))
+        result = {
+            "status": "finished",
+            "test_error": test_error,
+            "mean_of_last_five_test_error": test_error + 0.01,
+            "best_test_error": test_error - 0.1,
+            "train_error": train_error,
+            "train_loss": 0.1,
+            "parameters": 269_722,
+            "iterations": config.iterations,
+            "warmup_ended": 400 if config.warmup == "error" else None,
+            "seconds": 3600.0,
+            "images_per_second": 1000.0,
+            "peak_memory": 2**30,
+        }
+        if config.split == "val":
+            result["held_out_error"] = test_error + 1
+        (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def write_cell(records: Path, config: Config, test_errors: list[float], **settings: Any):
+    """One finished run per test error, with seeds 0, 1, 2, ..."""
+    for seed, test_error in enumerate(test_errors):
+        write_run(records, replace(config, seed=seed), test_error, **settings)

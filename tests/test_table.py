@@ -1,0 +1,349 @@
+"""RESULTS.md and the README's table: what the records say stands there, where it belongs, and nothing stale passes."""
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import command, sections, table
+from analysis.estimates import estimate
+from analysis.records import load, load_paper
+from analysis.wording import write_number, write_table
+from reproduce.config import Config
+from reproduce.run import parse
+from tests.fake_records import write_cell, write_run
+
+README = "# A title\n\n<!-- results:begin -->\n<!-- results:end -->\n\nMore text.\n"
+
+
+class Place:
+    """A folder with records, and with a README.md and a RESULTS.md to write."""
+
+    def __init__(self, folder: Path):
+        self.records, self.results, self.readme = folder / "records", folder / "RESULTS.md", folder / "README.md"
+        self.readme.write_text(README)
+
+    def run(self, *flags: str) -> int:
+        paths = {"--records": self.records, "--results": self.results, "--readme": self.readme}
+        return table.main([*(str(part) for pair in paths.items() for part in pair), *flags])
+
+    def section(self, name: str) -> str:
+        """The text below a heading of RESULTS.md."""
+        return self.results.read_text().split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+    def row(self, section: str, *starts: str) -> list[str]:
+        """The cells of the one row of a section whose first cells are these."""
+        rows = [line.strip("| ").split(" | ") for line in self.section(section).splitlines() if line.startswith("|")]
+        (row,) = [row for row in rows if row[: len(starts)] == list(starts)]
+        return row
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+def write_study(records: Path):
+    """A bit of everything that RESULTS.md shows."""
+    for depth, error in ((20, 8.3), (32, 7.5), (44, 7.1), (56, 6.9), (110, 6.5)):
+        write_cell(records, Config(depth=depth), [error - 0.1, error, error + 0.1], responses=[0.5] * (depth - 1))
+    for depth, error, train in ((20, 9.2, 3.0), (32, 10.1, 4.0), (44, 11.6, 5.0), (56, 13.2, 6.0)):
+        cell = Config(depth=depth, residual=False)
+        write_cell(records, cell, [error - 0.1, error, error + 0.1], train_error=train)
+    write_cell(records, Config(depth=20, precision="bf16"), [8.3, 8.6, 8.3])
+    write_cell(records, Config(depth=110, block="bn-after-add"), [8.1, 8.2, 8.3])
+    write_cell(records, Config(depth=56, optimizer="adam", lr=3e-3), [8.0, 8.1])
+    write_cell(records, Config(depth=56, decay="weights"), [7.0, 7.2, 7.1])
+    write_cell(records, Config(depth=56, split="val"), [7.31, 7.43, 7.4])
+    write_cell(records, Config(depth=110, warmup="none"), [91.0], train_error=90.0)
+    write_cell(records, Config(depth=20, iterations=1000), [33.33])
+    write_cell(records, Config(depth=20, dataset="synthetic"), [1.23])
+    write_run(records, Config(depth=56, residual=False, seed=3), status="diverged")
+    write_run(records, Config(depth=44, seed=3), status="unfinished")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Place:
+    """Written once, for tests that only read."""
+    place = Place(tmp_path_factory.mktemp("study"))
+    write_study(place.records)
+    assert place.run() == 0
+    return place
+
+
+def test_the_numbers_of_the_records_stand_in_their_tables(study):
+    ours = study.row("Table 6: residual nets", "**ours, fp32**")
+    cells = [
+        "8.30 ± 0.10 (n=3)",
+        "7.50 ± 0.10 (n=3)",
+        "7.10 ± 0.10 (n=3)",
+        "6.90 ± 0.10 (n=3)",
+        "6.50 ± 0.10 (n=3)",
+        "-",
+    ]
+    assert ours[1:7] == cells
+    assert study.row("Table 6: residual nets", "**ours, bf16**")[1:3] == ["8.40 ± 0.17 (n=3)", "-"]
+    assert study.row("Table 6: residual nets", "He et al. 2015")[1:6] == [
+        "8.75",
+        "7.51",
+        "7.17",
+        "6.97",
+        "6.61 ± 0.16 (n=5)",
+    ]
+    assert study.row("Plain nets", "**ours, fp32**")[4] == "13.20 ± 0.10 (n=3)"
+    assert study.row("Plain nets", "He et al. 2015")[1:6] == [
+        "9 to 9.5 (plot)",
+        "10 (plot)",
+        "12 (plot)",
+        "13 to 13.5 (plot)",
+        "> 60",
+    ]
+
+
+def test_a_cell_row_has_all_its_statistics(study):
+    row = study.row("Table 6: residual nets", "residual20", "fp32")
+    # t with 2 degrees of freedom: 4.3027 * 0.1 / sqrt(3) = 0.248
+    assert row[2:8] == ["8.30 ± 0.10 (n=3)", "8.05 to 8.55", "8.30", "8.20", "8.20 (-0.10)", "1.00 ± 0.00 (n=3)"]
+    assert study.row("Plain nets", "plain56")[8] == "1 diverged"
+    assert study.row("Table 6: residual nets", "residual44")[8] == "1 unfinished"
+    assert study.row("Warm-ups and deep nets", "residual110 (warmup none)")[8] == "1 stuck"
+
+
+def test_differences_are_shown_with_interval_and_precision(study):
+    assert study.row("BN placement", "110")[3] == "+1.70 (+1.70 to +1.70, n=3), fp32"
+    assert "6.61 / 8.17 (Identity Mappings" in study.row("BN placement", "110")[4]
+    adam = study.row("Optimizers", "residual56", "adam")
+    assert adam[2:] == ["0.003", "0.0001", "8.05 ± 0.07 (n=2), fp32", "+1.20 (+1.20 to +1.20, n=2), fp32"]
+    # weights only: 7.0 - 6.8, 7.2 - 6.9, 7.1 - 7.0: mean 0.2, std 0.1, half the interval 0.248
+    assert study.row("The ambiguity ledger", "weight decay")[3] == "+0.20 (-0.05 to +0.45, n=3), fp32"
+    assert study.row("The ambiguity ledger", "last partial batch")[3] == "not measured"
+    deviations = study.section("Deviations from the paper")
+    assert "45,000 images on ResNet-56: +0.48" in deviations and "bf16 +0.10 (-0.40 to +0.60, n=3)" in deviations
+    assert [int(number) for number in re.findall(r"^(\d+)\.", deviations, re.M)] == [*range(1, 12)]
+
+
+def test_layer_responses_are_averaged(study):
+    assert study.row("Layer responses", "residual56") == ["residual56", "0.50 ± 0.00 (n=3), fp32"]
+    assert study.row("Layer responses", "plain56") == ["plain56", "1.00 ± 0.00 (n=3), fp32"]
+
+
+@pytest.mark.parametrize(
+    "config", [Config(iterations=1000), Config(dataset="synthetic"), Config(split="val"), Config(iterations=63_999)]
+)
+def test_what_is_not_comparable_stands_apart(place, config):
+    write_cell(place.records, config, [33.33, 33.33, 33.33])
+    place.run()
+    apart = place.section("Shortened runs (not comparable with the paper)")
+    assert apart.count("33.33 ± 0.00 (n=3)") == 1
+    rest = place.results.read_text().replace(apart, "") + place.readme.read_text()
+    assert "33.33" not in rest and "No full-length run is recorded yet" in place.readme.read_text()
+
+
+def test_the_ledger_is_the_only_study_that_takes_the_smaller_training_set(study):
+    apart = "Shortened runs (not comparable with the paper)"
+    assert study.row(apart, "residual56", "64000", "cifar10", "val")[5:7] == ["7.38 ± 0.06 (n=3)", "8.38 ± 0.06 (n=3)"]
+    assert "| 64000 | cifar10 | full |" not in study.section(apart)
+    ledger = study.section("The ambiguity ledger")
+    rest = study.results.read_text().replace(ledger, "").replace(study.section(apart), "")
+    assert "7.38" in ledger and "7.38" not in rest and "33.33" not in ledger
+
+
+def test_runs_without_a_result_are_listed(study):
+    lost = study.section("Runs without a result")
+    assert "| diverged | 32005 of 64000 | `python reproduce/run.py --depth 56 --no-residual --seed 3` |" in lost
+    assert "| unfinished | 32000 of 64000 | `python reproduce/run.py --depth 44 --seed 3` |" in lost
+
+
+def test_how_it_was_run(study):
+    row = study.row("How it was run", "Test Accelerator", "torch 2.11.0, python 3.11.9", "bf16")
+    assert row[3:] == ["3 of 3", "3.00", "1,000", "01234567"]
+
+
+def test_every_command_makes_the_records_beside_it(study):
+    rows = [line for line in study.results.read_text().splitlines() if "`python reproduce/run.py" in line]
+    linked = set()
+    for row in rows:
+        flags = re.search(r"`python reproduce/run.py (.*?)`", row)
+        assert flags
+        config = parse(flags[1].split())[0]
+        for name, link in re.findall(r"\[(\w+-[0-9a-f]{8})\]\((.*?)\)", row):
+            assert config.folder.parent.name == name and (study.results.parent / link).is_dir()
+            linked.add(name)
+    assert linked == {path.name for path in study.records.iterdir()}, "a record is shown nowhere"
+
+
+def test_verdicts_and_rules_are_printed(study):
+    claims = study.section("Claims")
+    assert study.row("Claims", "C1")[2] == "**reproduced**" and study.row("Claims", "C5")[2] == "**not enough data**"
+    assert "56 - 20: +4.00 (+4.00 to +4.00, n=3)" in claims and "1 diverged and in no mean" in claims
+    assert claims.count("Rule: ") == 19
+
+
+def test_figures_are_shown_once_there_are_runs(place):
+    place.run()
+    assert "](analysis/figures/" not in place.results.read_text()
+    assert "`python analysis/plot_degradation.py` draws the figure once there are runs" in place.results.read_text(
+        encoding="utf-8"
+    )
+    write_study(place.records)
+    place.run()
+    for name in ("degradation", "bn_placement", "optimizer", "layer_responses"):
+        assert f"](analysis/figures/{name}.svg)" in place.results.read_text()
+
+
+def test_no_records_make_a_valid_page(place):
+    assert place.run() == 0
+    text = place.results.read_text()
+    assert "No run is recorded yet." in text and "$" not in text
+    assert place.row("Table 6: residual nets", "**ours, fp32**")[1:7] == ["-"] * 6
+    assert place.row("Plain nets", "plain56")[1:9] == ["-"] * 8
+    assert place.section("Runs without a result").strip() == "None." and place.run("--check") == 0
+    assert "0 reproduced, 0 not reproduced, 19 not enough data" in place.readme.read_text()
+
+
+def test_one_run_is_shown_with_dashes_around(place):
+    write_run(place.records, Config(depth=56), 6.87)
+    place.run()
+    assert place.row("Table 6: residual nets", "**ours, fp32**")[1:7] == ["-", "-", "-", "6.87 (n=1)", "-", "-"]
+    assert place.row("Table 6: residual nets", "residual56")[2:6] == ["6.87 (n=1)", "-", "6.87", "6.87"]
+    assert "| 56 | 6.97 | 6.87 (n=1), fp32 | 13 to 13.5 (plot) | - |" in place.readme.read_text()
+
+
+def test_tables_are_whole(study):
+    for text in (study.results.read_text(), study.readme.read_text()):
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            widths = {line.count(" | ") for line in block.splitlines()}
+            assert len(widths) == 1, block
+    assert "nan" not in study.results.read_text().lower().split()
+
+
+def test_the_readme_keeps_what_is_outside_its_markers(place):
+    write_study(place.records)
+    place.run()
+    text = place.readme.read_text()
+    assert text.startswith("# A title\n\n<!-- results:begin -->\n|") and text.endswith(
+        "<!-- results:end -->\n\nMore text.\n"
+    )
+    assert (
+        "| 20 | 8.75 | 8.30 ± 0.10 (n=3), fp32; 8.40 ± 0.17 (n=3), bf16 | 9 to 9.5 (plot) | 9.20 ± 0.10 (n=3), fp32 |"
+        in text
+    )
+    before = text
+    place.run()
+    assert place.readme.read_text() == before
+
+
+# --check --------------------------------------------------------------------------------------------------------------
+
+
+def test_check_passes_on_what_was_written(place, capsys):
+    write_study(place.records)
+    place.run()
+    place.readme.write_text(place.readme.read_text().replace("More text", "Other text"))
+    capsys.readouterr()
+    assert place.run("--check") == 0 and capsys.readouterr().out == ""
+
+
+def test_check_catches_an_edited_number(place, capsys):
+    write_study(place.records)
+    place.run()
+    good = {path: path.read_text() for path in (place.results, place.readme)}
+    for path, text in good.items():
+        edited = text.replace("8.30 ± 0.10", "8.31 ± 0.10", 1)
+        assert edited != text
+        path.write_text(edited)
+        capsys.readouterr()
+        assert place.run("--check") == 1
+        out = capsys.readouterr().out
+        assert f"{path} is out of date" in out and out.count("\n") == 1 and path.read_text() == edited
+        path.write_text(text)
+    assert place.run("--check") == 0
+
+
+def test_check_catches_a_changed_record(place, capsys):
+    write_study(place.records)
+    place.run()
+    write_run(place.records, Config(depth=20, seed=3), 8.9)
+    assert place.run("--check") == 1
+    assert "RESULTS.md" in (out := capsys.readouterr().out) and "README.md" in out
+
+
+def test_check_catches_a_missing_page_and_writes_none(place):
+    write_study(place.records)
+    before = place.readme.read_text()
+    assert place.run("--check") == 1
+    assert not place.results.exists() and place.readme.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "readme", ["no markers", "<!-- results:begin -->", "<!-- results:end --> <!-- results:begin -->", README + README]
+)
+def test_a_readme_without_markers_is_one_sentence(place, monkeypatch, capsys, readme):
+    place.readme.write_text(readme)
+    flags = ["--records", str(place.records), "--results", str(place.results), "--readme", str(place.readme)]
+    monkeypatch.setattr(sys, "argv", ["table.py", *flags])
+    with pytest.raises(SystemExit) as ending:
+        command.end(table.main)
+    out, err = capsys.readouterr()
+    assert ending.value.code == 2 and out == "" and err.count("\n") == 1 and "<!-- results:begin -->" in err
+    assert not place.results.exists() and place.readme.read_text() == readme
+
+
+@pytest.mark.parametrize("flags", [["--chekc"], ["--readme", "missing/README.md"]])
+def test_wrong_use_is_one_sentence(tmp_path, monkeypatch, capsys, flags):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["table.py", *flags])
+    with pytest.raises(SystemExit) as ending:
+        command.end(table.main)
+    out, err = capsys.readouterr()
+    assert ending.value.code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+
+
+# Wording --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value, upto, spread, n, plot, text",
+    [
+        (8.75, None, None, 1, "no", "8.75"),
+        (6.9, None, None, 1, "no", "6.90"),
+        (6.61, None, 0.16, 5, "no", "6.61 ± 0.16 (n=5)"),
+        (6.61, None, None, 5, "no", "6.61 (n=5)"),
+        (9, 9.5, None, 1, "yes", "9 to 9.5 (plot)"),
+        (60, float("inf"), None, 1, "no", "> 60"),
+        (0, 0.1, None, 1, "no", "< 0.1"),
+        (15, None, None, 1, "no", "15"),
+    ],
+)
+def test_published_numbers_in_words(value, upto, spread, n, plot, text):
+    row = pd.Series({"value": value, "upto": upto, "spread": spread, "n": n}).astype(float).astype(object)
+    row["read_off_plot"] = plot
+    assert write_number(row) == text
+
+
+def test_a_bar_in_a_cell_does_not_break_the_table():
+    assert write_table(["a"], [["x|y"]]) == "| a |\n| --- |\n| x\\|y |"
+
+
+def test_the_paper_beside_ours_needs_no_rounding_by_hand(place):
+    """Each of our means in Table 6 is the mean of the errors in the records, to two digits."""
+    for seed, error in enumerate([8.004, 8.117, 8.2251]):
+        write_run(place.records, replace(Config(depth=20), seed=seed), error)
+    place.run()
+    runs, _ = load(place.records)
+    assert (
+        place.row("Table 6: residual nets", "**ours, fp32**")[1]
+        == str(estimate(runs["test_error"]))
+        == "8.12 ± 0.11 (n=3)"
+    )
+
+
+def test_peers_of_table_6_are_all_there(place):
+    place.run()
+    paper = load_paper()
+    paper = paper[(paper["quantity"] == "test error") & (paper["variant"] == "") & (paper["kind"] == "residual")]
+    for source in paper["source"].unique():
+        assert len(place.row("Table 6: residual nets", source)) == 2 + len(sections.RESIDUAL)
