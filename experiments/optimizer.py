@@ -33,7 +33,7 @@ from reproduce.config import PAPER_ITERATIONS, Config, Optimizer
 TUNED: tuple[Optimizer, ...] = ("adam", "adamw")
 NETS = ((20, True), (20, False), (56, True), (56, False), (110, True))
 """Depth, and whether residual."""
-DECAY = {"adam": 1e-4, "adamw": 1e-2}
+DECAY: dict[Optimizer, float] = {"adam": 1e-4, "adamw": 1e-2}
 GRID_LR = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 GRID = [
@@ -74,5 +74,9 @@ def choose_lr(optimizer: Optimizer, result_of: Callable[[Config], dict[str, Any]
 
 def derived(result_of: Callable[[Config], dict[str, Any] | None]) -> list[Config]:
     """The cells at the chosen learning rates, as far as the grid's results decide them."""
-    chosen = [(optimizer, choose_lr(optimizer, result_of)) for optimizer in TUNED]
-    return [config for optimizer, lr in chosen if lr is not None for config in cells(optimizer, lr)]
+    configs = []
+    for optimizer in TUNED:
+        lr = choose_lr(optimizer, result_of)
+        if lr is not None:
+            configs += cells(optimizer, lr)
+    return configs

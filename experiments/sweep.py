@@ -152,7 +152,7 @@ def print_grid_state(sweep: Sweep):
     grid = getattr(importlib.import_module(f"experiments.{sweep.experiment}"), "GRID", [])
     ended = sum(read_result(sweep.out / adapt(sweep, config).folder) is not None for config in grid)
     if ended < len(grid):
-        print(f"{ended} of {len(grid)} grid runs have ended: cells at the learning rate that they choose are yet to come")
+        print(f"{ended} of {len(grid)} grid runs have ended: cells at the learning rate they choose are yet to come")
 
 
 # Training them --------------------------------------------------------------------------------------------------------
