@@ -66,8 +66,9 @@ def train_one(config: Config, machine: Machine, until: float | None, folder: str
         remaining = None if until is None else max(0.1, round(until - time.time(), 1))
         worker = start(config, replace(machine, time_limit=remaining), dict(os.environ), "cluster", Path(folder))
         try:
-            status = worker.process.wait()
-        except BaseException:  # Ray cancels a task by an exception
+            while (status := worker.process.poll()) is None:
+                time.sleep(POLL)  # and not wait(): Ray's cancelling is an exception that needs Python to be running
+        except BaseException:
             worker.process.terminate()
             worker.process.wait()
             raise
