@@ -34,12 +34,14 @@ class Backlog:
     """The runs of list_runs() that have not ended and that nobody is training, first things first.
 
     list_runs: asked every time, since the results of some runs may decide on others.
+    obstacle: what is in the way of every run: why two of them were refused in the same words. None is started then.
     failures: for every run that has failed, why; neither a run that stopped early nor one of another process is a
     failure.
     """
 
     def __init__(self, list_runs: Callable[[], list[Config]], out: Path, display: Display):
         self.list_runs, self.out, self.display = list_runs, out, display
+        self.obstacle: str | None = None
         self.failures: dict[Config, str] = {}
         self.taken: set[Config] = set()
         self.look_again: dict[Config, float] = {}
@@ -47,7 +49,7 @@ class Backlog:
 
     def take(self) -> Config | None:
         """The next run to start, or None if there is none now."""
-        for config in self.list_runs():
+        for config in self.list_runs() if self.obstacle is None else []:
             if config in self.taken or time.monotonic() < self.look_again.get(config, 0):
                 continue
             if has_ended(config, self.out):
@@ -72,14 +74,18 @@ class Backlog:
         if verdict == "locked":
             self.put_off(config)
         elif verdict == "failed":
-            self.failures[config] = describe_failure(status, tail)
-            self.display.event(f"{config.folder}: failed, {self.failures[config].splitlines()[0]}")
+            failure = describe_failure(status, tail)
+            if status == 2 and failure in self.failures.values():
+                self.obstacle = tail.splitlines()[-1].removeprefix("error: ")
+            self.failures[config] = failure
+            self.display.event(f"{config.folder}: failed, {failure.splitlines()[0]}")
         else:
             self.display.event(describe(config, self.out))
 
     def is_worth_waiting(self) -> bool:
         """Whether some runs are only put off, and the last end of another is not long ago."""
-        return not self.taken.issuperset(self.look_again) and time.monotonic() < self.latest + LOCK_PATIENCE
+        waiting = self.obstacle is None and not self.taken.issuperset(self.look_again)
+        return waiting and time.monotonic() < self.latest + LOCK_PATIENCE
 
 
 @contextmanager

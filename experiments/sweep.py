@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str]) -> Sweep:
         if not exit.code:
             raise
         sentence = one_sentence(complaint.getvalue()).removeprefix("Error parsing Sweep: ")
-        if sentence.startswith("Missing"):  # of the flags none is required
+        if sentence.startswith("Missing from sweep.py"):  # of the flags none is required
             sentence = f"name an experiment: {', '.join(get_args(Experiment))}"
         raise UserError(sentence) from None
 
@@ -186,6 +186,8 @@ def main(arguments: Sequence[str]) -> int:
         train_on_cluster(backlog, machine, sweep.devices, sweep.per_device, deadline)
     else:
         train_here(backlog, machine, find_devices(sweep.devices), sweep.per_device, deadline)
+    if backlog.obstacle is not None:
+        raise UserError(backlog.obstacle)
     return summarise(list_runs(sweep), sweep, backlog.failures)
 
 

@@ -33,6 +33,7 @@ def test_every_experiment_has_distinct_full_length_seed_0_cells_and_says_what_it
     assert {config.seed for config in configs} == {0}
     assert {config.iterations for config in module.CONFIGS} == {options.PAPER_ITERATIONS}
     assert {config.dataset for config in configs} == {"cifar10"}
+    assert module.__doc__ is not None
     assert f"python experiments/sweep.py {name}\n" in module.__doc__
     assert "Device-hours: " in module.__doc__
 
@@ -67,7 +68,16 @@ def test_ambiguity_changes_one_choice_at_a_time_and_takes_every_alternative():
     changes = [departures(config) for config in others]
     assert all(len(change) == 1 for change in changes)
     hints = Config.__annotations__
-    for field in ("normalization", "initialization", "last_layer", "decay", "bn_statistics", "bn_batch", "last_batch", "split"):
+    for field in (
+        "normalization",
+        "initialization",
+        "last_layer",
+        "decay",
+        "bn_statistics",
+        "bn_batch",
+        "last_batch",
+        "split",
+    ):
         tried = {change[field] for change in changes if field in change}
         assert tried == set(get_args(hints[field])) - {PAPER[field]}, field
 
@@ -89,7 +99,7 @@ def test_optimizer_compares_like_with_like():
     assert [(c.net, c.optimizer, c.lr) for c in blog] == [("residual32", "sgd", 0.1), ("residual32", "adam", 1e-3)]
 
 
-# The grid ---------------------------------------------------------------------------------------------------------------
+# The grid -------------------------------------------------------------------------------------------------------------
 
 
 def results(errors: dict[tuple[str, float], float | None]):
@@ -106,7 +116,8 @@ def results(errors: dict[tuple[str, float], float | None]):
     return result_of
 
 
-ADAM = {("adam", lr): error for lr, error in zip(optimizer.GRID_LR, (20.0, 12.0, 11.0, 12.0, 30.0), strict=True)}
+ERRORS = dict(zip(optimizer.GRID_LR, (20.0, 12.0, 11.0, 12.0, 30.0), strict=True))
+ADAM: dict[tuple[str, float], float | None] = {("adam", lr): error for lr, error in ERRORS.items()}
 
 
 def test_the_grid_is_a_quarter_of_the_schedule_on_the_validation_split_at_depth_20():
@@ -130,7 +141,7 @@ def test_cells_at_the_chosen_lr_exist_once_the_optimizers_grid_has_ended():
     assert {(c.optimizer, c.lr, c.split, c.iterations) for c in cells} == {("adam", 3e-3, "full", 64_000)}
 
 
-# The command ------------------------------------------------------------------------------------------------------------
+# The command ----------------------------------------------------------------------------------------------------------
 
 
 @st.composite
