@@ -8,6 +8,7 @@ goes on from its checkpoint.
 import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,14 +33,21 @@ def connect() -> Any:
     Raises:
         UserError: Ray is not installed, or there is no cluster.
     """
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError("--engine ray needs Ray, which is not installed: pip install ray") from None
     try:
+        if port.isdigit() and "://" not in host:
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
         ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    except ConnectionError:
-        raise UserError("there is no Ray cluster: run ray start --head, or name one in RAY_ADDRESS") from None
+    except OSError:
+        where = (
+            f"at {address}, which RAY_ADDRESS names" if address else "here: run ray start --head, or set RAY_ADDRESS"
+        )
+        raise UserError(f"there is no Ray cluster {where}") from None
     return ray
 
 

@@ -145,7 +145,7 @@ def describe(config: Config, out: Path) -> str:
     progress = look(config, out)
     ending = {
         "missing": "not begun",
-        "unfinished": f"at iteration {progress.iteration} of {config.iterations}",
+        "unfinished": f"unfinished, last evaluated at iteration {progress.iteration} of {config.iterations}",
         "diverged": f"diverged at iteration {progress.iteration}",
         "finished": f"test error {progress.error or 0:.2f}%, trained in {say_time(progress.seconds)}",
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from experiments import engine_ray, sweep
+from experiments.backlog import is_locked
 from reproduce import record
-from reproduce.config import Config, UserError
+from reproduce.config import UserError
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -29,9 +31,18 @@ sys.exit(sweep.main(sys.argv[1:]))
 """
 
 
+FLAGS = ["--engine", "ray", "--seeds", "1", "--data", "synthetic", "--out", "records"]
+
+
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster whose head trains nothing, and which RAY_ADDRESS names."""
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster whose head trains nothing, named by RAY_ADDRESS; and a folder with a small data set to work in."""
+    from reproduce.data import write_synthetic
+
+    small_set = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"
+    small_set.mkdir(parents=True)
+    write_synthetic(small_set, train=500, test=100)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
@@ -41,40 +52,46 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         cluster.shutdown()
 
 
-def test_a_sweep_survives_the_death_of_a_node(cluster, tmp_path, monkeypatch):
-    from reproduce.data import write_synthetic
+def begin(*flags: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", STARTER, "degradation", *FLAGS, *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    monkeypatch.chdir(tmp_path)
-    small_set = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"
-    small_set.mkdir(parents=True)
-    write_synthetic(small_set, train=500, test=100)
-    first, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
 
-    flags = ["--engine", "ray", "--seeds", "1", "--iterations", "500", "--data", "synthetic", "--out", "records"]
-    flags += ["--checkpoint-every", "20"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", STARTER, "degradation", *flags], stdout=subprocess.PIPE, text=True
-    )
+def wait_for(name: str, count: int, process: subprocess.Popen):
+    """Until so many runs have a file of this name."""
     deadline = time.monotonic() + 60
-    while len(list(Path("records").glob("*/seed0/checkpoint.pt"))) < 2:  # one run on each node
+    while len(list(Path("records").glob(f"*/seed0/{name}"))) < count:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
+    assert not list(Path("records").glob("*/seed0/result.json")), "a run was over before anything could happen to it"
+
+
+def test_a_sweep_survives_the_death_of_a_node(cluster):
+    first, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    process = begin("--iterations", "500", "--checkpoint-every", "20")
+    wait_for("checkpoint.pt", 2, process)  # one run on each node
     cluster.remove_node(first, allow_graceful=False)
-    assert not list(Path("records").glob("*/seed0/result.json")), "it was over before the node died"
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert "2 of 2 runs finished, 0 diverged, 0 failed, 0 left" in said
-
-    folders = [Path("records") / config.folder for config in list_runs(flags)]
-    assert {record.read_metrics(folder)[-1]["iteration"] for folder in folders} == {500}
+    folders = list(Path("records").glob("*/seed0"))
+    assert [record.read_metrics(folder)[-1]["iteration"] for folder in folders] == [500, 500]
     sessions = sorted(len(json.loads((folder / "environment.json").read_text())) for folder in folders)
     assert sessions == [1, 2], "the run of the dead node, and it alone, was taken up by the other"
 
 
-def list_runs(flags: list[str]) -> list[Config]:
-    configs = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
-    return [sweep.adapt(sweep.parse(["degradation", *flags]), config) for config in configs]
+def test_a_stopped_sweep_leaves_checkpoints(cluster):
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    process = begin("--iterations", "100000", "--eval-every", "10", "--checkpoint-every", "100000")
+    wait_for("metrics.jsonl", 1, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "0 of 2 runs finished, 0 diverged, 0 failed, 2 left; the same command goes on from there" in said
+    (checkpoint,) = Path("records").glob("*/seed0/checkpoint.pt")  # the other run had no room yet
+    assert not is_locked(checkpoint.parent), "the sweep waits for its runs to stop"
 
 
 def test_the_tasks_occupy_what_the_cluster_has():
@@ -88,7 +105,10 @@ def test_the_tasks_occupy_what_the_cluster_has():
 
 
 def test_without_a_cluster_the_sweep_says_how_to_start_one(tmp_path, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match="no Ray cluster at 127.0.0.1:1"):
+        sweep.main(["degradation", "--engine", "ray", "--out", str(tmp_path)])
+    monkeypatch.delenv("RAY_ADDRESS")
     if os.path.exists("/tmp/ray/ray_current_cluster"):
         pytest.skip("this machine is part of a cluster")
     with pytest.raises(UserError, match="ray start --head"):
