@@ -69,11 +69,11 @@ class Backlog:
 
     def note_end(self, config: Config, status: int, tail: str, stopping: bool):
         """Takes in that the process of a run that was taken has ended (see `judge`)."""
-        self.latest = time.monotonic()
         verdict = judge(config, self.out, status, tail, stopping)
         if verdict == "locked":
-            self.put_off(config)
-        elif verdict == "failed":
+            return self.put_off(config)
+        self.latest = time.monotonic()
+        if verdict == "failed":
             failure = describe_failure(status, tail)
             if status == 2 and failure in self.failures.values():
                 self.obstacle = tail.splitlines()[-1].removeprefix("error: ")

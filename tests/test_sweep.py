@@ -281,6 +281,17 @@ def test_a_run_that_another_process_is_training_is_left_to_it(stand_in, tmp_path
     assert sweep.main(arguments(out)) == 0
 
 
+def test_a_run_found_locked_only_by_its_worker_is_not_tried_for_ever(stand_in, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backlog, "LOCK_INTERVAL", 0.1)
+    monkeypatch.setattr(backlog, "LOCK_PATIENCE", 0.5)
+    monkeypatch.setattr(backlog, "is_locked", lambda folder: False)
+    folder = tmp_path / "records" / run_folders()[0]
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        assert sweep.main(arguments(tmp_path / "records", "--seeds", "1")) == 75
+    assert "1 of 2 runs finished, 0 diverged, 0 failed, 1 left" in capsys.readouterr().out
+
+
 def test_a_run_taken_by_another_process_in_the_meantime_is_no_failure(tmp_path):
     config = CELLS[0]
     with (
