@@ -44,9 +44,7 @@ def connect() -> Any:
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
         ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
     except OSError:
-        where = (
-            f"at {address}, which RAY_ADDRESS names" if address else "here: run ray start --head, or set RAY_ADDRESS"
-        )
+        where = f"at {address}, which RAY_ADDRESS names" if address else "here: run ray start --head, or set RAY_ADDRESS"
         raise UserError(f"there is no Ray cluster {where}") from None
     return ray
 

@@ -160,9 +160,7 @@ def test_a_shortened_sweep_shortens_in_proportion_and_marks_other_data():
     assert {(config.precision, config.dataset) for config in found} == {("bf16", "synthetic")}
 
 
-def test_cells_at_the_chosen_lr_join_when_their_grid_has_ended_before_seed_1_of_any(
-    stand_in, tmp_path, monkeypatch, capsys
-):
+def test_cells_at_the_chosen_lr_join_when_their_grid_has_ended_before_seed_1_of_any(stand_in, tmp_path, monkeypatch, capsys):
     grid = [Config(depth=8, optimizer="adam", lr=lr, split="val") for lr in (1e-3, 1e-2)]
     monkeypatch.setattr(optimizer, "GRID", grid)
     monkeypatch.setattr(optimizer, "CONFIGS", [Config(depth=14)])
@@ -187,9 +185,7 @@ def test_cells_at_the_chosen_lr_join_when_their_grid_has_ended_before_seed_1_of_
         ("cuda", "CUDA_VISIBLE_DEVICES", "4,7", {"4", "7"}),
     ],
 )
-def test_every_worker_sees_one_device_and_so_many_share_it(
-    stand_in, tmp_path, monkeypatch, kind, variable, before, expected
-):
+def test_every_worker_sees_one_device_and_so_many_share_it(stand_in, tmp_path, monkeypatch, kind, variable, before, expected):
     out = tmp_path / "records"
     monkeypatch.setattr(sweep, "find_devices", lambda names: list(names))
     monkeypatch.setenv("PACE", "0.3")
