@@ -1,0 +1,102 @@
+"""What a sweep still has to train, what became of the rest, and the signals that ask it to stop."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from experiments.display import Display
+from experiments.runs import describe, describe_failure, has_ended, judge
+from reproduce.config import Config
+
+LOCK_INTERVAL = 5.0
+"""Seconds between two looks at a run that another process is training."""
+LOCK_PATIENCE = 30.0
+"""Seconds to wait for such runs when nothing else is left: what an interrupted worker may take to let go of its
+folder."""
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process is training into a run's folder."""
+    if not folder.is_dir():
+        return False
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+class Backlog:
+    """The runs of list_runs() that have not ended and that nobody is training, first things first.
+
+    list_runs: asked every time, since the results of some runs may decide on others.
+    obstacle: what is in the way of every run: why two of them were refused in the same words. None is started then.
+    failures: for every run that has failed, why; neither a run that stopped early nor one of another process is a
+    failure.
+    """
+
+    def __init__(self, list_runs: Callable[[], list[Config]], out: Path, display: Display):
+        self.list_runs, self.out, self.display = list_runs, out, display
+        self.obstacle: str | None = None
+        self.failures: dict[Config, str] = {}
+        self.taken: set[Config] = set()
+        self.look_again: dict[Config, float] = {}
+        self.latest = time.monotonic()
+
+    def take(self) -> Config | None:
+        """The next run to start, or None if there is none now."""
+        for config in self.list_runs() if self.obstacle is None else []:
+            if config in self.taken or time.monotonic() < self.look_again.get(config, 0):
+                continue
+            if has_ended(config, self.out):
+                self.taken.add(config)
+            elif is_locked(self.out / config.folder):
+                self.put_off(config)
+            else:
+                self.taken.add(config)
+                return config
+        return None
+
+    def put_off(self, config: Config):
+        if config not in self.look_again:
+            self.display.event(f"{config.folder}: another process is training it")
+        self.look_again[config] = time.monotonic() + LOCK_INTERVAL
+        self.taken.discard(config)
+
+    def note_end(self, config: Config, status: int, tail: str, stopping: bool):
+        """Takes in that the process of a run that was taken has ended (see `judge`)."""
+        verdict = judge(config, self.out, status, tail, stopping)
+        if verdict == "locked":
+            return self.put_off(config)
+        self.latest = time.monotonic()
+        if verdict == "failed":
+            failure = describe_failure(status, tail)
+            if status == 2 and failure in self.failures.values():
+                self.obstacle = tail.splitlines()[-1].removeprefix("error: ")
+            self.failures[config] = failure
+            self.display.event(f"{config.folder}: failed, {failure.splitlines()[0]}")
+        else:
+            self.display.event(describe(config, self.out))
+
+    def is_worth_waiting(self) -> bool:
+        """Whether some runs are only put off, and the last end of another is not long ago."""
+        waiting = self.obstacle is None and not self.taken.issuperset(self.look_again)
+        return waiting and time.monotonic() < self.latest + LOCK_PATIENCE
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """A list that receives the signals SIGTERM and SIGINT, instead of this process ending by them."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,23 @@
+"""BN placement: does it matter whether the second BN of a block comes before or after the addition?
+
+The paper's block adds last: relu(bn(conv(..)) + x). The alternative normalises the sum, shortcut included:
+relu(bn(conv(..) + x)).
+
+Expected, test error in percent, before / after the addition:
+
+    depth 20     8.29 / 8.34    gcr/torch-residual-networks, one run each
+    depth 32     a blog reproduction puts "before" 1.5 points of accuracy ahead
+    depth 110    6.61 / 8.17    Identity Mappings (arXiv:1603.05027), Table 2, median of 5
+    depth 110    6.97 / 13.56   gcr/torch-residual-networks, one run each, without warm-up
+
+Device-hours: not measured yet.
+
+    python experiments/sweep.py bn_placement
+    python analysis/plot_bn_placement.py
+"""
+
+from reproduce.config import Config
+
+DEPTHS = (20, 32, 44, 56, 110)
+
+CONFIGS = [Config(depth=depth, block=block) for depth in DEPTHS for block in ("original", "bn-after-add")]

@@ -1,0 +1,23 @@
+"""Degradation: do deeper plain nets get worse, and do residual nets of the same layers get better?
+
+The paper's claim (He et al. 2015, section 4.2, Fig. 6 left and middle, Table 6): a deeper plain net has a higher
+training and test error; with shortcuts the order turns round, at the same number of parameters.
+
+Expected, test error in percent after 64k iterations:
+
+    depth                         20      32      44      56      110
+    residual, Table 6             8.75    7.51    7.17    6.97    6.43 (best of 5; mean 6.61, std 0.16)
+    plain, read off Fig. 6 left   9-9.5   10      12      13-13.5 > 60
+    plain, a-martyn/resnet        9.69    10.04   11.56   13.07   -        (one run each)
+
+Device-hours: not measured yet.
+
+    python experiments/sweep.py degradation
+    python analysis/plot_degradation.py
+"""
+
+from reproduce.config import Config
+
+DEPTHS = (20, 32, 44, 56, 110)
+
+CONFIGS = [Config(depth=depth, residual=residual) for depth in DEPTHS for residual in (False, True)]

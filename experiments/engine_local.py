@@ -1,0 +1,101 @@
+"""Trains runs on the devices of this machine: a few lanes per device, each with one run.py process at a time."""
+
+import math
+import os
+import re
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.backlog import Backlog, stop_requests
+from experiments.runs import Worker, start
+from reproduce.config import Machine, UserError
+
+VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
+POLL = 0.1
+"""Seconds between two looks at the workers."""
+
+
+def check_names(names: Sequence[str]):
+    """Refuses what cannot name devices; does not look whether they are there.
+
+    Raises:
+        UserError: a name that is not cpu, cuda, npu, cuda:<index> or npu:<index>, or that comes twice.
+    """
+    for name in names:
+        if not re.fullmatch(r"cpu|(cuda|npu)(:\d+)?", name):
+            raise UserError(f"devices are named cpu, cuda:0, npu:0 and so on, not {name!r}")
+    if len(set(names)) < len(names):
+        raise UserError("a device is named twice: --per-device is the number of runs side by side on one device")
+
+
+def find_devices(names: Sequence[str]) -> list[str]:
+    """The devices named, a kind alone meaning all of it; with no name, all of the kind that `--device auto` would take.
+
+    Returns: names with an index, or cpu.
+
+    Raises:
+        UserError: one of them is not usable.
+    """
+    if set(names) == {"cpu"}:
+        return ["cpu"]
+    from reproduce import device as devices  # imports torch
+
+    found = []
+    for name in names or [devices.choose("auto").kind]:
+        kind, _, index = name.partition(":")
+        devices.choose(kind)
+        count = 1 if kind == "cpu" else devices.DEVICES[kind].backend.device_count()
+        if index and int(index) >= count:
+            raise UserError(f"there is no device {name}: of that kind, this machine has {count}")
+        found += [name] if index or kind == "cpu" else [f"{kind}:{i}" for i in range(count)]
+    return list(dict.fromkeys(found))
+
+
+def make_environment(device: str, per_device: int) -> dict[str, str]:
+    """The environment of a worker, which sees its own device only. An index counts what this process itself may see."""
+    kind, _, index = device.partition(":")
+    environment = dict(os.environ)
+    if kind in VISIBLE:
+        visible = [entry for entry in os.environ.get(VISIBLE[kind], "").split(",") if entry]
+        environment[VISIBLE[kind]] = visible[int(index)] if visible else index
+    elif per_device > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // per_device)))
+    return environment
+
+
+def train_here(backlog: Backlog, machine: Machine, devices: Sequence[str], per_device: int, deadline: float):
+    """Trains the backlog until nothing is left of it, or until something asks to stop.
+
+    deadline: of time.monotonic; by then, or on SIGTERM or SIGINT, workers stop with a checkpoint. A second SIGINT
+    kills.
+    """
+    workers: list[Worker] = []
+    free = [device for _ in range(per_device) for device in devices]  # runs spread over devices before they share one
+    told: set[int] = set()
+    with stop_requests() as received:
+        while True:
+            stopping = bool(received) or time.monotonic() >= deadline
+            for worker in [worker for worker in workers if worker.process.poll() is not None]:
+                workers.remove(worker)
+                free.append(worker.where)
+                backlog.note_end(worker.config, worker.process.returncode, worker.read_tail(), stopping)
+                worker.output.close()
+            while free and not stopping and (config := backlog.take()) is not None:
+                device = free.pop(0)
+                remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
+                settings = replace(machine, device=device.partition(":")[0], time_limit=remaining)
+                workers.append(start(config, settings, make_environment(device, per_device), device, Path()))
+                backlog.display.event(f"{config.folder}: started on {device}")
+            if not workers and (stopping or not backlog.is_worth_waiting()):
+                return
+            for worker in workers:
+                if received.count(signal.SIGINT) > 1:
+                    worker.process.kill()
+                elif stopping and worker.process.pid not in told:
+                    worker.process.terminate()
+                    told.add(worker.process.pid)
+            backlog.display.draw(backlog.list_runs, [(worker.config, worker.where) for worker in workers], backlog.out)
+            time.sleep(POLL)

@@ -1,0 +1,219 @@
+"""Train what is missing of an experiment.
+
+    python experiments/sweep.py degradation
+
+trains the experiment's runs on all local devices: seed 0 of every cell before seed 1 of any. What is done is skipped,
+what is unfinished goes on, and a run that fails or diverges does not stop the others. Exit status: 0 all done, 1 some
+failed or diverged, 2 wrong use, 75 stopped early (the same command goes on from there).
+"""
+
+import contextlib
+import importlib
+import io
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+
+from experiments.backlog import Backlog
+from experiments.display import Display
+from experiments.engine_local import check_names, find_devices, train_here
+from experiments.engine_ray import train_on_cluster
+from experiments.overview import print_plan, print_status
+from experiments.runs import describe, has_ended, look, show
+from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, require
+from reproduce.record import read_result
+from reproduce.run import one_sentence
+
+Experiment = Literal["degradation", "bn_placement", "block_design", "optimizer", "deep", "ambiguity"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Which runs, and where.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    experiment: tyro.conf.Positional[Experiment]
+    """The module of experiments/ that lists the configs."""
+    seeds: int = 5
+    """Replicates of every cell: seeds 0, 1, ..."""
+    only: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
+    """Only runs whose folder and flags contain this, with * ? [] as in a shell: plain20, bn-after-add, '110*seed0'."""
+    iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Shorten training to N iterations instead of 64000, and whatever is shorter in proportion."""
+    precision: Annotated[Precision | None, tyro.conf.arg(metavar="{fp32,tf32,bf16}")] = None
+    """Train everything in this precision."""
+    dry_run: bool = False
+    """Only print the commands and an estimate of the time."""
+    status: bool = False
+    """Only tell what is done, unfinished and missing."""
+    devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE ...")] = ()
+    """cpu, or some of cuda:0 cuda:1 npu:0 ..., or a kind for all of it; by default all devices that there are. On a
+    cluster, one of cpu cuda npu."""
+    per_device: int = 1
+    """Runs side by side on each device."""
+    time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    """Stop the whole sweep after so many seconds, every run with a checkpoint."""
+    engine: Literal["local", "ray"] = "local"
+    """Train on this machine's devices, or on the Ray cluster it belongs to."""
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
+    """As for reproduce/run.py."""
+    out: Path = Path("experiments/records")
+    """Folder that receives <net>-<key>/seed<k>."""
+    eval_every: int = Machine.eval_every
+    """As for reproduce/run.py."""
+    checkpoint_every: int = Machine.checkpoint_every
+    """As for reproduce/run.py."""
+
+    def __post_init__(self):
+        require(self.seeds >= 1, "seeds must be at least 1", self.seeds)
+        require(self.iterations is None or self.iterations >= 1, "iterations must be at least 1", self.iterations)
+        require(self.per_device >= 1, "per-device must be at least 1", self.per_device)
+        check_names(self.devices)
+        self.machine()
+
+    def lanes(self) -> int:
+        return max(1, len(self.devices)) * self.per_device
+
+    def machine(self) -> Machine:
+        return Machine(
+            data=self.data,
+            out=self.out,
+            time_limit=self.time_limit,
+            eval_every=self.eval_every,
+            checkpoint_every=self.checkpoint_every,
+        )
+
+
+def parse(arguments: Sequence[str]) -> Sweep:
+    """The command line's sweep.
+
+    Raises:
+        UserError: a flag or value is wrong.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                Sweep,
+                prog="sweep.py",
+                description=__doc__,
+                args=list(arguments),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as exit:
+        if not exit.code:
+            raise
+        sentence = one_sentence(complaint.getvalue()).removeprefix("Error parsing Sweep: ")
+        if sentence.startswith("Missing from sweep.py"):  # of the flags none is required
+            sentence = f"name an experiment: {', '.join(get_args(Experiment))}"
+        raise UserError(sentence) from None
+
+
+# Which runs -----------------------------------------------------------------------------------------------------------
+
+
+def adapt(sweep: Sweep, config: Config) -> Config:
+    """A config as this sweep trains it."""
+    if sweep.iterations is not None:
+        config = replace(config, iterations=max(1, sweep.iterations * config.iterations // PAPER_ITERATIONS))
+    if sweep.precision is not None:
+        config = replace(config, precision=sweep.precision)
+    return replace(config, dataset="synthetic" if sweep.data == "synthetic" else "cifar10")
+
+
+def list_runs(sweep: Sweep) -> list[Config]:
+    """The experiment's runs in the order in which they are trained, as far as they are known by now.
+
+    An experiment's GRID, where it has one, is trained with seed 0 only, and its results decide on the configs that
+    `derived` adds.
+    """
+    module = importlib.import_module(f"experiments.{sweep.experiment}")
+    grid: list[Config] = getattr(module, "GRID", [])
+    cells: list[Config] = module.CONFIGS
+    if grid:
+        cells = cells + module.derived(lambda config: read_result(sweep.out / adapt(sweep, config).folder))
+    runs = grid + [replace(cell, seed=seed) for seed in range(sweep.seeds) for cell in cells]
+    adapted = dict.fromkeys(adapt(sweep, config) for config in runs)
+    return [config for config in adapted if sweep.only is None or fnmatchcase(show(config), f"*{sweep.only}*")]
+
+
+def print_grid_state(sweep: Sweep):
+    """Says so where cells are not known yet because the grid that decides on them has not ended."""
+    grid = getattr(importlib.import_module(f"experiments.{sweep.experiment}"), "GRID", [])
+    ended = sum(read_result(sweep.out / adapt(sweep, config).folder) is not None for config in grid)
+    if ended < len(grid):
+        print(f"{ended} of {len(grid)} grid runs have ended: cells at the learning rate they choose are yet to come")
+
+
+# Training them --------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns the exit status.
+
+    Raises:
+        UserError, OSError: what the caller turns into a sentence and exit status 2.
+    """
+    began = time.monotonic()
+    sweep = parse(arguments)
+    runs = list_runs(sweep)
+    if not runs:
+        raise UserError(f"no run of {sweep.experiment} matches {sweep.only!r}: --dry-run without --only lists them")
+    machine = sweep.machine()
+    if sweep.status:
+        print_status(runs, sweep.out)
+    elif sweep.dry_run:
+        kinds = {name.partition(":")[0] for name in sweep.devices}
+        print_plan(runs, replace(machine, device=kinds.pop()) if len(kinds) == 1 else machine, sweep.lanes())
+    if sweep.status or sweep.dry_run:
+        print_grid_state(sweep)
+        return 0
+    deadline = math.inf if sweep.time_limit is None else began + sweep.time_limit
+    backlog = Backlog(lambda: list_runs(sweep), sweep.out, Display())
+    if all(has_ended(config, sweep.out) for config in runs):
+        pass  # no need of a device
+    elif sweep.engine == "ray":
+        train_on_cluster(backlog, machine, sweep.devices, sweep.per_device, deadline)
+    else:
+        train_here(backlog, machine, find_devices(sweep.devices), sweep.per_device, deadline)
+    if backlog.obstacle is not None:
+        raise UserError(backlog.obstacle)
+    return summarise(list_runs(sweep), sweep, backlog.failures)
+
+
+def summarise(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
+    """Says what has become of the runs, the bad ones one by one, and returns the exit status."""
+    states = {config: look(config, sweep.out).state for config in runs}
+    failed = [config for config in failures if not has_ended(config, sweep.out)]
+    diverged = [config for config, state in states.items() if state == "diverged"]
+    left = [config for config, state in states.items() if state in ("missing", "unfinished") and config not in failed]
+    for config in diverged:
+        print(describe(config, sweep.out))
+    for config in failed:
+        print(f"{config.folder}: failed, {failures[config]}")
+    finished = sum(state == "finished" for state in states.values())
+    bad = f"{len(diverged)} diverged, {len(failed)} failed"
+    again = "; the same command goes on from there" if left else ""
+    print(f"{finished} of {len(runs)} runs finished, {bad}, {len(left)} left{again}")
+    print_grid_state(sweep)
+    return 75 if left else 1 if failed or diverged else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: cannot read or write {error.filename}: {error.strerror}", file=sys.stderr)
+    sys.exit(2)

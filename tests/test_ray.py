@@ -1,0 +1,115 @@
+"""The sweep on a Ray cluster of two nodes on this machine, one of which is killed on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import engine_ray, sweep
+from experiments.backlog import is_locked
+from reproduce import record
+from reproduce.config import UserError
+
+ray = pytest.importorskip("ray")
+from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+ROOT = Path(sweep.__file__).parents[1]
+
+STARTER = """
+import sys
+from experiments import degradation, sweep
+from reproduce.config import Config
+degradation.CONFIGS[:] = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
+sys.exit(sweep.main(sys.argv[1:]))
+"""
+
+
+FLAGS = ["--engine", "ray", "--seeds", "1", "--data", "synthetic", "--out", "records"]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster whose head trains nothing, named by RAY_ADDRESS; and a folder with a small data set to work in."""
+    from reproduce.data import write_synthetic
+
+    small_set = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"
+    small_set.mkdir(parents=True)
+    write_synthetic(small_set, train=500, test=100)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def begin(*flags: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", STARTER, "degradation", *FLAGS, *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(name: str, count: int, process: subprocess.Popen):
+    """Until so many runs have a file of this name."""
+    deadline = time.monotonic() + 60
+    while len(list(Path("records").glob(f"*/seed0/{name}"))) < count:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    assert not list(Path("records").glob("*/seed0/result.json")), "a run was over before anything could happen to it"
+
+
+def test_a_sweep_survives_the_death_of_a_node(cluster):
+    first, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    process = begin("--iterations", "500", "--checkpoint-every", "20")
+    wait_for("checkpoint.pt", 2, process)  # one run on each node
+    cluster.remove_node(first, allow_graceful=False)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "2 of 2 runs finished, 0 diverged, 0 failed, 0 left" in said
+    folders = list(Path("records").glob("*/seed0"))
+    assert [record.read_metrics(folder)[-1]["iteration"] for folder in folders] == [500, 500]
+    sessions = sorted(len(json.loads((folder / "environment.json").read_text())) for folder in folders)
+    assert sessions == [1, 2], "the run of the dead node, and it alone, was taken up by the other"
+
+
+def test_a_stopped_sweep_leaves_checkpoints(cluster):
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    process = begin("--iterations", "100000", "--eval-every", "10", "--checkpoint-every", "100000")
+    wait_for("metrics.jsonl", 1, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "0 of 2 runs finished, 0 diverged, 0 failed, 2 left; the same command goes on from there" in said
+    (checkpoint,) = Path("records").glob("*/seed0/checkpoint.pt")  # the other run had no room yet
+    assert not is_locked(checkpoint.parent), "the sweep waits for its runs to stop"
+
+
+def test_the_tasks_occupy_what_the_cluster_has():
+    assert engine_ray.choose_kind([], {"CPU": 8, "GPU": 2}) == "cuda"
+    assert engine_ray.choose_kind([], {"CPU": 8, "NPU": 8}) == "npu"
+    assert engine_ray.choose_kind(["cpu"], {"CPU": 8, "NPU": 8}) == "cpu"
+    with pytest.raises(UserError, match="has no GPU"):
+        engine_ray.choose_kind(["cuda"], {"CPU": 8})
+    with pytest.raises(UserError, match="one of cpu, cuda, npu"):
+        engine_ray.choose_kind(["cuda:0"], {"CPU": 8, "GPU": 2})
+
+
+def test_without_a_cluster_the_sweep_says_how_to_start_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match="no Ray cluster at 127.0.0.1:1"):
+        sweep.main(["degradation", "--engine", "ray", "--out", str(tmp_path)])
+    monkeypatch.delenv("RAY_ADDRESS")
+    if os.path.exists("/tmp/ray/ray_current_cluster"):
+        pytest.skip("this machine is part of a cluster")
+    with pytest.raises(UserError, match="ray start --head"):
+        sweep.main(["degradation", "--engine", "ray", "--out", str(tmp_path)])

@@ -1,0 +1,559 @@
+"""The sweep: what it starts, in what order, where, and what it makes of interruptions and failures.
+
+Most tests put a quick stand-in in the place of reproduce/run.py, which keeps a run folder alike but trains nothing.
+"""
+
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from experiments import backlog, degradation, display, engine_local, optimizer, runs, sweep
+from reproduce import record
+from reproduce.config import Config, Machine, UserError
+from reproduce.run import parse
+
+ROOT = Path(sweep.__file__).parents[1]
+CELLS = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
+
+STAND_IN = """
+import json, os, signal, sys, time
+from reproduce import record
+from reproduce.config import UserError
+from reproduce.run import parse
+
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+signal.signal(signal.SIGINT, lambda *_: stop.append(1))
+began = time.monotonic()
+config, machine = parse(sys.argv[1:])
+visible = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES")}
+
+def log(event):
+    line = {"event": event, "run": f"{config.net}/seed{config.seed}", "pid": os.getpid(), "time": time.monotonic()}
+    with open(machine.out / "log", "a") as file:
+        file.write(json.dumps(line | {"device": machine.device, "limit": machine.time_limit} | visible) + "\\n")
+
+def train(folder):
+    print("some output")
+    checkpoint = folder / "checkpoint.pt"
+    done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    log(f"start at {done}")
+    if config.net in os.environ.get("REFUSE", ""):
+        raise UserError("there is no data")
+    for iteration in range(done + 1, config.iterations + 1):
+        time.sleep(float(os.environ.get("PACE", 0)))
+        record.append_metrics(folder, {"iteration": iteration, "test_error": 50.0, "seconds": 2.0 * iteration})
+        if stop or machine.time_limit is not None and time.monotonic() > began + machine.time_limit:
+            checkpoint.write_text(str(iteration))
+            return 75
+        if config.net in os.environ.get("DIVERGE", ""):
+            record.write_json(folder / "result.json", {"status": "diverged", "iteration": iteration})
+            return 3
+        if config.net in os.environ.get("FAIL", ""):
+            raise SystemExit("this went wrong")
+    record.write_json(folder / "environment.json", [{"device_name": "abacus"}])
+    result = {"status": "finished", "iterations": config.iterations, "test_error": 50.0, "seconds": 9.0}
+    record.write_json(folder / "result.json", result | {"images_per_second": 8.0})
+    return 0
+
+try:
+    with record.open_folder(config, machine.out) as folder:
+        status = train(folder)
+        log("end")
+except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    status = 2
+sys.exit(status)
+"""
+
+STARTER = """
+import sys
+from pathlib import Path
+from experiments import degradation, runs, sweep
+from reproduce.config import Config
+degradation.CONFIGS[:] = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
+if sys.argv[1] != "-":
+    runs.RUNNER = Path(sys.argv[1])
+sys.exit(sweep.main(sys.argv[2:]))
+"""
+"""A sweep as a process of its own, over CELLS, with the stand-in named first or, for "-", with reproduce/run.py."""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "stand_in.py"
+    path.write_text(STAND_IN)
+    monkeypatch.setattr(runs, "RUNNER", path)
+    monkeypatch.setattr(degradation, "CONFIGS", CELLS)
+    monkeypatch.setattr(engine_local, "POLL", 0.02)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for variable in engine_local.VISIBLE.values():
+        monkeypatch.delenv(variable, raising=False)
+    return path
+
+
+def arguments(out: Path, *more: str) -> list[str]:
+    return ["degradation", "--seeds", "2", "--iterations", "4", "--devices", "cpu", "--out", str(out), *more]
+
+
+def read_log(out: Path) -> list[dict]:
+    path = out / "log"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def started(out: Path) -> list[str]:
+    return [line["run"] for line in read_log(out) if line["event"].startswith("start")]
+
+
+def run_folders() -> list[Path]:
+    return [replace(cell, iterations=4, seed=seed).folder for seed in (0, 1) for cell in CELLS]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+# What is trained, and in what order -----------------------------------------------------------------------------------
+
+
+def test_seed_0_of_every_cell_comes_before_seed_1_of_any_and_what_is_done_is_skipped(stand_in, tmp_path, capsys):
+    out = tmp_path / "records"
+    assert sweep.main(arguments(out)) == 0
+    assert started(out) == ["plain8/seed0", "residual8/seed0", "plain8/seed1", "residual8/seed1"]
+    assert "4 of 4 runs finished" in capsys.readouterr().out
+    assert sweep.main(arguments(out, "--seeds", "3")) == 0
+    assert started(out)[4:] == ["plain8/seed2", "residual8/seed2"]
+    assert sweep.main(arguments(out, "--seeds", "3")) == 0
+    assert len(started(out)) == 6
+
+
+def test_only_selects_by_folder_and_flags(stand_in, tmp_path):
+    def lines(pattern: str) -> list[str]:
+        found = sweep.list_runs(sweep.parse(["bn_placement", "--seeds", "2", "--only", pattern]))
+        return [f"{config.net} {config.block} {config.seed}" for config in found]
+
+    assert lines("residual32") == [f"residual32 {block} {k}" for k in (0, 1) for block in ("original", "bn-after-add")]
+    assert lines("bn-after") == [f"residual{n} bn-after-add {k}" for k in (0, 1) for n in (20, 32, 44, 56, 110)]
+    assert lines("residual[25]0*/seed1 ") == ["residual20 original 1", "residual20 bn-after-add 1"]
+
+
+def test_a_shortened_sweep_shortens_in_proportion_and_marks_other_data():
+    flags = ["--iterations", "640", "--precision", "bf16", "--data", "synthetic", "--seeds", "2"]
+    found = sweep.list_runs(sweep.parse(["optimizer", *flags]))
+    assert {config.iterations for config in found if config.split == "full"} == {640}
+    assert {(config.iterations, config.seed) for config in found if config.split == "val"} == {(160, 0)}
+    assert {(config.precision, config.dataset) for config in found} == {("bf16", "synthetic")}
+
+
+def test_cells_at_the_chosen_lr_join_when_their_grid_has_ended_before_seed_1_of_any(stand_in, tmp_path, monkeypatch, capsys):
+    grid = [Config(depth=8, optimizer="adam", lr=lr, split="val") for lr in (1e-3, 1e-2)]
+    monkeypatch.setattr(optimizer, "GRID", grid)
+    monkeypatch.setattr(optimizer, "CONFIGS", [Config(depth=14)])
+    chosen = [Config(depth=26)]
+    monkeypatch.setattr(optimizer, "derived", lambda result_of: chosen if all(map(result_of, grid)) else [])
+    command = ["optimizer", *arguments(tmp_path / "records")[1:]]
+    assert sweep.main([*command, "--status"]) == 0
+    assert "0 of 2 grid runs have ended" in capsys.readouterr().out
+    assert sweep.main(command) == 0
+    expected = ["residual8/seed0"] * 2 + [f"residual{depth}/seed{seed}" for seed in (0, 1) for depth in (14, 26)]
+    assert started(tmp_path / "records") == expected
+    assert "grid runs" not in capsys.readouterr().out
+
+
+# Where ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "before", "expected"),
+    [
+        ("npu", "ASCEND_RT_VISIBLE_DEVICES", None, {"0", "1"}),
+        ("cuda", "CUDA_VISIBLE_DEVICES", "4,7", {"4", "7"}),
+    ],
+)
+def test_every_worker_sees_one_device_and_so_many_share_it(stand_in, tmp_path, monkeypatch, kind, variable, before, expected):
+    out = tmp_path / "records"
+    monkeypatch.setattr(sweep, "find_devices", lambda names: list(names))
+    monkeypatch.setenv("PACE", "0.3")
+    if before:
+        monkeypatch.setenv(variable, before)
+    devices = ["--devices", f"{kind}:0", f"{kind}:1", "--per-device", "2"]
+    assert sweep.main(arguments(out, "--seeds", "3", *devices)) == 0
+    log = read_log(out)
+    assert {line["device"] for line in log} == {kind}
+    assert {line[variable] for line in log} == expected
+    for device in expected:
+        steps = [1 if line["event"].startswith("start") else -1 for line in log if line[variable] == device]
+        side_by_side = [sum(steps[: i + 1]) for i in range(len(steps))]
+        assert max(side_by_side) == 2, f"on {device}: {side_by_side}"
+
+
+def test_devices_are_those_of_the_machine(monkeypatch):
+    from reproduce import device as devices
+
+    monkeypatch.setattr(devices, "problem", lambda kind: None if kind in ("cuda", "cpu") else "there is none")
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 2)
+    assert engine_local.find_devices([]) == ["cuda:0", "cuda:1"]
+    assert engine_local.find_devices(["cuda"]) == ["cuda:0", "cuda:1"]
+    assert engine_local.find_devices(["cuda:1", "cpu"]) == ["cuda:1", "cpu"]
+    with pytest.raises(UserError, match="no device cuda:2"):
+        engine_local.find_devices(["cuda:2"])
+    with pytest.raises(UserError, match="npu is not usable: there is none"):
+        engine_local.find_devices(["npu:0"])
+
+
+def test_runs_side_by_side_on_a_cpu_share_its_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert engine_local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in engine_local.make_environment("cpu", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert engine_local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
+
+
+# Failures -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_run_does_not_stop_the_others_and_is_tried_again_next_time(stand_in, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "records"
+    monkeypatch.setenv("FAIL", "plain8")
+    assert sweep.main(arguments(out)) == 1
+    said = capsys.readouterr().out
+    assert "2 of 4 runs finished, 0 diverged, 2 failed, 0 left" in said
+    for folder in run_folders()[::2]:
+        assert re.search(rf"{folder}: failed, exit status 1\n    some output\n    this went wrong\n", said)
+    monkeypatch.delenv("FAIL")
+    assert sweep.main(arguments(out)) == 0
+    assert started(out)[4:] == ["plain8/seed0", "plain8/seed1"]
+
+
+def test_what_every_run_is_refused_for_ends_the_sweep_in_its_words(stand_in, tmp_path, monkeypatch):
+    out = tmp_path / "records"
+    monkeypatch.setenv("REFUSE", "plain8 residual8")
+    with pytest.raises(UserError, match="^there is no data$"):
+        sweep.main(arguments(out, "--seeds", "50"))
+    assert len(started(out)) == 2
+    monkeypatch.setenv("REFUSE", "plain8")
+    assert sweep.main(arguments(out, "--seeds", "1")) == 1
+
+
+def test_a_diverged_run_does_not_stop_the_others_and_is_not_trained_again(stand_in, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "records"
+    monkeypatch.setenv("DIVERGE", "plain8")
+    assert sweep.main(arguments(out)) == 1
+    said = capsys.readouterr().out
+    assert all(said.count(f"{folder}: diverged at iteration 1\n") == 2 for folder in run_folders()[::2]), said
+    assert len(started(out)) == 4
+    assert sweep.main(arguments(out)) == 1
+    assert "2 of 4 runs finished, 2 diverged, 0 failed, 0 left" in capsys.readouterr().out
+    assert len(started(out)) == 4
+
+
+def test_a_run_that_another_process_is_training_is_left_to_it(stand_in, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "records"
+    monkeypatch.setattr(backlog, "LOCK_INTERVAL", 0.1)
+    monkeypatch.setattr(backlog, "LOCK_PATIENCE", 0.5)
+    folder = run_folders()[0]
+    (out / folder).mkdir(parents=True)
+    with FileLock(out / folder / ".lock"):
+        assert sweep.main(arguments(out)) == 75
+    said = capsys.readouterr().out
+    assert said.count(f"{folder}: another process is training it\n") == 1
+    assert "3 of 4 runs finished, 0 diverged, 0 failed, 1 left" in said
+    assert sweep.main(arguments(out)) == 0
+
+
+def test_a_run_found_locked_only_by_its_worker_is_not_tried_for_ever(stand_in, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backlog, "LOCK_INTERVAL", 0.1)
+    monkeypatch.setattr(backlog, "LOCK_PATIENCE", 0.5)
+    monkeypatch.setattr(backlog, "is_locked", lambda folder: False)
+    folder = tmp_path / "records" / run_folders()[0]
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        assert sweep.main(arguments(tmp_path / "records", "--seeds", "1")) == 75
+    assert "1 of 2 runs finished, 0 diverged, 0 failed, 1 left" in capsys.readouterr().out
+
+
+def test_a_run_taken_by_another_process_in_the_meantime_is_no_failure(tmp_path):
+    config = CELLS[0]
+    with (
+        record.open_folder(config, tmp_path),
+        pytest.raises(UserError) as complaint,
+        record.open_folder(config, tmp_path),
+    ):
+        pass
+    assert runs.judge(config, tmp_path, 2, f"error: {complaint.value}", stopping=False) == "locked"
+    assert runs.judge(config, tmp_path, 2, "error: something else", stopping=False) == "failed"
+
+
+# Interruptions --------------------------------------------------------------------------------------------------------
+
+
+def begin(runner: Path | str, *command: str, **environment: str) -> subprocess.Popen:
+    """A sweep as a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(runner), *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_sweep_leaves_checkpoints_and_goes_on_from_there(stand_in, tmp_path, number):
+    out = tmp_path / "records"
+    process = begin(stand_in, *arguments(out, "--per-device", "2"), PACE="0.4")
+    wait_until(lambda: len(list(out.glob("*/seed0/metrics.jsonl"))) == 2)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "0 of 4 runs finished, 0 diverged, 0 failed, 4 left; the same command goes on from there" in said
+    assert len(list(out.glob("*/seed0/checkpoint.pt"))) == 2 and not list(out.glob("*/seed1"))
+    assert sweep.main(arguments(out)) == 0
+    resumed = [line["event"] for line in read_log(out) if line["event"].startswith("start")][2:4]
+    assert all(re.fullmatch("start at [123]", event) for event in resumed), resumed
+
+
+def test_a_second_interrupt_kills_the_workers(stand_in, tmp_path):
+    out = tmp_path / "records"
+    process = begin(stand_in, *arguments(out), PACE="1000")  # never comes to looking at its signals
+    wait_until(lambda: started(out))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert not is_alive(read_log(out)[0]["pid"])
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_workers_do_not_outlive_a_killed_sweep(stand_in, tmp_path):
+    out = tmp_path / "records"
+    process = begin(stand_in, *arguments(out), PACE="0.2")
+    wait_until(lambda: list(out.glob("*/seed0/metrics.jsonl")))
+    process.kill()
+    process.communicate(timeout=60)
+    wait_until(lambda: not is_alive(read_log(out)[0]["pid"]))
+    assert len(list(out.glob("*/seed0/checkpoint.pt"))) == 1
+
+
+def test_the_time_limit_is_that_of_the_whole_sweep(stand_in, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "records"
+    monkeypatch.setenv("PACE", "0.3")
+    assert sweep.main(arguments(out, "--time-limit", "3")) == 75
+    log = read_log(out)
+    limits = [line["limit"] for line in log if line["event"].startswith("start")]
+    assert all(0 < limit <= 3 for limit in limits) and limits == sorted(limits, reverse=True)
+    assert 1 <= len(limits) < 4
+    assert "left; the same command goes on from there" in capsys.readouterr().out
+    monkeypatch.setenv("PACE", "0")
+    assert sweep.main(arguments(out)) == 0
+
+
+def outcome(out: Path) -> dict[str, dict]:
+    """All that training has decided, by run: results, curves and responses, apart from times."""
+    times = ("seconds", "images_per_second")
+    found = {}
+    for path in out.glob("*/seed*"):
+        rows = [json.loads((path / "result.json").read_text()), *record.read_metrics(path)]
+        kept = [{key: value for key, value in row.items() if key not in times} for row in rows]
+        found[str(path.relative_to(out))] = {"rows": kept, "responses": (path / "responses.json").read_text()}
+    return found
+
+
+def test_a_sweep_killed_with_all_its_processes_completes_as_if_unbroken(tmp_path, monkeypatch):
+    """With reproduce/run.py itself; one run, since it is importing torch that takes the time here."""
+    from reproduce.data import write_synthetic
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    small_set = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"
+    small_set.mkdir(parents=True)
+    write_synthetic(small_set, train=500, test=100)
+    flags = ["degradation", "--seeds", "1", "--only", "residual8", "--iterations", "60", "--data", "synthetic"]
+    flags += ["--devices", "cpu", "--eval-every", "20", "--checkpoint-every", "10"]
+    unbroken, broken = begin("-", *flags, "--out", "unbroken"), begin("-", *flags, "--out", "broken")
+    wait_until(lambda: list(Path("broken").glob("*/seed0/checkpoint.pt")))
+    os.killpg(broken.pid, signal.SIGKILL)
+    broken.communicate(timeout=60)
+    assert not list(Path("broken").glob("*/seed0/result.json")), "it was over before it was killed"
+    for process in (unbroken, begin("-", *flags, "--out", "broken")):
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    (environment,) = Path("broken").glob("*/seed0/environment.json")
+    assert len(json.loads(environment.read_text())) == 2, "it was resumed"
+    expected = outcome(Path("unbroken"))
+    assert len(expected) == 1
+    assert outcome(Path("broken")) == expected
+
+
+def test_a_killed_sweep_completes_every_run(stand_in, tmp_path):
+    out = tmp_path / "records"
+    process = begin(stand_in, *arguments(out, "--per-device", "2"), PACE="0.4")
+    wait_until(lambda: len(list(out.glob("*/seed0/metrics.jsonl"))) == 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_until(lambda: not any(is_alive(line["pid"]) for line in read_log(out)))
+    assert not list(out.glob("*/*/result.json"))
+    assert sweep.main(arguments(out, "--per-device", "2")) == 0
+    assert sorted(started(out)[2:]) == ["plain8/seed0", "plain8/seed1", "residual8/seed0", "residual8/seed1"]
+
+
+# Telling without training ---------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_the_commands_starts_nothing_and_leaves_nothing(stand_in, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert sweep.main(arguments(tmp_path / "records", "--dry-run")) == 0
+    assert sweep.main(arguments(tmp_path / "records", "--status")) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    lines = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("python reproduce/run.py")]
+    assert [parse(command[2:])[0].folder for command in commands] == run_folders()
+    assert {parse(command[2:])[1].device for command in commands} == {"cpu"}
+    assert "4 runs to train, 0 have ended" in lines
+    assert "time: unknown, since no record tells the speed of a device" in lines
+
+
+def test_the_estimate_takes_the_speed_from_the_records(stand_in, tmp_path, capsys):
+    out = tmp_path / "records"
+    assert sweep.main(arguments(out, "--seeds", "1", "--only", "plain8")) == 0
+    capsys.readouterr()
+    assert sweep.main(arguments(out, "--seeds", "3", "--per-device", "2", "--dry-run")) == 0
+    said = capsys.readouterr().out
+    # Two runs of 4 iterations of 16 images are left of the known net, at 8 images per second.
+    expected = "time on abacus, by its records: 0:00:16 one run after another, 0:00:08 with 2 side by side"
+    assert f"{expected}; unknown: 3 runs (residual8 in fp32)\n" in said
+    assert "5 runs to train, 1 have ended\n" in said
+    assert sweep.main(arguments(out, "--only", "plain8", "--precision", "bf16", "--dry-run")) == 0
+    assert "0:00:00 one run after another; unknown: 2 runs (plain8 in bf16)\n" in capsys.readouterr().out
+
+
+def test_status_tells_the_state_of_every_run(stand_in, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "records"
+    assert sweep.main(arguments(out, "--seeds", "1", "--only", "plain8")) == 0
+    with record.open_folder(replace(CELLS[1], iterations=4), out) as folder:
+        record.append_metrics(folder, {"iteration": 3, "test_error": 12.0, "seconds": 1.0})
+    monkeypatch.setenv("DIVERGE", "plain8")
+    assert sweep.main(arguments(out, "--only", "plain8")) == 1
+    capsys.readouterr()
+    assert sweep.main(arguments(out, "--status")) == 0
+    plain, residual = (folder.parent for folder in run_folders()[:2])
+    assert capsys.readouterr().out.splitlines() == [
+        f"1 finished, 1 diverged, 1 unfinished, 1 missing; in {out}",
+        f"{plain} --depth 8 --no-residual --batch-size 16 --iterations 4",
+        "    seed 0 finished (50.00%), 1 diverged (1/4)",
+        f"{residual} --depth 8 --batch-size 16 --iterations 4",
+        "    seed 0 unfinished (3/4), 1 missing",
+    ]
+
+
+def test_telling_needs_no_torch(tmp_path):
+    code = """if True:
+        import sys
+        from experiments import sweep
+        for flag in ("--dry-run", "--status"):
+            assert sweep.main(["optimizer", flag]) == 0
+        assert "torch" not in sys.modules and "ray" not in sys.modules
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_on_a_terminal_a_table_shows_the_runs_in_training(stand_in, tmp_path):
+    out = tmp_path / "records"
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-c", STARTER, str(stand_in), *arguments(out, "--seeds", "1", "--only", "residual8")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PACE": "0.8", "COLUMNS": "120", "LINES": "10"}
+    process = subprocess.Popen(command, env=environment, stdout=its_end, start_new_session=True)
+    os.close(its_end)
+    said = ""
+    while process.poll() is None or not said.endswith("left\r\n"):
+        try:
+            said += os.read(terminal, 4096).decode()
+        except OSError:  # what reading gives when the other end is closed
+            break
+    os.close(terminal)
+    assert process.wait(60) == 0, said
+    assert "0 of 1 done, 1 in training\r\n" in said
+    row = rf"{run_folders()[1]} +cpu +training +3/4 +50\.00% +0:00:02\r\n"
+    assert re.search(row, said), said
+    assert display.ERASE in said
+    assert said.endswith("1 of 1 runs finished, 0 diverged, 0 failed, 0 left\r\n")
+
+
+# Wrong use ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("nosuch", "invalid choice 'nosuch'.*degradation"),
+        ("", "name an experiment: degradation, bn_placement"),
+        ("degradation --only residual21", "no run of degradation matches 'residual21'"),
+        ("degradation --seeds 0", "seeds must be at least 1, not 0"),
+        ("degradation --seeds many", "--seeds.*'many'"),
+        ("degradation --iterations 0", "iterations must be at least 1, not 0"),
+        ("degradation --precision fp16", "'fp16'"),
+        ("degradation --per-device 0", "per-device must be at least 1, not 0"),
+        ("degradation --time-limit -1", "time-limit must be positive, not -1.0"),
+        ("degradation --devices gpu:0", "devices are named .* not 'gpu:0'"),
+        ("degradation --devices cpu cpu", "a device is named twice"),
+        ("degradation --data", "--data"),
+    ],
+)
+def test_wrong_use_is_one_sentence(line: str, sentence: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^[^\n]*{sentence}[^\n]*$"):
+        sweep.main(line.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_use_on_the_command_line_exits_with_2_and_no_traceback(tmp_path):
+    command = [sys.executable, str(ROOT / "experiments" / "sweep.py"), "degradation", "--devices", "tpu"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert process.returncode == 2 and process.stdout == ""
+    assert process.stderr == "error: devices are named cpu, cuda:0, npu:0 and so on, not 'tpu'\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_ray_the_cluster_engine_says_what_to_install(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="pip install ray"):
+        sweep.main(arguments(tmp_path / "records", "--engine", "ray"))
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(stand_in, tmp_path):
+    with pytest.raises(UserError, match="no device|not usable"):
+        sweep.main([*arguments(tmp_path / "records"), "--devices", "cuda:99"])
+    assert not (tmp_path / "records").exists()
+
+
+def test_machine_settings_reach_the_runs():
+    machine = sweep.parse(["deep", "--eval-every", "7", "--checkpoint-every", "9", "--data", "here"]).machine()
+    assert machine == Machine(data="here", out=Path("experiments/records"), eval_every=7, checkpoint_every=9)
