@@ -133,9 +133,7 @@ class Sample:
         self.note += f"; {self.diverged} diverged and in no mean" if self.diverged else ""
         self.note += f"; {self.stuck} stuck and in the means]" if self.stuck else "]"
         if any(len(cell) < MINIMUM for cell in self.cells):
-            counts = ", ".join(
-                f"{label(config)} n={len(cell)}" for config, cell in zip(configs, self.cells, strict=True)
-            )
+            counts = ", ".join(f"{label(config)} n={len(cell)}" for config, cell in zip(configs, self.cells, strict=True))
             raise NotEnoughRuns(f"{MINIMUM} finished runs of each cell are needed; there are: {counts}{self.note}")
 
     def means(self, column: str = "test_error") -> list[Estimate]:

@@ -161,9 +161,7 @@ def best_setting(runs: pd.DataFrame, net: Config) -> Config:
     means = {config: mean for config, mean in means.items() if mean.n >= MINIMUM}
     if not means:
         most = max((len(select(found, config)) for config in settings), default=0)
-        raise NotEnoughRuns(
-            f"{MINIMUM} finished runs of {label(net)} at one learning rate are needed; there are {most}"
-        )
+        raise NotEnoughRuns(f"{MINIMUM} finished runs of {label(net)} at one learning rate are needed; there are {most}")
     return min(means, key=lambda config: means[config].mean)
 
 

@@ -31,9 +31,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     Raises:
         UserError: there is no run with BN after the addition to draw.
     """
-    nets: dict[Block, list[Config]] = {
-        block: [Config(depth=depth, block=block) for depth in DEPTHS] for block in PLACEMENTS
-    }
+    nets: dict[Block, list[Config]] = {block: [Config(depth=depth, block=block) for depth in DEPTHS] for block in PLACEMENTS}
     drawing.choose(runs, nets["bn-after-add"], data_set, "bn_placement")  # the sweep's own runs, not only the baseline
     choice = drawing.choose(runs, nets["original"] + nets["bn-after-add"], data_set, "bn_placement")
     figure, panels = plt.subplot_mosaic([list(PLACEMENTS), ["final", "final"]], figsize=(8, 7), layout="constrained")
@@ -58,9 +56,7 @@ def draw_final(axes: Axes, choice: drawing.Choice, nets: Mapping[Block, list[Con
             bar = [[ours.mean - ours.low], [ours.high - ours.mean]] if ours.n > 1 else None
             if ours.n > 1:
                 axes.plot([place + shift / 3] * ours.n, errors, ".", color=COLOURS[block], alpha=0.6, markersize=5)
-            axes.errorbar(
-                place + shift, ours.mean, bar, fmt="o", color=COLOURS[block], capsize=3, label=PLACEMENTS[block]
-            )
+            axes.errorbar(place + shift, ours.mean, bar, fmt="o", color=COLOURS[block], capsize=3, label=PLACEMENTS[block])
         if choice.is_full:
             draw_published(axes, block, shift)
     axes.set(

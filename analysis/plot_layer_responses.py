@@ -41,9 +41,7 @@ def draw(runs: pd.DataFrame, data_set: str = "cifar10") -> Figure:
             style, width = ("-", 1.8) if net.residual else ("--", 1.2)
             axes.plot(layers, mean, style, color=colour, linewidth=width, label=drawing.name_net(net))
             axes.fill_between(layers, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
-        axes.set(
-            xlabel=order, ylabel="std of the response", xlim=(0, max(net.depth for net in choice.cells)), ylim=(0, None)
-        )
+        axes.set(xlabel=order, ylabel="std of the response", xlim=(0, max(net.depth for net in choice.cells)), ylim=(0, None))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(choice.remark, fontsize="small")

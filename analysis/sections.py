@@ -205,9 +205,7 @@ def compare_layer_responses(runs: pd.DataFrame) -> str:
 
 def measure_effects(runs: pd.DataFrame) -> dict[str, str]:
     """The effect of every alternative of the ledger and of the lower precisions, as alternative - ours."""
-    effects = {
-        name: write_difference(runs, config, Config(depth=config.depth)) for name, (*_, config) in LEDGER.items()
-    }
+    effects = {name: write_difference(runs, config, Config(depth=config.depth)) for name, (*_, config) in LEDGER.items()}
     default = finished(select(runs, Config()))
     for precision in PRECISIONS[1:]:
         lower, full = (default[default["precision"] == which] for which in (precision, Config().precision))

@@ -100,9 +100,7 @@ def replace_block(readme: str, block: str, name: str) -> str:
         UserError: it does not have each marker once, in order.
     """
     if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise UserError(
-            f"{name} needs the line {BEGIN} and after it the line {END}, once each: the table goes between them"
-        )
+        raise UserError(f"{name} needs the line {BEGIN} and after it the line {END}, once each: the table goes between them")
     before, _, rest = readme.partition(BEGIN)
     return f"{before}{BEGIN}\n{block}\n{END}{rest.partition(END)[2]}"
 
@@ -127,9 +125,7 @@ def main(arguments: Sequence[str]) -> int:
         options.readme: replace_block(readme, write_summary(runs, verdicts), options.readme.name),
     }
     if options.check:
-        stale = [
-            path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text
-        ]
+        stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
         for path in stale:
             print(f"{path} is out of date: run python analysis/table.py")
         return 1 if stale else 0

@@ -188,9 +188,7 @@ def responses(plain_20: float, residual_20: float, plain_56: float = 1.0, residu
 
 
 def ranked_responses(at_20: float, at_56: float, at_110: float) -> Cells:
-    return [
-        residual(depth, 7, responses=[std] * (depth - 1)) for depth, std in ((20, at_20), (56, at_56), (110, at_110))
-    ]
+    return [residual(depth, 7, responses=[std] * (depth - 1)) for depth, std in ((20, at_20), (56, at_56), (110, at_110))]
 
 
 def adams(at_20: float, at_56: float, at_plain_56: float) -> Cells:

@@ -128,9 +128,7 @@ def make_test_error_infinite(folder):
     (folder / "result.json").write_text(json.dumps(result | {"test_error": float("inf")}))
 
 
-@pytest.mark.parametrize(
-    "damage", [edit_config, move_to_another_seed, tear_config, lose_test_error, make_test_error_infinite]
-)
+@pytest.mark.parametrize("damage", [edit_config, move_to_another_seed, tear_config, lose_test_error, make_test_error_infinite])
 def test_a_folder_that_contradicts_itself_is_refused(tmp_path, damage):
     damage(write_run(tmp_path, Config()))
     with pytest.raises(UserError, match=str(tmp_path)):

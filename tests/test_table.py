@@ -224,12 +224,9 @@ def test_the_readme_keeps_what_is_outside_its_markers(place):
     write_study(place.records)
     place.run()
     text = place.readme.read_text()
-    assert text.startswith("# A title\n\n<!-- results:begin -->\n|") and text.endswith(
-        "<!-- results:end -->\n\nMore text.\n"
-    )
+    assert text.startswith("# A title\n\n<!-- results:begin -->\n|") and text.endswith("<!-- results:end -->\n\nMore text.\n")
     assert (
-        "| 20 | 8.75 | 8.30 ± 0.10 (n=3), fp32; 8.40 ± 0.17 (n=3), bf16 | 9 to 9.5 (plot) | 9.20 ± 0.10 (n=3), fp32 |"
-        in text
+        "| 20 | 8.75 | 8.30 ± 0.10 (n=3), fp32; 8.40 ± 0.17 (n=3), bf16 | 9 to 9.5 (plot) | 9.20 ± 0.10 (n=3), fp32 |" in text
     )
     before = text
     place.run()
@@ -334,11 +331,7 @@ def test_the_paper_beside_ours_needs_no_rounding_by_hand(place):
         write_run(place.records, replace(Config(depth=20), seed=seed), error)
     place.run()
     runs, _ = load(place.records)
-    assert (
-        place.row("Table 6: residual nets", "**ours, fp32**")[1]
-        == str(estimate(runs["test_error"]))
-        == "8.12 ± 0.11 (n=3)"
-    )
+    assert place.row("Table 6: residual nets", "**ours, fp32**")[1] == str(estimate(runs["test_error"])) == "8.12 ± 0.11 (n=3)"
 
 
 def test_peers_of_table_6_are_all_there(place):
