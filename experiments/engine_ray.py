@@ -5,6 +5,7 @@ and this repository installed on all of them. A task whose node or worker dies i
 goes on from its checkpoint.
 """
 
+import logging
 import math
 import os
 import signal
@@ -42,7 +43,7 @@ def connect() -> Any:
     try:
         if port.isdigit() and "://" not in host:
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     except OSError:
         where = f"at {address}, which RAY_ADDRESS names" if address else "here: run ray start --head, or set RAY_ADDRESS"
         raise UserError(f"there is no Ray cluster {where}") from None
