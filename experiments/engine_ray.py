@@ -5,6 +5,7 @@ and this repository installed on all of them. A task whose node or worker dies i
 goes on from its checkpoint.
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -24,6 +25,8 @@ RESOURCES = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
 """Ray's names for what a task occupies."""
 POLL = 0.5
 """Seconds between two looks at the tasks."""
+CANCEL_INTERVAL = 5.0
+"""Seconds after which a task that has not ended is asked again to stop: Ray promises no more than an attempt."""
 RETRIES = 10
 """Deaths of its node or worker that a run survives within one sweep."""
 
@@ -77,7 +80,9 @@ def train_one(config: Config, machine: Machine, until: float | None, folder: str
                 time.sleep(POLL)  # and not wait(): Ray's cancelling is an exception that needs Python to be running
         except BaseException:
             worker.process.terminate()
-            worker.process.wait()
+            while worker.process.poll() is None:
+                with contextlib.suppress(KeyboardInterrupt):  # what Ray raises, once more when it is asked once more
+                    time.sleep(POLL)
             raise
         tail = worker.read_tail()
         # Of a worker that died, the run.py process may still be writing its last checkpoint.
@@ -100,7 +105,7 @@ def train_on_cluster(backlog: Backlog, machine: Machine, names: Sequence[str], p
         task = ray.remote(train_one).options(max_retries=RETRIES, **amount)
         until = None if deadline == math.inf else time.time() + deadline - time.monotonic()
         training: dict[Any, Config] = {}
-        told = 0
+        cancel_at = 0.0
         with stop_requests() as received:
             while True:
                 stopping = bool(received) or time.monotonic() >= deadline
@@ -112,11 +117,10 @@ def train_on_cluster(backlog: Backlog, machine: Machine, names: Sequence[str], p
                     backlog.display.event(f"{config.folder}: submitted")
                 if not training and (stopping or not backlog.is_worth_waiting()):
                     return
-                force = received.count(signal.SIGINT) > 1
-                if stopping and told < 1 + force:
-                    told = 1 + force
+                if stopping and time.monotonic() >= cancel_at:
+                    cancel_at = time.monotonic() + CANCEL_INTERVAL
                     for reference in training:
-                        ray.cancel(reference, force=force)
+                        ray.cancel(reference, force=received.count(signal.SIGINT) > 1)
                 time.sleep(POLL)
                 for reference in ray.wait(list(training), num_returns=len(training), timeout=0)[0] if training else []:
                     backlog.note_end(training.pop(reference), *get(ray, reference), stopping)
