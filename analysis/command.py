@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from analysis.records import RECORDS
+from reproduce.command import tell
 from reproduce.config import UserError
 
 
@@ -22,11 +23,5 @@ class Parser(argparse.ArgumentParser):
 
 
 def end(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Runs a command line's main and exits with its status, or with 2 after one sentence on stderr."""
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: cannot read or write {error.filename}: {error.strerror}", file=sys.stderr)
-    sys.exit(2)
+    """Runs a command line's main and exits with its status."""
+    sys.exit(tell(main, sys.argv[1:]))

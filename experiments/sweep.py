@@ -7,9 +7,7 @@ what is unfinished goes on, and a run that fails or diverges does not stop the o
 failed or diverged, 2 wrong use, 75 stopped early (the same command goes on from there).
 """
 
-import contextlib
 import importlib
-import io
 import math
 import sys
 import time
@@ -27,9 +25,9 @@ from experiments.engine_local import check_names, find_devices, train_here
 from experiments.engine_ray import train_on_cluster
 from experiments.overview import print_plan, print_status
 from experiments.runs import describe, has_ended, look, show
+from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, require
 from reproduce.record import read_result
-from reproduce.run import one_sentence
 
 Experiment = Literal["degradation", "bn_placement", "block_design", "optimizer", "deep", "ambiguity"]
 
@@ -100,23 +98,12 @@ def parse(arguments: Sequence[str]) -> Sweep:
     Raises:
         UserError: a flag or value is wrong.
     """
-    complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                Sweep,
-                prog="sweep.py",
-                description=__doc__,
-                args=list(arguments),
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as exit:
-        if not exit.code:
-            raise
-        sentence = one_sentence(complaint.getvalue()).removeprefix("Error parsing Sweep: ")
-        if sentence.startswith("Missing from sweep.py"):  # of the flags none is required
-            sentence = f"name an experiment: {', '.join(get_args(Experiment))}"
-        raise UserError(sentence) from None
+        return command.parse(Sweep, arguments, "sweep.py", __doc__, tyro.conf.FlagCreatePairsOff)
+    except UserError as error:
+        if str(error).startswith("Missing from sweep.py"):  # of the flags none is required
+            raise UserError(f"name an experiment: {', '.join(get_args(Experiment))}") from None
+        raise
 
 
 # Which runs -----------------------------------------------------------------------------------------------------------
@@ -210,10 +197,4 @@ def summarise(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str])
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: cannot read or write {error.filename}: {error.strerror}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(command.tell(main, sys.argv[1:]))

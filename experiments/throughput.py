@@ -12,13 +12,13 @@ and what share of our step goes into preparing its batch.
 import itertools
 import math
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tyro
-
+from reproduce import command
 from reproduce import device as devices
 from reproduce.config import Config, Precision
 
@@ -143,5 +143,10 @@ def measure(settings: Settings) -> None:
         print(f"depth {depth:4}  preparing a batch is {100 * share:.2f}% of our fastest step", flush=True)
 
 
+def main(arguments: Sequence[str]) -> int:
+    measure(command.parse(Settings, arguments, "throughput.py", __doc__))
+    return 0
+
+
 if __name__ == "__main__":
-    measure(tyro.cli(Settings, description=__doc__))
+    sys.exit(command.tell(main, sys.argv[1:]))

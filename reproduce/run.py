@@ -6,8 +6,6 @@ leaves a run folder below --out. The same command again goes on where an interru
 finished one. Exit status: 0 finished, 2 wrong use, 3 training diverged, 75 stopped early with a checkpoint.
 """
 
-import contextlib
-import io
 import math
 import sys
 import time
@@ -19,7 +17,8 @@ from typing import Any
 
 import tyro
 
-from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine, UserError
+from reproduce import command
+from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine
 from reproduce.record import add_session, open_folder, read_result
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
@@ -35,34 +34,10 @@ def parse(arguments: Sequence[str]) -> tuple[Config, Machine]:
     def both(config: Config, machine: Machine) -> tuple[Config, Machine]:
         return config, machine
 
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            config, machine = tyro.cli(
-                both,
-                prog="run.py",
-                description=__doc__,
-                args=list(arguments),
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
-    except SystemExit as exit:
-        if not exit.code:
-            raise
-        raise UserError(one_sentence(complaint.getvalue())) from None
+    config, machine = command.parse(both, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
     if machine.data == "synthetic":
         config = replace(config, dataset="synthetic")
     return config, machine
-
-
-def one_sentence(box: str) -> str:
-    """What tyro says inside the frame it draws on stderr, above the first rule, in one line."""
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]]
-    message = []
-    for line in lines:
-        if set(line) <= {"─"}:
-            break
-        message.append(line)
-    return " ".join(message).removeprefix("Error parsing config: ").removeprefix("Error parsing machine: ")
 
 
 def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str:
@@ -121,13 +96,7 @@ def run(arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str]) -> int:
     """`run`, with what goes wrong told in one sentence on stderr."""
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    try:
-        return run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: cannot read or write {error.filename or 'the run folder'}: {error.strerror}", file=sys.stderr)
-    return 2
+    return command.tell(run, arguments)
 
 
 if __name__ == "__main__":
