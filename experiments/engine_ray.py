@@ -72,6 +72,8 @@ def train_one(config: Config, machine: Machine, until: float | None, folder: str
 
     Returns: exit status and last lines of the output.
     """
+    # Ray cancels by SIGINT, which a cluster that was started in the background of a shell inherits as ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         remaining = None if until is None else max(0.1, round(until - time.time(), 1))
         worker = start(config, replace(machine, time_limit=remaining), dict(os.environ), "cluster", Path(folder))

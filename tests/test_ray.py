@@ -1,5 +1,6 @@
 """The sweep on a Ray cluster of two nodes on this machine, one of which is killed on the way."""
 
+import contextlib
 import json
 import os
 import signal
@@ -36,7 +37,10 @@ FLAGS = ["--engine", "ray", "--seeds", "1", "--data", "synthetic", "--out", "rec
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster whose head trains nothing, named by RAY_ADDRESS; and a folder with a small data set to work in."""
+    """A cluster whose head trains nothing, named by RAY_ADDRESS; and a folder with a small data set to work in.
+
+    It ignores SIGINT, as whatever a shell's script starts in the background does, and soon notices that a node is gone.
+    """
     from reproduce.data import write_synthetic
 
     small_set = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"
@@ -44,17 +48,25 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     write_synthetic(small_set, train=500, test=100)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    health = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": health})
     monkeypatch.setenv("RAY_ADDRESS", str(cluster.address))
     try:
         yield cluster
     finally:
+        signal.signal(signal.SIGINT, handler)
         cluster.shutdown()
 
 
-def begin(*flags: str) -> subprocess.Popen:
+@contextlib.contextmanager
+def begin(*flags: str) -> Iterator[subprocess.Popen]:
     command = [sys.executable, "-c", STARTER, "degradation", *FLAGS, *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(name: str, count: int, process: subprocess.Popen):
@@ -69,10 +81,10 @@ def wait_for(name: str, count: int, process: subprocess.Popen):
 def test_a_sweep_survives_the_death_of_a_node(cluster):
     first, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    process = begin("--iterations", "500", "--checkpoint-every", "20")
-    wait_for("checkpoint.pt", 2, process)  # one run on each node
-    cluster.remove_node(first, allow_graceful=False)
-    said, _ = process.communicate(timeout=120)
+    with begin("--iterations", "500", "--checkpoint-every", "20") as process:
+        wait_for("checkpoint.pt", 2, process)  # one run on each node
+        cluster.remove_node(first, allow_graceful=False)
+        said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert "2 of 2 runs finished, 0 diverged, 0 failed, 0 left" in said
     folders = list(Path("records").glob("*/seed0"))
@@ -84,10 +96,10 @@ def test_a_sweep_survives_the_death_of_a_node(cluster):
 def test_a_stopped_sweep_leaves_checkpoints(cluster):
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    process = begin("--iterations", "100000", "--eval-every", "10", "--checkpoint-every", "100000")
-    wait_for("metrics.jsonl", 1, process)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    with begin("--iterations", "100000", "--eval-every", "10", "--checkpoint-every", "100000") as process:
+        wait_for("metrics.jsonl", 1, process)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 75, said
     assert "0 of 2 runs finished, 0 diverged, 0 failed, 2 left; the same command goes on from there" in said
     (checkpoint,) = Path("records").glob("*/seed0/checkpoint.pt")  # the other run had no room yet
