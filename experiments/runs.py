@@ -75,7 +75,7 @@ def start(config: Config, machine: Machine, environment: dict[str, str], where: 
     Raises:
         OSError: it could not be started.
     """
-    line = [sys.executable, str(RUNNER), *command(config, machine)]
+    line = [sys.executable, "-u", str(RUNNER), *command(config, machine)]  # -u: the last line of all is the last written
     if sys.platform == "linux":
         line = [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), *line]
     output = tempfile.TemporaryFile()  # noqa: SIM115 - unlike a pipe it never fills and never breaks
