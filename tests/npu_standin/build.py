@@ -1,0 +1,51 @@
+"""Builds device.cpp against the torch that is installed: about a minute with g++, once for each source and torch."""
+
+import hashlib
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+NAME = "npu_device"
+FLAGS = ["-O1", "-std=c++20", "-shared", "-fPIC", "-w", f"-DTORCH_EXTENSION_NAME={NAME}"]
+
+
+def library() -> Path:
+    """Where the library is, or will be: named after everything it is made of."""
+    source = (HERE / "device.cpp").read_bytes()
+    parts = [source, torch.__version__.encode(), sysconfig.get_python_version().encode(), *map(str.encode, FLAGS)]
+    return HERE / "build" / f"{NAME}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:12]}.so"
+
+
+def problem() -> str | None:
+    """Why the library cannot be built here, or None."""
+    return None if library().exists() or shutil.which("g++") else "the NPU stand-in needs g++"
+
+
+def build() -> Path:
+    """Builds the library where it is missing; processes that do so at once end with the same file.
+
+    Raises:
+        subprocess.CalledProcessError: g++ refuses; its output is on stderr.
+    """
+    path = library()
+    if path.exists():
+        return path
+    path.parent.mkdir(exist_ok=True)
+    package = Path(torch.__file__).parent
+    includes = [sysconfig.get_path("include"), package / "include", package / "include/torch/csrc/api/include"]
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        command = ["g++", *FLAGS, *(f"-I{include}" for include in includes), str(HERE / "device.cpp"), "-o", str(unfinished)]
+        command += [f"-L{package}/lib", f"-Wl,-rpath,{package}/lib", "-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python"]
+        subprocess.run(command, check=True)
+        unfinished.replace(path)
+    return path
+
+
+if __name__ == "__main__":
+    print(build())

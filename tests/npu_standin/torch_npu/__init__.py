@@ -1,0 +1,121 @@
+"""Stands in for torch_npu, where its folder is on PYTHONPATH: torch.npu over the device of device.cpp.
+
+torch.npu has what the project uses of it, and nothing that torch_npu 2.13.0 lacks (names.txt, from its wheel). Environment:
+
+- NPU_STANDIN_DEVICES: how many devices the host has (1); ASCEND_RT_VISIBLE_DEVICES chooses among them, as on a real host.
+- NPU_STANDIN_CAPTURE: "fails" as with a CANN that lacks graphs, or "silent": a graph is captured but replays nothing.
+
+The module's own functions are the tests' instruments.
+"""
+
+import contextlib
+import importlib.util
+import os
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import backend_registration
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from build import NAME, build  # noqa: E402
+
+sys.path.pop(0)
+_spec = importlib.util.spec_from_file_location(NAME, build())
+assert _spec is not None and _spec.loader is not None
+_native: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_native)
+
+NAMES = frozenset(Path(__file__).with_name("names.txt").read_text().split())
+CAPTURE = os.environ.get("NPU_STANDIN_CAPTURE", "")
+
+
+class Flags(types.SimpleNamespace):
+    """Settings that are remembered, with the defaults of torch_npu 2.13.0."""
+
+
+class Stream(torch.Stream):
+    def __new__(cls, device: Any = None, priority: int = 0):
+        return super().__new__(cls, torch.device("npu"), priority=priority)
+
+
+class NPUGraph(_native.Graph):
+    def replay(self):
+        if CAPTURE != "silent":
+            super().replay()
+
+
+@contextlib.contextmanager
+def use_stream(stream: torch.Stream) -> Iterator[None]:
+    before = torch.accelerator.current_stream()
+    torch.accelerator.set_stream(stream)
+    yield
+    torch.accelerator.set_stream(before)
+
+
+@contextlib.contextmanager
+def capture(npu_graph: NPUGraph, pool: Any = None, stream: Any = None) -> Iterator[None]:
+    if CAPTURE == "fails":
+        raise RuntimeError("Failed to find function aclmdlRICaptureBegin")
+    torch.accelerator.synchronize()
+    with use_stream(stream or Stream()):
+        npu_graph.begin()
+        try:
+            yield
+        finally:
+            npu_graph.end()
+
+
+def list_visible() -> list[str]:
+    present = [str(index) for index in range(int(os.environ.get("NPU_STANDIN_DEVICES", "1")))]
+    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
+    return present if visible is None else [index for index in visible.split(",") if index in present]
+
+
+class Names(types.ModuleType):
+    """torch.npu: what torch_npu has but the stand-in lacks says so; what torch_npu lacks is an AttributeError."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in NAMES:
+            raise NotImplementedError(f"torch.npu.{name} is in torch_npu 2.13.0 but not in its stand-in")
+        raise AttributeError(f"module 'torch.npu' has no attribute {name!r}, and torch_npu 2.13.0 neither")
+
+
+npu: Any = Names("torch.npu")
+_simulated = {
+    "is_available": lambda: _native.device_count() > 0,
+    "device_count": _native.device_count,
+    "current_device": torch.accelerator.current_device_index,
+    "get_device_name": lambda device=None: f"NPU stand-in {list_visible()[torch.accelerator.current_device_index()]}",
+    "max_memory_allocated": lambda device=None: _native.most_bytes_in_use(),
+    "synchronize": lambda device=None: torch.accelerator.synchronize(),
+    "is_bf16_supported": lambda: True,
+    "get_amp_supported_dtype": lambda: [torch.float16, torch.bfloat16, torch.float32],
+    "Stream": Stream,
+    "stream": use_stream,
+    "current_stream": lambda device=None: torch.accelerator.current_stream(),
+    "NPUGraph": NPUGraph,
+    "graph": capture,
+    "is_current_stream_capturing": _native.is_capturing,
+    "matmul": Flags(allow_hf32=False),
+    "conv": Flags(allow_hf32=True),
+    "config": Flags(allow_internal_format=True),
+}
+assert NAMES.issuperset(_simulated), set(_simulated) - NAMES
+npu.__dict__.update(_simulated)
+
+_native.set_device_count(len(list_visible()))
+backend_registration.rename_privateuse1_backend("npu")
+torch._register_device_module("npu", npu)
+backend_registration.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_storage=True)
+
+
+def counts() -> dict[str, int]:
+    """How often each operator ran, and each kind of copy and synchronisation, since `reset_counts`."""
+    return _native.counts()
+
+
+reset_counts = _native.reset_counts

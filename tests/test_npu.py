@@ -1,0 +1,327 @@
+"""All that an NPU would run, on a stand-in whose results equal the CPU's to the bit (tests/npu_standin).
+
+The stand-in lives in a process of its own: in this one, `auto` must go on choosing the CPU. Functions named on_standin_...
+run there.
+"""
+
+import io
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from reproduce import device as devices
+from reproduce import record, train
+from reproduce.config import SCHEMA, Block, Config, Machine
+from reproduce.data import Images, load
+from tests.conftest import QUICK
+from tests.npu_standin import build
+from tests.test_resume import newest, outcome, without_times
+from tests.test_train import assert_equal
+
+STANDIN = Path(__file__).with_name("npu_standin")
+ROOT = STANDIN.parents[1]
+STEPS = 7
+"""Three before a capture, four of it."""
+
+pytestmark = pytest.mark.skipif(build.problem() is not None, reason=str(build.problem()))
+
+CONFIGS = {
+    **{f"residual-{block}": replace(QUICK, block=block) for block in get_args(Block)},
+    "residual-bf16": replace(QUICK, precision="bf16"),
+    "residual-adam": replace(QUICK, optimizer="adam"),
+    "residual-projections": replace(QUICK, shortcut="C"),
+    "plain": replace(QUICK, residual=False),
+    "plain-bf16": replace(QUICK, residual=False, precision="bf16"),
+    "plain-adamw": replace(QUICK, residual=False, optimizer="adamw"),
+}
+
+
+@pytest.fixture(scope="module")
+def on_standin() -> Iterator[Callable[..., Any]]:
+    """Calls a function of this module in a process that has the stand-in, and hands back what it returns."""
+    build.build()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(STANDIN)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+
+            def call(function: Callable[..., bytes], *arguments: Any) -> Any:
+                return torch.load(io.BytesIO(executor.submit(function, *arguments).result()))
+
+            yield call
+
+
+def pack(content: Any) -> bytes:
+    """For the way between processes, on which tensors themselves do not keep."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def get_device(kind: str) -> devices.Device:
+    """The device of a kind; the CPU with an NPU's layout and optimizer, for sums in the same order."""
+    return replace(devices.choose(kind), memory_format=torch.contiguous_format, fused=False, chunk=10)
+
+
+def prepare(kind: str, config: Config, folder: Path, capture: bool = False) -> train.Training:
+    device = get_device(kind)
+    devices.set_numerics(device, config.precision, deterministic=False)
+    return train.Training(config, load(config, folder, device.torch_device), device, capture)
+
+
+# The stand-in itself ----------------------------------------------------------------------------------------------------
+
+
+def on_standin_try(expression: str) -> bytes:
+    try:
+        return pack(str(eval(expression, {"torch": torch})))
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        return pack(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        ("torch.ones(2, device='npu').sum().item()", "2.0"),
+        ("torch.empty(2, device='npu').isnan().all().item()", "True"),
+        ("torch.ones(2, device='npu') + torch.ones(2)", "at least two devices"),
+        ("torch.ones(1, 3, 4, 4, device='npu').to(memory_format=torch.channels_last)", "Only contiguous_format"),
+        ("torch.ones(1, 3, 4, 4, device='npu').contiguous(memory_format=torch.channels_last)", "contiguous memory format"),
+        ("torch.rand(2, device='npu')", "draws no random numbers"),
+        ("torch.npu.no_such_name", "AttributeError"),
+        ("torch.npu.utilization", "NotImplementedError"),
+        ("torch.ones(2, device='npu:1')", "invalid npu device index 1"),
+    ],
+)
+def test_the_standin_is_as_strict_as_an_npu(on_standin: Callable[..., Any], expression: str, answer: str):
+    assert answer in on_standin(on_standin_try, expression)
+
+
+def on_standin_fork() -> bytes:
+    torch.ones(1, device="npu")
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.write(writer, on_standin_try("torch.ones(1, device='npu')"))
+        os._exit(0)
+    os.wait()
+    return os.read(reader, 10_000)
+
+
+def test_a_forked_process_has_no_npu(on_standin: Callable[..., Any]):
+    assert "forked subprocess" in on_standin(on_standin_fork)
+
+
+def on_standin_capture(statement: str) -> bytes:
+    x = torch.arange(3.0, device="npu")
+    with devices.own_stream(devices.choose("npu")):
+        return pack(devices.capture(devices.choose("npu"), lambda: exec(statement, {"torch": torch, "x": x})))
+
+
+@pytest.mark.parametrize(
+    "statement", ["x.sum().item()", "x.cpu()", "x.nonzero()", "x[x > 0]", "x.copy_(torch.zeros(3))", "torch.npu.synchronize()"]
+)
+def test_a_capture_refuses_what_meets_the_host(on_standin: Callable[..., Any], statement: str):
+    assert "not permitted while a graph is being captured" in on_standin(on_standin_capture, statement)
+
+
+# Steps ------------------------------------------------------------------------------------------------------------------
+
+
+def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = False) -> bytes:
+    training = prepare(kind, config, folder, capture)
+    with devices.own_stream(training.device):
+        chunk = training.chunk(0, STEPS, [config.lr or 0.0] * STEPS)
+    return pack({"chunk": chunk, "state": training.state(), "replays": training.replay is not None})
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_steps_equal_the_cpus_and_captured_steps_too(on_standin: Callable[..., Any], synthetic_folder: Path, config: Config):
+    """Losses, wrong answers, weights, BN's statistics and the optimizer's state, to the bit; of Adam, the first losses."""
+    cpu = on_standin(on_standin_train, "cpu", config, synthetic_folder)
+    eager = on_standin(on_standin_train, "npu", config, synthetic_folder)
+    captured = on_standin(on_standin_train, "npu", config, synthetic_folder, True)
+    assert captured.pop("replays") and not eager.pop("replays") and not cpu.pop("replays")
+    assert_equal(captured, eager)
+    assert all(math.isfinite(loss) for loss in cpu["chunk"][0])
+    if config.optimizer == "sgd":
+        assert_equal(eager, cpu)
+    else:  # what torch computes with capturable=True, which a CPU refuses, is the same in another order
+        assert eager["chunk"][0][:3] == pytest.approx(cpu["chunk"][0][:3], rel=1e-3)
+
+
+def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) -> bytes:
+    """What ran before, within and after the steps of a chunk."""
+    import torch_npu  # pyright: ignore[reportMissingImports]
+
+    training = prepare("npu", config, folder, capture)
+    with devices.own_stream(training.device):
+        training.chunk(0, 5, [0.1] * 5)  # the optimizer's state, the capture
+        name = "replay" if capture else "step"
+        step, seen = getattr(training, name), []
+
+        def counted():
+            seen.append(torch_npu.counts())
+            step()
+            seen.append(torch_npu.counts())
+
+        setattr(training, name, counted)
+        torch_npu.reset_counts()
+        training.chunk(5, 5 + steps, [0.1] * steps)
+        return pack([seen[0], seen[-1], torch_npu.counts()])
+
+
+HOST = ("copy to device", "copy to host", "read by host", "synchronise")
+
+
+@pytest.mark.parametrize("name", ["residual-original", "residual-bf16", "residual-adam", "plain"])
+@pytest.mark.parametrize("capture", [False, True])
+def test_a_chunk_meets_the_host_at_its_start_and_its_end_only(
+    on_standin: Callable[..., Any], synthetic_folder: Path, name: str, capture: bool
+):
+    before, after, end = on_standin(on_standin_count, CONFIGS[name], synthetic_folder, capture, 8)
+    assert {kind: before.get(kind, 0) for kind in HOST} == {kind: after.get(kind, 0) for kind in HOST}
+    assert before["copy to device"] == 2 and "copy to host" not in before, "the batches and the learning rates"
+    assert end["copy to device"] == 2 and end["copy to host"] == 2, "losses and wrong answers"
+    assert end.get("read by host", 0) == int(capture), "whether the replay did anything"
+
+
+def test_a_steps_operators_are_as_many_as_its_layers_explain(on_standin: Callable[..., Any], synthetic_folder: Path):
+    """One kernel each for a convolution, its two gradients and so on: nothing runs per image or per class."""
+    counts = []
+    for steps in (4, 8):
+        before, after, _ = on_standin(on_standin_count, CONFIGS["plain"], synthetic_folder, False, steps)
+        counts.append({name: count - before.get(name, 0) for name, count in after.items()})
+    per_step = {name: (counts[1][name] - counts[0][name]) / 4 for name in counts[1]}
+    assert per_step["aten::convolution"] == per_step["aten::convolution_backward"] == 7
+    assert per_step["aten::native_batch_norm"] == 7
+
+
+# Whole runs -------------------------------------------------------------------------------------------------------------
+
+
+def on_standin_run(kind: str, config: Config, folder: Path, out: Path) -> bytes:
+    device = get_device(kind)
+    data = load(config, folder, device.torch_device)
+    data = replace(data, test=Images(data.test.positions[: 100 * 1600], data.test.labels[:100]))
+    with record.open_folder(config, out) as run_folder:
+        machine = Machine(eval_every=6, checkpoint_every=4)
+        assert train.train(config, machine, data, device, run_folder, math.inf) == "finished"
+    found = outcome(run_folder)
+    del found["result.json"]["peak_memory"]
+    return pack(found)
+
+
+@pytest.mark.parametrize("name", ["residual-original", "residual-bf16", "plain"])
+def test_a_run_leaves_what_it_leaves_on_a_cpu(
+    on_standin: Callable[..., Any], synthetic_folder: Path, tmp_path: Path, name: str
+):
+    config = CONFIGS[name]
+    npu = on_standin(on_standin_run, "npu", config, synthetic_folder, tmp_path / "npu")
+    assert_equal(npu, on_standin(on_standin_run, "cpu", config, synthetic_folder, tmp_path / "cpu"))
+
+
+FLAGS = "--depth 8 --batch-size 16 --iterations 30 --eval-every 15 --checkpoint-every 2 --data synthetic".split()
+SHORT = replace(QUICK, batch_size=16, iterations=30)
+
+
+def command(*flags: str, program: str = "reproduce/run.py") -> list[str]:
+    return [sys.executable, str(ROOT / program), *flags]
+
+
+@pytest.fixture
+def host(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder on a host whose torch_npu is the stand-in."""
+    build.build()
+    monkeypatch.setenv("PYTHONPATH", f"{STANDIN}{os.pathsep}{ROOT}")
+    monkeypatch.delenv("ASCEND_RT_VISIBLE_DEVICES", raising=False)
+    return workplace
+
+
+def execute(*line: str, status: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def test_auto_takes_the_npu_and_a_killed_run_ends_as_an_unbroken_one(host: Path):
+    execute(*command(*FLAGS, "--out", "unbroken"))
+    process = subprocess.Popen(command(*FLAGS, "--out", "killed"), stdout=subprocess.DEVNULL)
+    folder = host / "killed" / SHORT.folder
+    while newest(folder) == 0 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed: train longer"
+    assert "resuming" in execute(*command(*FLAGS, "--out", "killed", "--device", "npu")).stdout
+    assert_equal(outcome(folder), outcome(host / "unbroken" / SHORT.folder))
+    (_, session) = json.loads((folder / "environment.json").read_text())
+    assert session["device_name"] == "NPU stand-in 0" and session["flags"]["convolution.allow_hf32"] is False
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("fails", "RuntimeError: Failed to find function aclmdlRICaptureBegin"), ("silent", "its replay does nothing")],
+)
+def test_a_capture_that_does_not_work_is_told_and_done_without(
+    host: Path, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
+):
+    monkeypatch.setenv("NPU_STANDIN_CAPTURE", fault)
+    done = execute(*command(*FLAGS, "--device", "npu", "--out", fault))
+    assert done.stderr == f"no graph capture, training step by step instead: {reason}\n"
+    execute(*command(*FLAGS, "--device", "npu", "--out", "eager", "--no-capture"))
+    assert_equal(outcome(host / fault / SHORT.folder), outcome(host / "eager" / SHORT.folder))
+
+
+@pytest.mark.parametrize(("first", "second"), [("npu", "cpu"), ("cpu", "npu")])
+def test_a_run_moves_between_kinds_of_device(host: Path, first: str, second: str):
+    """What was trained before the move is kept to the bit, and the run goes on as one of the same numbers."""
+    process = subprocess.Popen(command(*FLAGS, "--device", first), stdout=subprocess.DEVNULL)
+    folder = host / "runs" / SHORT.folder
+    while newest(folder) == 0 and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait() == 75
+    moved = record.read_checkpoint(folder / record.NEWEST, {"schema": SCHEMA})
+    assert isinstance(moved, dict)
+    done = execute(*command(*FLAGS, "--device", second))
+    assert f"resuming {Path('runs') / SHORT.folder} at iteration {moved['history']['iteration']} of 30" in done.stdout
+    sessions = json.loads((folder / "environment.json").read_text())
+    assert [session["device"] for session in sessions] == [first, second]
+    execute(*command(*FLAGS, "--device", second, "--out", "unmoved"))
+    end, unmoved = outcome(folder), outcome(host / "unmoved" / SHORT.folder)
+    # The two kinds differ in layout and so in rounding, which some tens of iterations make visible but not large.
+    assert end["metrics"][0]["train_loss"] == pytest.approx(unmoved["metrics"][0]["train_loss"], rel=0.05)
+
+
+def test_a_sweep_pins_its_workers_to_their_devices(host: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NPU_STANDIN_DEVICES", "4")
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "1,3")
+    flags = ["degradation", "--only", "*20-*", "--iterations", "2", "--seeds", "1", "--data", "synthetic", "--out", "records"]
+    assert "2 of 2 runs finished" in execute(*command(*flags, program="experiments/sweep.py")).stdout
+    sessions = [json.loads(path.read_text()) for path in (host / "records").glob("*/*/environment.json")]
+    assert sorted(session["device_name"] for (session,) in sessions) == ["NPU stand-in 1", "NPU stand-in 3"]
+
+
+def test_no_device_is_told_and_auto_does_without(host: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NPU_STANDIN_DEVICES", "0")
+    done = execute(*command(*FLAGS, "--device", "npu"), status=2)
+    assert done.stderr == (
+        "error: device npu is not usable: torch_npu loads but sees no device "
+        "(look at npu-smi info and ASCEND_RT_VISIBLE_DEVICES)\n"
+    )
+    assert not (host / "runs").exists()
+    execute(*command(*FLAGS))
+    ((session,),) = [json.loads(path.read_text()) for path in (host / "runs").glob("*/*/environment.json")]
+    assert session["device"] == "cpu"
+    assert without_times(record.read_result(host / "runs" / SHORT.folder))["status"] == "finished"
