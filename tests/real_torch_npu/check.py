@@ -1,0 +1,120 @@
+"""Checks the project against the Python of the real torch_npu, where there is neither an NPU nor CANN.
+
+    python tests/real_torch_npu/check.py
+
+In a virtual environment of its own, which it removes: what a user sees without CANN, and without a device; and on libraries
+that stand in for CANN's (cann.c), every name of torch_npu that the project uses, and some training steps (inside.py).
+Needs Linux, a C compiler, binutils and the package index; where one is missing it says so and ends with status 0.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+TORCH_NPU = "2.13.0"
+PACKAGES = [f"torch=={TORCH_NPU}", "numpy", "pyyaml", "pillow", "tqdm", "tyro", "filelock"]
+WITHOUT_THEIR_NEEDS = [f"torch_npu=={TORCH_NPU}", "torchvision==0.28.0"]
+"""torch_npu asks for a torch by its build, and torchvision for CUDA's libraries."""
+LIBRARIES = ["libascendcl", "libhccl", "libacl_op_compiler", "libge_runner", "libgraph", "libacl_tdt_channel"]
+LOADED_LATER = [
+    *("aclrtSetDeviceSatMode", "aclSetCompileopt", "aclrtSetOpExecuteTimeOut", "aclopCompileAndExecuteV2"),
+    *("aclrtDestroyStreamForce", "aclrtSynchronizeDeviceWithTimeout"),
+]
+"""What torch_npu looks up by name when it needs it; without the functions of graphs, as with an old CANN."""
+FLAGS = "--depth 8 --batch-size 8 --iterations 4 --data synthetic".split()
+NO_CANN = (
+    "error: device npu is not usable: torch_npu is installed but does not load (ImportError: libhccl.so: cannot open shared "
+    "object file: No such file or directory); CANN is missing or not on LD_LIBRARY_PATH: source the set_env.sh of the Ascend "
+    "toolkit\n"
+)
+NO_DEVICE = (
+    "error: device npu is not usable: torch_npu loads but sees no device (look at npu-smi info and ASCEND_RT_VISIBLE_DEVICES)\n"
+)
+
+
+def make_environment(folder: Path) -> str | None:
+    """Installs what is to be checked; returns why that cannot be done, or None."""
+    if sys.platform != "linux":
+        return "torch_npu is for Linux"
+    missing = [program for program in ("cc", "nm") if shutil.which(program) is None]
+    if missing:
+        return f"{' and '.join(missing)} not installed"
+    venv.create(folder / "environment", with_pip=True)
+    pip = [str(folder / "environment/bin/pip"), "install", "-q", "--disable-pip-version-check"]
+    for packages in (PACKAGES, ["--no-deps", *WITHOUT_THEIR_NEEDS]):
+        done = subprocess.run([*pip, *packages], capture_output=True, text=True)
+        if done.returncode:
+            return f"pip: {done.stderr.strip().splitlines()[-1]}"
+    build = subprocess.run(
+        [folder / "environment/bin/python", "-c", "import importlib.metadata as m; print(m.version('torch'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    if list((folder / "environment").glob("lib/*/site-packages/nvidia*")):
+        return f"the index's torch {build} is built for CUDA, which torch_npu refuses"
+    return None
+
+
+def build_libraries(folder: Path):
+    """One library under all the names: cann.c, and for every other symbol that torch_npu wants a function without effect."""
+    wheel = next((folder / "environment").glob("lib/*/site-packages/torch_npu"))
+    wanted = set(LOADED_LATER)
+    for library in [*wheel.glob("lib/*.so"), *wheel.glob("_C*.so")]:
+        listing = subprocess.run(["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True).stdout
+        wanted.update(re.findall(r" U ((?:acl|rt|ge|Hccl|Msprof)\w+)$", listing, re.MULTILINE))
+    written = (HERE / "cann.c").read_text()
+    rest = wanted - set(re.findall(r"\b(\w+)\([^)]*\) \{", written))
+    source = folder / "cann.c"
+    source.write_text(written + "".join(f"int {name}(void) {{ return status(); }}\n" for name in sorted(rest)))
+    (folder / "lib").mkdir()
+    for name in LIBRARIES:
+        soname = f"-Wl,-soname,{name}.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-w", source, "-o", folder / "lib" / f"{name}.so", soname], check=True)
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """inside.py in the environment, with an empty folder to work in."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
+    variables |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    line = [str(folder / "environment/bin/python"), "-W", "ignore", str(HERE / "inside.py"), *arguments]
+    return subprocess.run(line, env=variables, cwd=folder, capture_output=True, text=True)
+
+
+def expect(what: str, done: subprocess.CompletedProcess, status: int, stderr: str | None = None):
+    if done.returncode != status or (stderr is not None and done.stderr != stderr):
+        sys.exit(f"FAILED: {what}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+    print(f"{what}: {(stderr or done.stdout).strip()}")
+
+
+def main():
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        reason = make_environment(folder)
+        if reason is not None:
+            print(f"the real torch_npu was not checked: {reason}")
+            return
+        expect("without CANN, --device npu", run(folder, "run", *FLAGS, "--device", "npu"), 2, NO_CANN)
+        expect("without CANN, --device auto", run(folder, "run", *FLAGS, "--device", "auto", "--out", "auto"), 0)
+        build_libraries(folder)
+        libraries = str(folder / "lib")
+        nothing = {"LD_LIBRARY_PATH": libraries, "CANN_DEVICES": "0"}
+        expect("without a device, --device npu", run(folder, "run", *FLAGS, "--device", "npu", **nothing), 2, NO_DEVICE)
+        expect("without a device, --device auto", run(folder, "run", *FLAGS, "--out", "none", **nothing), 0)
+        used = run(folder, "use", LD_LIBRARY_PATH=libraries)
+        expect("on stand-in libraries", used, 0)
+        assert "no graph capture, training step by step instead: RuntimeError: Failed to find function" in used.stderr
+    print(f"the real torch_npu {TORCH_NPU} was checked in {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
