@@ -148,8 +148,11 @@ def autocast(device: Device, precision: Precision) -> AbstractContextManager:
 
 
 def own_stream(device: Device) -> AbstractContextManager:
-    """A stream of the run's own (capture refuses the default one), or nothing on a CPU."""
-    return device.backend.stream(device.backend.Stream()) if device.has_graphs else nullcontext()
+    """A stream of the run's own (capture refuses the default one), after all earlier work; nothing on a CPU."""
+    if not device.has_graphs:
+        return nullcontext()
+    device.backend.synchronize()
+    return device.backend.stream(device.backend.Stream())
 
 
 def capture(device: Device, step: Callable[[], None]) -> Callable[[], None] | str:

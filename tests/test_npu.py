@@ -270,13 +270,21 @@ def test_auto_takes_the_npu_and_a_killed_run_ends_as_an_unbroken_one(host: Path)
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"),
-    [("fails", "RuntimeError: Failed to find function aclmdlRICaptureBegin"), ("silent", "its replay does nothing")],
+    ("variable", "fault", "reason"),
+    [
+        ("NPU_STANDIN_CAPTURE", "fails", "RuntimeError: Failed to find function aclmdlRICaptureBegin"),
+        ("NPU_STANDIN_CAPTURE", "silent", "its replay does nothing"),
+        (
+            "TASK_QUEUE_ENABLE",
+            "2",
+            "RuntimeError: Do not support TASK_QUEUE_ENABLE = 2 during NPU graph capture, please export TASK_QUEUE_ENABLE=1/0.",
+        ),
+    ],
 )
 def test_a_capture_that_does_not_work_is_told_and_done_without(
-    host: Path, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
+    host: Path, monkeypatch: pytest.MonkeyPatch, variable: str, fault: str, reason: str
 ):
-    monkeypatch.setenv("NPU_STANDIN_CAPTURE", fault)
+    monkeypatch.setenv(variable, fault)
     done = execute(*command(*FLAGS, "--device", "npu", "--out", fault))
     assert done.stderr == f"no graph capture, training step by step instead: {reason}\n"
     execute(*command(*FLAGS, "--device", "npu", "--out", "eager", "--no-capture"))
@@ -325,3 +333,9 @@ def test_no_device_is_told_and_auto_does_without(host: Path, monkeypatch: pytest
     ((session,),) = [json.loads(path.read_text()) for path in (host / "runs").glob("*/*/environment.json")]
     assert session["device"] == "cpu"
     assert without_times(record.read_result(host / "runs" / SHORT.folder))["status"] == "finished"
+
+
+def test_parity_with_the_cpu_is_exact(host: Path):
+    flags = "--devices cpu npu --depth 8 --iterations 10".split()
+    said = execute(*command(*flags, program="experiments/parity.py")).stdout
+    assert "npu: NPU stand-in 0" in said and said.endswith("the two devices agree to the bit\n")

@@ -1,5 +1,7 @@
 """The part of check.py that runs beside the real torch_npu: `run` and the flags of run.py, or `use`."""
 
+# pyright: reportAttributeAccessIssue=false
+
 import ast
 import ctypes
 import sys

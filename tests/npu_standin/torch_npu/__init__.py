@@ -60,6 +60,10 @@ def use_stream(stream: torch.Stream) -> Iterator[None]:
 def capture(npu_graph: NPUGraph, pool: Any = None, stream: Any = None) -> Iterator[None]:
     if CAPTURE == "fails":
         raise RuntimeError("Failed to find function aclmdlRICaptureBegin")
+    if os.environ.get("TASK_QUEUE_ENABLE") == "2":
+        raise RuntimeError(
+            "Do not support TASK_QUEUE_ENABLE = 2 during NPU graph capture, please export TASK_QUEUE_ENABLE=1/0."
+        )
     torch.accelerator.synchronize()
     with use_stream(stream or Stream()):
         npu_graph.begin()

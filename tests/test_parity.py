@@ -1,0 +1,64 @@
+"""The comparison of two devices, with the CPU in both places."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import parity
+from reproduce.config import UserError
+from reproduce.train import Training
+from tests.conftest import CPU, QUICK
+
+FIRST = replace(CPU, memory_format=torch.contiguous_format, fused=False)
+SECOND = replace(FIRST, chunk=11)
+
+
+def compare(synthetic_folder: Path, second=SECOND) -> dict[str, float]:
+    return parity.compare(replace(QUICK, iterations=16), FIRST, second, synthetic_folder)
+
+
+def test_a_device_equals_itself(synthetic_folder: Path, capsys: pytest.CaptureFixture[str]):
+    worst = compare(synthetic_folder)
+    assert set(worst.values()) == {0.0} and worst.keys() == parity.TOLERANCES["fp32"].keys()
+    assert parity.judge(worst, "fp32") == (True, "the two devices agree to the bit")
+    rows = [line for line in capsys.readouterr().out.splitlines() if "e+00 (" in line]
+    assert [int(row.split()[0]) for row in rows] == [1, 3, 5, 7, 9, 11, 13, 15]
+
+
+def test_another_layout_differs_by_rounding_only(synthetic_folder: Path):
+    worst = compare(synthetic_folder, replace(SECOND, memory_format=torch.channels_last))
+    assert 0 < worst["gradients"] < parity.TOLERANCES["fp32"]["gradients"]
+    assert parity.judge(worst | {"free": 0.0}, "fp32")[0]
+
+
+@pytest.mark.parametrize("tensor", ["bn.running_var", "linear.weight"])
+def test_a_device_that_computes_something_else_is_found_out(
+    synthetic_folder: Path, monkeypatch: pytest.MonkeyPatch, tensor: str
+):
+    """One that gets a running variance or a gradient wrong."""
+    step = Training.step
+
+    def wrong_step(training: Training):
+        step(training)
+        if training.device is SECOND:
+            state = dict(training.network.named_parameters()) | dict(training.network.named_buffers())
+            target = state[tensor].grad if tensor == "linear.weight" else state[tensor]
+            assert target is not None
+            target.mul_(1.2)
+
+    monkeypatch.setattr(Training, "step", wrong_step)
+    agree, sentence = parity.judge(compare(synthetic_folder), "fp32")
+    assert not agree and f"more than the tolerance in {'gradients' if tensor == 'linear.weight' else 'BN'}" in sentence
+
+
+def test_what_is_not_a_number_differs():
+    assert parity.difference(1.0, float("nan")) == parity.difference(float("nan"), float("nan")) == float("inf")
+    assert parity.difference(0.0, 0.0) == 0.0 and parity.difference(2.0, 3.0) == 0.5
+
+
+@pytest.mark.parametrize("flags", ["--precision tf32", "--iterations 3", "--devices cpu", "--devices cpu auto"])
+def test_wrong_use(workplace: Path, flags: str):
+    with pytest.raises(UserError):
+        parity.main(flags.split())
