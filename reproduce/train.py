@@ -221,23 +221,27 @@ def layer_responses(network: Network, data: Data, device: Device, config: Config
     A response is what leaves the layer's BN, before ReLU or addition; where a block's design has no BN right after the
     layer, it is what leaves the layer.
     """
-    moments: list[list[Tensor]] = []
+    layers = network.responses()
+    batches = math.ceil(len(data.test) / device.eval_batch_size)
+    # One buffer from the start: a small tensor kept between large ones that come and go would keep their memory as well.
+    moments = torch.zeros(batches, len(layers), 2, device=device.torch_device)
+    sizes: list[int] = []
 
     def note(module: torch.nn.Module, inputs: Any, response: Tensor):
         values = response.float()
-        moments[-1] += [values.mean(), values.square().mean()]
+        row = moments[len(sizes), positions[module]]
+        row[0], row[1] = values.mean(), values.square().mean()
 
-    hooks = [module.register_forward_hook(note) for module in network.responses()]
-    sizes = []
+    positions = {module: position for position, module in enumerate(layers)}
+    hooks = [module.register_forward_hook(note) for module in layers]
     with evaluating(network, device, config):
         for views, _ in single_views(data.test, data, device):
-            moments.append([])
             network(views)
             sizes.append(len(views))
     for hook in hooks:
         hook.remove()
     weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
-    means, squares = (torch.tensor([[float(m) for m in row[i::2]] for row in moments]).double() for i in (0, 1))
+    means, squares = moments.cpu().double().unbind(2)
     return (weights @ squares - (weights @ means) ** 2).clamp(min=0).sqrt().tolist()
 
 
