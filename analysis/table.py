@@ -7,7 +7,9 @@ The text of RESULTS.md stands in analysis/template.md, its tables come from sect
 between the lines <!-- results:begin --> and <!-- results:end -->.
 """
 
+import json
 import os
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,8 +72,37 @@ def show_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str) -> str:
     return f"`python analysis/plot_{name}.py` draws the figure once there are runs."
 
 
-def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict]) -> str:
-    """README.md's block: Table 6 and the plain nets, the paper beside ours, and how many claims came out."""
+def list_weights(runs: pd.DataFrame, folder: Path) -> str:
+    """The published weights files and the test error that their runs' records give.
+
+    Raises:
+        UserError: a file is not by reproduce/export.py, or the record of its run is not there.
+    """
+    rows = []
+    for path in sorted(folder.glob("*.safetensors")):
+        content = path.read_bytes()
+        try:  # a safetensors file begins with the length of a header in JSON
+            header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+            config = json.loads(header["__metadata__"]["config"])
+            run = (
+                Path(f"{'residual' if config['residual'] else 'plain'}{config['depth']}-{config['key']}")
+                / f"seed{config['seed']}"
+            )
+        except (struct.error, ValueError, KeyError):
+            raise UserError(f"{path} is not a weights file of reproduce/export.py: remove it or export it again") from None
+        found = finished(runs[runs["folder"] == str(run)])
+        if found.empty:
+            raise UserError(f"{path} is of {run}, which has no finished record: add the record or remove the file")
+        row = found.iloc[0]
+        card = f"[{path.stem}](weights/{path.stem}.md)"
+        rows.append([card, f"{row['test_error']:.2f}", f"{row['iterations']:,}", row["precision"], f"`{run}`"])
+    if not rows:
+        return "No trained weights are published yet: they come with the runs of full length."
+    return write_table(["weights", "test error", "iterations", "precision", "record"], rows)
+
+
+def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path) -> str:
+    """README.md's block: Table 6 and the plain nets, the paper beside ours, how many claims came out, and the weights."""
     full = comparable(runs)
     numbers = published(load_paper(), source=HE, quantity="test error")
     paper = {(row["kind"], row["depth"]): write_number(row) for _, row in numbers.iterrows()}
@@ -89,7 +120,7 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict]) -> str:
         f"{write_table(header, rows)}\n\n"
         "Test error in % at the last of 64,000 iterations: mean ± standard deviation (n seeds), precision. The paper's "
         f"plain nets are read off its Fig. 6.{basis} Claims: {claims}. Peers, rules, commands and records are in "
-        "[RESULTS.md](RESULTS.md)."
+        f"[RESULTS.md](RESULTS.md).\n\n{list_weights(runs, weights)}"
     )
 
 
@@ -115,6 +146,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--results", type=Path, default=Path("RESULTS.md"), help="file to write (RESULTS.md)")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="file whose block to write (README.md)")
     parser.add_argument("--check", action="store_true", help="write nothing, fail if a file is out of date")
+    parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of the published weights (weights)")
     options = parser.parse_args(list(arguments))
     runs, _ = load(options.records)
     verdicts = judge_all(runs)
@@ -122,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
     readme = options.readme.read_text(encoding="utf-8")
     wanted = {
         options.results: write_results(runs, verdicts, link),
-        options.readme: replace_block(readme, write_summary(runs, verdicts), options.readme.name),
+        options.readme: replace_block(readme, write_summary(runs, verdicts, options.weights), options.readme.name),
     }
     if options.check:
         stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]

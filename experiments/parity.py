@@ -31,7 +31,7 @@ from reproduce.config import Config, Precision, require
 import torch  # isort: skip
 from torch import Tensor
 
-from reproduce.data import load
+from reproduce.data import choose_folder, load
 from reproduce.device import Device
 from reproduce.train import Training, evaluate, learning_rate
 
@@ -182,8 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     for device in (first, second):
         about = devices.describe(device)
         print(f"{about['device']}: {about['device_name']}, {about['platform']}, {about['versions']}")
-    folder = Path("data/synthetic" if parity.data == "synthetic" else parity.data)
-    agree, sentence = judge(compare(config, first, second, folder), config.precision)
+    agree, sentence = judge(compare(config, first, second, choose_folder(config, parity.data)), config.precision)
     print(sentence)
     return 0 if agree else 1
 

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
-from reproduce.data import Data, Synthetic, batch, load, plan
+from reproduce.data import Data, Synthetic, batch, choose_folder, load, plan
 from reproduce.device import Device
 from reproduce.model import build_network
 from reproduce.train import Training
@@ -115,9 +115,8 @@ def measure(settings: Settings) -> None:
         UserError: the data set is missing or the device not usable.
     """
     device = devices.choose(settings.device)
-    synthetic = settings.data == "synthetic"
-    folder = Path("data/synthetic" if synthetic else settings.data)
-    default = Config(dataset="synthetic" if synthetic else "cifar10")
+    default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
+    folder = choose_folder(default, settings.data)
     data = load(default, folder, device.torch_device)
     devices.set_numerics(device, "fp32", deterministic=False)
     about = devices.describe(device)

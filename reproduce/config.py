@@ -1,6 +1,7 @@
 """What is trained (`Config`), and where and how (`Machine`). Free of torch, so that the command line answers at once."""
 
 import hashlib
+import importlib.util
 import json
 import math
 from dataclasses import asdict, dataclass, fields
@@ -147,12 +148,16 @@ class Machine:
     """Capture the training step as a device graph where the device can (cuda, npu)."""
     deterministic: bool = False
     """Deterministic kernels only, where the device has a choice."""
+    tensorboard: bool = False
+    """Write the curves of metrics.jsonl for TensorBoard as well, into the run folder's tensorboard."""
 
     def __post_init__(self):
         check_types(self)
         require(self.time_limit is None or 0 < self.time_limit < math.inf, "time-limit must be positive", self.time_limit)
         require(self.eval_every >= 1, "eval-every must be at least 1", self.eval_every)
         require(self.checkpoint_every >= 1, "checkpoint-every must be at least 1", self.checkpoint_every)
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise UserError("--tensorboard needs TensorBoard, which is not installed: pip install tensorboard")
         require(self.data != "", "data must name a folder or be the word synthetic", repr(self.data))
 
 

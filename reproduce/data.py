@@ -28,6 +28,12 @@ PADDED = SIDE + 2 * PADDING
 HELD_OUT = 10
 """One image in so many is held out by split val: 5k of the 50k."""
 
+CLASS_NAMES = {
+    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+    "synthetic": [f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12)],
+}
+"""The ten classes of each data set, in the order of their labels."""
+
 INITIALISATION, ORDER, AUGMENTATION, SPLIT, SYNTHETIC = range(5)
 """The purposes for which a seed's random numbers are drawn, each a stream of its own."""
 
@@ -65,8 +71,7 @@ def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
         images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 40, (count, 3, SIDE, SIDE))
         rows = images.clip(0, 255).astype(np.uint8).reshape(count, -1)
         (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": labels.tolist()}))
-    names = [f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12)]
-    (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": names}))
+    (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": CLASS_NAMES["synthetic"]}))
 
 
 def obtain(folder: Path, dataset: type[CIFAR10]):
@@ -140,6 +145,11 @@ def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
         members = generator.permutation(np.flatnonzero(labels == label))
         mask[members[: len(members) // HELD_OUT]] = True
     return mask
+
+
+def choose_folder(config: Config, data: str) -> Path:
+    """Where the config's data set is or goes: the folder that `--data` names, or the generated sets' own."""
+    return Path("data/synthetic" if config.dataset == "synthetic" else data)
 
 
 def load(config: Config, folder: Path, device: torch.device) -> Data:

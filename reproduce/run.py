@@ -74,12 +74,11 @@ def run(arguments: Sequence[str]) -> int:
     # Only now what needs torch, the device first (see there).
     from reproduce import device as devices
     from reproduce import train
-    from reproduce.data import load
+    from reproduce.data import choose_folder, load
 
     device = devices.choose(machine.device)
     flags = devices.set_numerics(device, config.precision, machine.deterministic)
-    data_folder = Path("data/synthetic" if config.dataset == "synthetic" else machine.data)
-    data = load(config, data_folder, device.torch_device)
+    data = load(config, choose_folder(config, machine.data), device.torch_device)
     with open_folder(config, machine.out) as folder:
         session = {"flags": flags, "data": {"name": config.dataset, "sha256": data.fingerprint}}
         add_session(folder, devices.describe(device) | session)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -183,10 +183,11 @@ def single_views(images: Images, data: Data, device: Device) -> Iterator[tuple[T
 
 @contextmanager
 def evaluating(network: Network, device: Device, config: Config) -> Iterator[None]:
+    was_training = network.training
     network.eval()
     with torch.inference_mode(), autocast(device, config.precision):
         yield
-    network.train()
+    network.train(was_training)
 
 
 def evaluate(network: Network, images: Images, data: Data, device: Device, config: Config) -> float:
@@ -311,7 +312,7 @@ def train(config: Config, machine: Machine, data: Data, device: Device, folder: 
         UserError: the folder's checkpoints cannot be used.
         OSError: the folder cannot be written.
     """
-    with stop_requests() as stop, own_stream(device):
+    with stop_requests() as stop, own_stream(device), ExitStack() as at_the_end:
         training, history = Training(config, data, device, machine.capture), History()
         identity = {"schema": SCHEMA, "config": asdict(config), "data": data.fingerprint}
         checkpoint = record.load_checkpoint(folder, identity)
@@ -320,6 +321,9 @@ def train(config: Config, machine: Machine, data: Data, device: Device, folder: 
             history = History(**checkpoint["history"])
             print(f"resuming {folder} at iteration {history.iteration} of {config.iterations}", flush=True)
         record.cut_metrics(folder, history.iteration)
+        board = open_board(folder, history.iteration) if machine.tensorboard else None
+        if board is not None:
+            at_the_end.callback(board.close)
         saved = history.iteration if checkpoint is not None else None
         clock = time.monotonic()
 
@@ -352,6 +356,8 @@ def train(config: Config, machine: Machine, data: Data, device: Device, folder: 
                     history.seconds, clock = history.seconds + time.monotonic() - clock, time.monotonic()
                     row = measure(training, history, rates[-1])
                     record.append_metrics(folder, row)
+                    if board is not None:
+                        show_on_board(board, row)
                     show_row(bar, config, row, len(losses) * config.batch_size / spent)
                 if last or end % machine.checkpoint_every == 0:
                     saved = save()
@@ -402,6 +408,20 @@ def summarise(training: Training, history: History, rows: list[dict[str, Any]]) 
 
 
 # Showing it -----------------------------------------------------------------------------------------------------------
+
+
+def open_board(folder: Path, iteration: int) -> Any:
+    """TensorBoard's writer, which drops what an interrupted session wrote past the iteration."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
+
+
+def show_on_board(board: Any, row: dict[str, Any]):
+    for name, value in row.items():
+        if name not in ("iteration", "seconds"):
+            board.add_scalar(name, value, row["iteration"])
+    board.flush()
 
 
 def progress_bar(config: Config, history: History) -> tqdm:

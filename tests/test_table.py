@@ -1,8 +1,10 @@
 """RESULTS.md and the README's table: what the records say stands there, where it belongs, and nothing stale passes."""
 
+import json
 import re
+import struct
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +14,7 @@ from analysis import command, sections, table
 from analysis.estimates import estimate
 from analysis.records import load, load_paper
 from analysis.wording import write_number, write_table
-from reproduce.config import Config
+from reproduce.config import Config, UserError
 from reproduce.run import parse
 from tests.fake_records import write_cell, write_run
 
@@ -340,3 +342,31 @@ def test_peers_of_table_6_are_all_there(place):
     paper = paper[(paper["quantity"] == "test error") & (paper["variant"] == "") & (paper["kind"] == "residual")]
     for source in paper["source"].unique():
         assert len(place.row("Table 6: residual nets", source)) == 2 + len(sections.RESIDUAL)
+
+
+def write_weights(folder: Path, config: Config):
+    """The beginning of a file as reproduce/export.py writes it."""
+    described = {"config": json.dumps({"key": config.key} | asdict(config))}
+    header = json.dumps({"__metadata__": described}).encode()
+    folder.mkdir(exist_ok=True)
+    (folder / f"{config.net}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+def test_published_weights_are_listed_with_the_error_of_their_record(place, tmp_path):
+    weights = tmp_path / "weights"
+    flags = ("--weights", str(weights))
+    write_cell(place.records, Config(depth=44), [7.25, 7.5])
+    assert place.run(*flags) == 0
+    assert "No trained weights are published yet" in place.readme.read_text()
+    write_weights(weights, Config(depth=44, seed=1))
+    assert place.run(*flags, "--check") == 1
+    assert place.run(*flags) == 0
+    config = Config(depth=44, seed=1)
+    row = f"| [residual44](weights/residual44.md) | 7.50 | 64,000 | fp32 | `{config.folder}` |"
+    assert row in place.readme.read_text()
+    write_weights(weights, Config(depth=20))
+    with pytest.raises(UserError, match="has no finished record"):
+        place.run(*flags)
+    (weights / "residual20.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match="not a weights file"):
+        place.run(*flags)

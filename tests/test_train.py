@@ -246,8 +246,10 @@ def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
         views, labels = train.batch(synthetic.test, synthetic, train.central(0, 100, CPU.torch_device))
         wrong = int((network(views).argmax(1) != labels).sum())
     device = replace(CPU, eval_batch_size=size)
-    assert train.evaluate(network, synthetic.test, synthetic, device, QUICK) == wrong
-    assert network.training
+    for is_training in (False, True):
+        network.train(is_training)
+        assert train.evaluate(network, synthetic.test, synthetic, device, QUICK) == wrong
+        assert network.training is is_training, "an evaluation leaves the mode as it was"
 
 
 def test_population_statistics_are_those_of_the_training_images_and_do_not_disturb_training(synthetic: Data):

@@ -1,0 +1,82 @@
+"""Entry points of torch.hub: the networks of the paper, with their normalisation inside.
+
+network = torch.hub.load(REPOSITORY, "resnet20_cifar10", pretrained=True)
+logits = network(images)  # N x 3 x 32 x 32 in [0, 1] -> N x 10
+"""
+
+from pathlib import Path
+
+import torch
+
+from reproduce.config import Config, UserError
+from reproduce.data import SIDE
+from reproduce.model import build_network
+from reproduce.weights import Classifier, read
+
+dependencies = ["filelock", "numpy", "safetensors", "torch", "torchvision", "tyro"]
+WEIGHTS = Path(__file__).with_name("weights")
+
+
+def load(residual: bool, depth: int, pretrained: bool) -> Classifier:
+    """A network, in evaluation mode when pretrained and in training mode when not.
+
+    Raises:
+        UserError: its weights are not published.
+    """
+    config = Config(depth=depth, residual=residual)
+    if not pretrained:  # the mean and the scale are then the user's to set; these leave images as they are
+        return Classifier(build_network(config), torch.zeros(3, SIDE, SIDE), torch.ones(3, 1, 1))
+    path = WEIGHTS / f"{config.net}.safetensors"
+    if not path.is_file():
+        raise UserError(f"no weights of {config.net} are published yet: train it, or load it with pretrained=False")
+    return read(path, "").classifier
+
+
+def resnet20_cifar10(pretrained: bool = False) -> Classifier:
+    """ResNet-20 of section 4.2, 0.27M parameters."""
+    return load(True, 20, pretrained)
+
+
+def resnet32_cifar10(pretrained: bool = False) -> Classifier:
+    """ResNet-32 of section 4.2, 0.46M parameters."""
+    return load(True, 32, pretrained)
+
+
+def resnet44_cifar10(pretrained: bool = False) -> Classifier:
+    """ResNet-44 of section 4.2, 0.66M parameters."""
+    return load(True, 44, pretrained)
+
+
+def resnet56_cifar10(pretrained: bool = False) -> Classifier:
+    """ResNet-56 of section 4.2, 0.85M parameters."""
+    return load(True, 56, pretrained)
+
+
+def resnet110_cifar10(pretrained: bool = False) -> Classifier:
+    """ResNet-110 of section 4.2, 1.7M parameters."""
+    return load(True, 110, pretrained)
+
+
+def resnet1202_cifar10(pretrained: bool = False) -> Classifier:
+    """ResNet-1202 of section 4.2, 19.4M parameters."""
+    return load(True, 1202, pretrained)
+
+
+def plain20_cifar10(pretrained: bool = False) -> Classifier:
+    """The plain net of 20 layers."""
+    return load(False, 20, pretrained)
+
+
+def plain32_cifar10(pretrained: bool = False) -> Classifier:
+    """The plain net of 32 layers."""
+    return load(False, 32, pretrained)
+
+
+def plain44_cifar10(pretrained: bool = False) -> Classifier:
+    """The plain net of 44 layers."""
+    return load(False, 44, pretrained)
+
+
+def plain56_cifar10(pretrained: bool = False) -> Classifier:
+    """The plain net of 56 layers."""
+    return load(False, 56, pretrained)

@@ -1,0 +1,168 @@
+"""Look at a trained network: test error, error of each class, confusion matrix and calibration, as text and as pictures.
+
+    python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0
+    python reproduce/evaluate.py WEIGHTS.safetensors --figures figures --worst
+
+takes the folder of a finished run, a weights file of this repository, or a checkpoint of akamaster/pytorch_resnet_cifar10.
+On the kind of device that trained a run, the test error is the one in its result.json, to the last image.
+
+Shapes: M images in the test set, K classes.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from reproduce import command
+from reproduce import device as devices
+from reproduce.config import Machine
+
+import torch  # isort: skip
+from torch import Tensor
+
+from reproduce.data import CLASS_NAMES, PADDED, PADDING, SIDE, Data, choose_folder, load
+from reproduce.device import Device
+from reproduce.train import evaluating, single_views
+from reproduce.weights import Trained, read
+
+BINS = 15
+"""Of equal width, for the calibration error; as Guo et al. 2017 (arXiv:1706.04599) use them."""
+GRID = (5, 8)
+"""Rows and columns of the picture of test images."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to look at, and how."""
+
+    source: tyro.conf.Positional[Path]
+    """A finished run's folder, or a weights file."""
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
+    """As for run.py."""
+    device: Literal["auto", "npu", "cuda", "cpu"] = Machine.device
+    """As for run.py."""
+    figures: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder that receives confusion.png and images.png."""
+    worst: bool = False
+    """In images.png, show the most confident mistakes instead of the first images."""
+
+
+def predict_all(trained: Trained, data: Data, device: Device) -> tuple[Tensor, Tensor]:
+    """Probabilities, M x K, and labels, M, of the test set; computed as in training's evaluations."""
+    network = trained.classifier.network.to(device.torch_device).to(memory_format=device.memory_format)
+    logits, labels = [], []
+    with evaluating(network, device, trained.config):
+        for views, true in single_views(data.test, data, device):
+            logits.append(network(views).float().cpu())
+            labels.append(true.cpu())
+    return torch.cat(logits).softmax(1), torch.cat(labels)
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
+    """Expected calibration error in percent: |accuracy - confidence| averaged over the bins by their share of the images."""
+    confidence, predicted = probabilities.double().max(1)
+    right = (predicted == labels).double()
+    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, right - confidence)
+    return 100 * float(gaps.abs().sum()) / len(labels)
+
+
+def count_confusions(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """How many images of each true class (rows) were taken for each class (columns), K x K."""
+    from sklearn.metrics import confusion_matrix
+
+    classes = range(probabilities.shape[1])
+    return torch.from_numpy(confusion_matrix(labels.numpy(), probabilities.argmax(1).numpy(), labels=list(classes)))
+
+
+def describe(trained: Trained, probabilities: Tensor, labels: Tensor, names: Sequence[str]) -> str:
+    """The evaluation as text."""
+    counts = count_confusions(probabilities, labels)
+    wrong = int(counts.sum() - counts.trace())
+    lines = [f"{trained.source}: test error {100 * wrong / len(labels):.2f}% ({wrong} of {len(labels)} images)"]
+    recorded = trained.result.get("test_error", trained.result.get("best_test_error"))
+    if recorded is not None:
+        lines.append(f"recorded with it: {recorded:.2f}%")
+    lines += ["", f"{'class':12}  {'error':>7}  of images"]
+    for name, row, right in zip(names, counts, counts.diagonal(), strict=True):
+        images = int(row.sum())
+        lines.append(f"{name:12}  {100 * (1 - int(right) / images) if images else 0:6.2f}%  {images:9}")
+    lines += ["", "confusion matrix (a row for each true class, a column for each predicted one, in the same order)"]
+    lines += [f"{name:12}" + "".join(f"{count:6}" for count in row) for name, row in zip(names, counts.tolist(), strict=True)]
+    confidence = 100 * float(probabilities.max(1).values.double().mean())
+    error = calibration_error(probabilities, labels)
+    lines += ["", f"expected calibration error {error:.2f}% ({BINS} bins); mean confidence {confidence:.2f}%"]
+    return "\n".join(lines)
+
+
+def choose_images(probabilities: Tensor, labels: Tensor, worst: bool) -> list[int]:
+    """The first images of the test set, or the mistakes with the highest confidence first."""
+    count = GRID[0] * GRID[1]
+    if not worst:
+        return list(range(min(count, len(labels))))
+    confidence, predicted = probabilities.max(1)
+    mistakes = (predicted != labels).nonzero().flatten()
+    return mistakes[confidence[mistakes].argsort(descending=True, stable=True)][:count].tolist()
+
+
+def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names: Sequence[str], worst: bool) -> list[Path]:
+    """Draws confusion.png, and images.png with the true and the predicted class, blue when right and red when wrong.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    confusion = Figure(figsize=(7, 6), layout="constrained")
+    axes = confusion.subplots()
+    counts = count_confusions(probabilities, labels).numpy()
+    sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", square=True, xticklabels=names, yticklabels=names, ax=axes)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    confusion.savefig(folder / "confusion.png", dpi=150)
+
+    images = data.test.positions.view(-1, PADDED, PADDED, 3)[:, PADDING : PADDING + SIDE, PADDING : PADDING + SIDE].cpu()
+    grid = Figure(figsize=(GRID[1] * 1.5, GRID[0] * 1.8), layout="constrained")
+    panels = grid.subplots(*GRID).flatten()
+    chosen = choose_images(probabilities, labels, worst)
+    confidence, predicted = probabilities.max(1)
+    for axes in panels:
+        axes.axis("off")
+    for axes, index in zip(panels, chosen, strict=False):
+        is_right = bool(predicted[index] == labels[index])
+        axes.imshow(images[index].numpy())
+        label = f"{names[int(predicted[index])]} {100 * float(confidence[index]):.0f}%\nis {names[int(labels[index])]}"
+        axes.set_title(label, color="tab:blue" if is_right else "tab:red", fontsize="small")
+    grid.savefig(folder / "images.png", dpi=150)
+    return [folder / "confusion.png", folder / "images.png"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the evaluation and draws the figures asked for.
+
+    Raises:
+        UserError: the source cannot be read, the data set is missing, or the device not usable.
+        OSError: the figures cannot be written.
+    """
+    evaluation = command.parse(Evaluation, arguments, "evaluate.py", __doc__)
+    device = devices.choose(evaluation.device)
+    trained = read(evaluation.source, evaluation.data)
+    devices.set_numerics(device, trained.config.precision, deterministic=False)
+    folder = choose_folder(trained.config, evaluation.data)
+    data = trained.normalise(load(trained.config, folder, device.torch_device))
+    probabilities, labels = predict_all(trained, data, device)
+    names = CLASS_NAMES[trained.config.dataset]
+    print(describe(trained, probabilities, labels, names))
+    if evaluation.figures is not None:
+        for path in draw(evaluation.figures, probabilities, labels, data, names, evaluation.worst):
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.tell(main, sys.argv[1:]))

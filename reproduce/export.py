@@ -1,0 +1,173 @@
+"""Export a trained network for use elsewhere, checked against the original on test images before it is called done.
+
+    python reproduce/export.py runs/residual20-1f0c58b5/seed0 --format onnx
+
+Every format takes images in [0, 1], N x 3 x 32 x 32 with any N, and gives logits, N x 10: the normalisation is inside.
+  safetensors   weights, normalisation, config and result, for evaluate.py, predict.py, hubconf.py; with a model card
+  torchscript   for torch.jit.load, from Python or C++
+  onnx          for onnxruntime and others; needs pip install -e '.[export]'
+"""
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from reproduce import command
+from reproduce.config import PAPER_ITERATIONS, Config, Machine, UserError
+
+import torch  # isort: skip
+from torch import Tensor
+
+from reproduce.data import PADDED, PADDING, SIDE, choose_folder, load
+from reproduce.weights import Classifier, Trained, read, write
+
+Format = Literal["safetensors", "torchscript", "onnx"]
+EXTENSION = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
+TOLERANCE = 1e-5
+"""The largest difference of a logit that an exported network may show."""
+CHECKED = 256
+"""Test images on which it is compared."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What to export, and how."""
+
+    source: tyro.conf.Positional[Path]
+    """A finished run's folder, or a weights file."""
+    format: Format
+    output: Path | None = None
+    """File to write; by default the net's name in the current folder."""
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
+    """As for run.py: the test images of the check come from there."""
+
+
+def write_torchscript(path: Path, classifier: Classifier, example: Tensor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch advises torch.export, whose files need its own version
+        torch.jit.save(torch.jit.trace(classifier, example), path)
+
+
+def write_onnx(path: Path, classifier: Classifier, example: Tensor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about its own insides
+        torch.onnx.export(
+            classifier,
+            (example,),
+            path,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes={"images_NCHW": {0: "images"}},
+            external_data=False,
+            verbose=False,
+        )
+
+
+def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
+    """Logits of the exported file, by the library that users of the format have."""
+    if format == "safetensors":
+        return read(path, "").classifier(images)
+    if format == "torchscript":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return torch.jit.load(path)(images)
+    import onnxruntime  # pyright: ignore[reportMissingImports]
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def export(trained: Trained, format: Format, output: Path, images: Tensor) -> float:
+    """Writes the network to `output`, whole or not at all; images: in [0, 1], on which the file is checked.
+
+    Returns: the largest difference of a logit from the original's.
+
+    Raises:
+        UserError: the exported network differs by more than TOLERANCE, or onnx is not installed; nothing is written.
+        OSError: the file cannot be written.
+    """
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".unfinished-") as folder, torch.inference_mode():
+        unfinished = Path(folder) / output.name
+        try:
+            if format == "safetensors":
+                write(unfinished, trained)
+            else:
+                with torch.inference_mode(False):
+                    writer = write_torchscript if format == "torchscript" else write_onnx
+                    writer(unfinished, trained.classifier, images[:2].clone())
+            difference = float((run_exported(unfinished, format, images) - trained.classifier(images)).abs().max())
+        except ImportError as error:
+            raise UserError(f"this format needs {error.name}: pip install -e '.[export]'") from None
+        if not difference <= TOLERANCE:
+            raise UserError(f"the exported network differs from the original by {difference:.1e}: nothing is written")
+        os.replace(unfinished, output)
+    return difference
+
+
+def write_card(trained: Trained) -> str:
+    """The model card of a weights file: recipe, data, result, use, limits."""
+    config, result = trained.config, trained.result
+    ordinary = Config()
+    changed = [
+        f"{field.name} {getattr(config, field.name)}"
+        for field in fields(Config)
+        if getattr(config, field.name) != getattr(ordinary, field.name) and field.name not in ("depth", "residual", "seed")
+    ]
+    data = "CIFAR-10" if config.dataset == "cifar10" else "a generated set, made to test the code"
+    images = "45,000 of the 50,000 training images" if config.split == "val" else "all training images"
+    full = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
+    result_line = (
+        f"Test error **{result['test_error']:.2f}%** at the last iteration, single view, on the whole test set (training error "
+        f"{result['train_error']:.2f}%); {result['parameters']:,} parameters. The best of all evaluations, "
+        f"{result['best_test_error']:.2f}%, is chosen on the test set and flatters."
+    )
+    return f"""# {config.net}, seed {config.seed}
+
+A {"residual" if config.residual else "plain"} net of {config.depth} layers for 32 x 32 images in ten classes, as in section
+4.2 of He et al. 2015 (arXiv:1512.03385), trained by this repository. Record: `{config.folder}`.
+
+- **Recipe**: {config.optimizer}, learning rate {config.lr:g} divided by 10 after 1/2 and 3/4 of {config.iterations:,}
+  iterations, batches of {config.batch_size}, weight decay {config.weight_decay:g}, precision {config.precision}.
+  {"Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's"}.
+- **Data**: {data}, {images}.
+- **Result**: {result_line}
+- **Use**: `python reproduce/predict.py FILE IMAGE`, or `hubconf.py`. Images in [0, 1]; the normalisation is in the file.
+- **Limits**: knows ten classes and answers with one of them for any picture; trained on small photographs, and its confidence
+  is not calibrated (`python reproduce/evaluate.py` measures it). One seed: the spread over seeds is in RESULTS.md.
+  {"" if full else "**Not a run of the paper's length on the paper's data: not comparable with the paper.**"}
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exports, checks, and says where the file is.
+
+    Raises:
+        UserError: the source cannot be read, the data set is missing, or the exported network is not the original.
+        OSError: the file cannot be written.
+    """
+    export_ = command.parse(Export, arguments, "export.py", __doc__)
+    trained = read(export_.source, export_.data)
+    output = export_.output or Path(f"{trained.config.net}{EXTENSION[export_.format]}")
+    if output.suffix != EXTENSION[export_.format]:
+        raise UserError(f"a {export_.format} file ends in {EXTENSION[export_.format]}, and {output} does not")
+    data = load(trained.config, choose_folder(trained.config, export_.data), torch.device("cpu"))
+    padded = data.test.positions.view(-1, PADDED, PADDED, 3)[:CHECKED, PADDING : PADDING + SIDE, PADDING : PADDING + SIDE]
+    images = padded.permute(0, 3, 1, 2).contiguous().float() / 255
+    difference = export(trained, export_.format, output, images)
+    print(f"{output}: {output.stat().st_size:,} bytes; on {len(images)} test images within {difference:.1e} of the original")
+    if export_.format == "safetensors" and trained.result.get("parameters"):
+        card = output.with_suffix(".md")
+        card.write_text(write_card(trained), encoding="utf-8")
+        print(card)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.tell(main, sys.argv[1:]))

@@ -1,0 +1,86 @@
+"""Tell what a trained network sees in pictures of any size.
+
+    python reproduce/predict.py WEIGHTS.safetensors cat.jpg dog.png
+
+A picture is made as small as CIFAR-10's: its shorter side resized to 32 pixels, its centre cut to 32 x 32.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from reproduce import command
+from reproduce.config import Machine, UserError, require
+
+import torch  # isort: skip
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision import transforms
+
+from reproduce.data import CLASS_NAMES, SIDE
+from reproduce.weights import read
+
+SHOWN, BAR = 3, 40
+"""Classes shown for a picture, and the length of the bar that stands for 100%."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What to look at, and with which network."""
+
+    source: tyro.conf.Positional[Path]
+    """A weights file, or a finished run's folder."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Pictures, of any format that Pillow reads."""
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
+    """Where a run folder's data set is, for the mean of its training images; weights files hold theirs."""
+
+    def __post_init__(self):
+        require(len(self.images) > 0, "name at least one picture", "none")
+
+
+def read_image(path: Path) -> Tensor:
+    """A picture as a network takes it: float32 in [0, 1], 1 x 3 x 32 x 32.
+
+    Raises:
+        UserError: it is missing or not a picture.
+    """
+    try:
+        with Image.open(path) as image:
+            small = transforms.CenterCrop(SIDE)(transforms.Resize(SIDE)(image.convert("RGB")))
+    except FileNotFoundError:
+        raise UserError(f"there is no picture {path}") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as a picture ({type(error).__name__})") from None
+    return transforms.ToTensor()(small)[None]
+
+
+def describe(probabilities: Tensor, names: Sequence[str]) -> str:
+    """The likeliest classes of one picture, K probabilities, with bars."""
+    values, classes = probabilities.topk(SHOWN)
+    rows = zip(values.tolist(), classes.tolist(), strict=True)
+    return "\n".join(f"  {names[index]:12} {100 * value:6.2f}%  {'█' * round(BAR * value)}" for value, index in rows)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the classes of each picture.
+
+    Raises:
+        UserError: the network or a picture cannot be read.
+    """
+    prediction = command.parse(Prediction, arguments, "predict.py", __doc__)
+    pictures = [read_image(path) for path in prediction.images]
+    trained = read(prediction.source, prediction.data)
+    print(f"{trained.config.net} of {trained.source}; pictures resized and centre-cropped to {SIDE} x {SIDE} pixels")
+    with torch.inference_mode():
+        for path, picture in zip(prediction.images, pictures, strict=True):
+            print(f"{path}\n{describe(trained.classifier(picture)[0].softmax(0), CLASS_NAMES[trained.config.dataset])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.tell(main, sys.argv[1:]))

@@ -1,0 +1,173 @@
+"""Trained networks, to be looked at and used: read from a run's folder, a published file, or another repository's checkpoint.
+
+Shapes: N images in a batch, K classes.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from reproduce import record
+from reproduce.config import SCHEMA, Config, UserError
+from reproduce.data import PADDED, PADDING, SIDE, Data, choose_folder, load
+from reproduce.model import Network, build_network
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""How akamaster/pytorch_resnet_cifar10 scales its images, by channel."""
+
+
+class Classifier(nn.Module):
+    """A trained network with its normalisation: takes images as they come."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, mean: Tensor, std: Tensor):
+        """mean: float32, 3 x 32 x 32, of pixels in [0, 1]; std: float32, 3 x 1 x 1."""
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Logits, N x K, of images in [0, 1], N x 3 x 32 x 32."""
+        return self.network((images_NCHW - self.mean) / self.std)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, on the CPU and in evaluation mode.
+
+    result: what the run's result.json says, or nothing. source: what it was read from, for people.
+    """
+
+    classifier: Classifier
+    config: Config
+    result: dict[str, Any]
+    source: str
+
+    def normalise(self, data: Data) -> Data:
+        """The same images under the scale that the network was trained with."""
+        padded = nn.functional.pad(self.classifier.mean, (PADDING,) * 4).permute(1, 2, 0).reshape(-1, 3)
+        device = data.mean.device
+        return replace(data, mean=padded.to(device), std=self.classifier.std.flatten().to(device))
+
+
+def read(path: Path, data: str) -> Trained:
+    """The trained network of a run's folder, of a file by `write`, or of a checkpoint of akamaster/pytorch_resnet_cifar10.
+
+    data: as for `--data`, where the training images of a run's folder are, for their mean; the files know their own.
+
+    Raises:
+        UserError: it is none of them, the run has not finished, or its data set is missing.
+    """
+    if path.is_dir():
+        return read_run(path, data)
+    if not path.is_file():
+        raise UserError(f"there is no run folder and no weights file {path}")
+    return read_published(path) if path.suffix == ".safetensors" else read_akamaster(path)
+
+
+def read_run(folder: Path, data: str) -> Trained:
+    described, result = record.read_json(folder / "config.json"), record.read_result(folder)
+    if described is None:
+        raise UserError(f"{folder} is not a run's folder: it holds no config.json")
+    if result is None or result["status"] != "finished":
+        raise UserError(f"{folder} is of a run that has not finished: train it to its end")
+    config = read_config(described, folder)
+    images = load(config, choose_folder(config, data), torch.device("cpu"))
+    identity = {"schema": SCHEMA, "config": asdict(config), "data": images.fingerprint}
+    if not (folder / record.NEWEST).exists():
+        raise UserError(f"{folder} holds no {record.NEWEST}: weights are not part of the committed records")
+    checkpoint = record.read_checkpoint(folder / record.NEWEST, identity)
+    if isinstance(checkpoint, str):
+        raise UserError(f"{folder / record.NEWEST} {checkpoint}")
+    mean = images.mean.view(PADDED, PADDED, 3)[PADDING : PADDING + SIDE, PADDING : PADDING + SIDE].permute(2, 0, 1)
+    return assemble(config, checkpoint["network"], mean.contiguous(), images.std.view(3, 1, 1), result, str(folder))
+
+
+def read_config(described: dict[str, Any], path: Path) -> Config:
+    fields = {name: value for name, value in described.items() if name not in ("schema", "key")}
+    try:
+        config = Config(**fields)
+    except TypeError:
+        config = None
+    if config is None or described != record.describe_config(config):
+        raise UserError(f"{path} is of another version of this repository: its config does not read as one of today's")
+    return config
+
+
+def assemble(
+    config: Config, tensors: dict[str, Tensor], mean: Tensor, std: Tensor, result: dict[str, Any], source: str
+) -> Trained:
+    network = build_network(config)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{source} does not fit a {config.net}: {' '.join(str(error).split())[:200]}") from None
+    return Trained(Classifier(network, mean, std).eval(), config, result, source)
+
+
+# Published files --------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, trained: Trained):
+    """Writes weights, normalisation, config and result as one safetensors file, whole or not at all."""
+    tensors = {name: tensor.contiguous() for name, tensor in trained.classifier.state_dict().items()}
+    described = {"config": record.describe_config(trained.config), "result": trained.result}
+    record.write_atomically(path, save(tensors, {name: json.dumps(value) for name, value in described.items()}))
+
+
+def read_published(path: Path) -> Trained:
+    """A file by `write`."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        described, result = json.loads(metadata["config"]), json.loads(metadata["result"])
+        mean, std = tensors.pop("mean"), tensors.pop("std")
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a weights file of this repository ({type(error).__name__}: {error})") from None
+    network = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
+    return assemble(read_config(described, path), network, mean, std, result, str(path))
+
+
+# Checkpoints of akamaster/pytorch_resnet_cifar10 ------------------------------------------------------------------------
+
+
+def rename(name: str, blocks_per_stage: int) -> str:
+    """A parameter's name here for one of theirs.
+
+    conv1, bn1 -> conv, bn; layer<s>.<i> -> blocks.<(s - 1) n + i>, with the same conv1, bn1, conv2, bn2 inside; linear stays.
+    Each may stand behind "module." (DataParallel) and "compressible_" (later versions).
+    """
+    first, *rest = name.replace("module.", "").replace("compressible_", "").split(".")
+    if first.startswith("layer"):
+        position, *rest = rest
+        return ".".join(["blocks", str((int(first[5:]) - 1) * blocks_per_stage + int(position)), *rest])
+    return ".".join([{"conv1": "conv", "bn1": "bn"}.get(first, first), *rest])
+
+
+def read_akamaster(path: Path) -> Trained:
+    """A checkpoint that holds "state_dict" and "best_prec1", option-A shortcuts with zero channels on both sides as here."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        theirs = checkpoint["state_dict"]
+        blocks_per_stage = len({name.split("layer1.")[1].split(".")[0] for name in theirs if "layer1." in name})
+        tensors = {rename(name, blocks_per_stage): tensor for name, tensor in theirs.items()}
+        config = Config(depth=6 * blocks_per_stage + 2)
+    except Exception as error:  # whatever a foreign file may hold
+        raise UserError(
+            f"{path} is neither a run's folder, nor a .safetensors file of this repository, nor a checkpoint of "
+            f"akamaster/pytorch_resnet_cifar10 ({type(error).__name__})"
+        ) from None
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    result = {"best_test_error": 100 - float(checkpoint["best_prec1"])} if "best_prec1" in checkpoint else {}
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return assemble(config, tensors, mean.expand(3, SIDE, SIDE).contiguous(), std, result, str(path))

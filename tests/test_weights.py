@@ -1,0 +1,263 @@
+"""Trained networks looked at and used elsewhere: evaluate.py, predict.py, export.py, hubconf.py, foreign checkpoints."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import hubconf
+from reproduce import evaluate, export, predict, record, run, weights
+from reproduce.config import Config, UserError
+from reproduce.data import central, load
+from reproduce.model import build_network
+from tests.conftest import CPU, QUICK
+
+FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --out".split()
+SYNTHETIC = "synthetic"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> Path:
+    """A working folder with the generated data set and one finished run, whose normalisation also divides."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "data").mkdir()
+    (home / "data" / "synthetic").symlink_to(synthetic_folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert run.main([*FLAGS, "runs", "--normalization", "channel-mean-std"]) == 0
+    return home
+
+
+@pytest.fixture
+def folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(home)
+    return next(Path("runs").glob("*/seed0"))
+
+
+def published(folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "net.safetensors"
+    assert export.main([str(folder), "--format", "safetensors", "--output", str(path), "--data", SYNTHETIC]) == 0
+    return path
+
+
+# Evaluation -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["run", "file"])
+def test_the_test_error_is_the_recorded_one(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str):
+    source = folder if kind == "run" else published(folder, tmp_path)
+    capsys.readouterr()
+    assert evaluate.main([str(source), "--data", SYNTHETIC, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    error = (record.read_result(folder) or {})["test_error"]
+    assert f"test error {error:.2f}% ({round(2 * error)} of 200 images)" in said
+    assert f"recorded with it: {error:.2f}%" in said
+    rows = [
+        list(map(int, re.findall(r" (\d+)", line))) for line in said.split("same order)\n")[1].split("\n\n")[0].splitlines()
+    ]
+    counts = np.array(rows)
+    assert counts.shape == (10, 10) and counts.sum() == 200 and 200 - np.trace(counts) == round(2 * error)
+    per_class = [float(value) for value in re.findall(r"([\d.]+)%\s+\d+\n", said.split("\nclass")[1])]
+    assert per_class == pytest.approx(list(100 * (1 - np.diagonal(counts) / counts.sum(1))), abs=0.01)
+
+
+def test_calibration_error_of_known_cases():
+    def error(confidence: float, right: int, images: int) -> float:
+        probabilities = torch.full((images, 10), (1 - confidence) / 9)
+        probabilities[:, 3] = confidence
+        labels = torch.where(torch.arange(images) < right, 3, 5)
+        return evaluate.calibration_error(probabilities, labels)
+
+    assert error(0.75, 75, 100) == pytest.approx(0, abs=1e-4)
+    assert error(0.9, 50, 100) == pytest.approx(40, abs=1e-4)
+    assert error(1.0, 0, 10) == pytest.approx(100)
+    mixed = torch.tensor([[0.9, 0.1], [0.6, 0.4]])  # two bins: right at 0.9, wrong at 0.6
+    assert evaluate.calibration_error(mixed, torch.tensor([0, 1])) == pytest.approx((10 + 60) / 2, abs=1e-4)
+
+
+def test_the_pictures_show_the_right_images_in_the_right_colours(folder: Path, tmp_path: Path):
+    out = tmp_path / "figures"
+    assert evaluate.main([str(folder), "--data", SYNTHETIC, "--device", "cpu", "--figures", str(out), "--worst"]) == 0
+    for name in ("confusion.png", "images.png"):
+        pixels = np.asarray(Image.open(out / name).convert("RGB"))
+        assert pixels.std() > 10, "the picture is empty"
+    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.05, 0.95]])
+    labels = torch.tensor([1, 0, 0, 0])
+    assert evaluate.choose_images(probabilities, labels, worst=True) == [3, 0, 2]
+    assert evaluate.choose_images(probabilities, labels, worst=False) == [0, 1, 2, 3]
+
+
+# Prediction -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_of_any_size_is_cut_to_its_centre(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "wide.png"
+    pixels = np.zeros((64, 200, 3), dtype=np.uint8)
+    pixels[:, 68:132] = 200  # all of the centre
+    Image.fromarray(pixels).save(path)
+    assert predict.read_image(path).shape == (1, 3, 32, 32)
+    assert predict.read_image(path).mean() == pytest.approx(200 / 255, abs=0.01)
+    weights_file = published(folder, tmp_path)
+    capsys.readouterr()
+    assert predict.main([str(weights_file), str(path), str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "resized and centre-cropped to 32 x 32" in said and said.count("wide.png") == 2
+    shares = [float(value) for value in re.findall(r"([\d.]+)%", said)]
+    assert len(shares) == 6 and shares[:3] == sorted(shares[:3], reverse=True) and 3 * shares[0] > 30 and sum(shares[:3]) <= 100
+
+
+def test_prediction_agrees_with_evaluation(folder: Path, tmp_path: Path):
+    """A test image saved as a picture gets the very logits that it gets as data."""
+    trained = weights.read(folder, SYNTHETIC)
+    data = load(trained.config, Path("data/synthetic"), CPU.torch_device)
+    probabilities, _ = evaluate.predict_all(trained, trained.normalise(data), CPU)
+    image = data.test.positions.view(-1, 40, 40, 3)[7, 4:36, 4:36].numpy()
+    Image.fromarray(image).save(tmp_path / "seven.png")
+    with torch.inference_mode():
+        seen = trained.classifier(predict.read_image(tmp_path / "seven.png")).softmax(1)[0]
+    assert torch.allclose(seen, probabilities[7], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(None, "there is no picture"), (b"GIF89a but not really", "cannot be read as a picture")]
+)
+def test_what_is_not_a_picture_is_refused(folder: Path, tmp_path: Path, content: bytes | None, sentence: str):
+    path = tmp_path / "picture.gif"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        predict.main([str(folder), str(path), "--data", SYNTHETIC])
+
+
+# Export ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("format", "extension"), export.EXTENSION.items())
+def test_an_exported_network_gives_the_same_logits(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: Any, extension: str
+):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    output = tmp_path / f"net{extension}"
+    assert export.main([str(folder), "--format", format, "--output", str(output), "--data", SYNTHETIC]) == 0
+    assert "on 200 test images within" in capsys.readouterr().out
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = weights.read(folder, SYNTHETIC).classifier(images)
+        assert (export.run_exported(output, format, images) - expected).abs().max() <= export.TOLERANCE
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [f"net{extension}", *(["net.md"] if format == "safetensors" else [])]
+    )
+
+
+def test_a_network_that_changes_on_export_is_not_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    exported = export.run_exported
+    monkeypatch.setattr(export, "run_exported", lambda *arguments: exported(*arguments) + 1e-3)
+    with pytest.raises(UserError, match="differs from the original by 1.0e-03: nothing is written"):
+        export.main([str(folder), "--format", "safetensors", "--output", str(tmp_path / "n.safetensors"), "--data", SYNTHETIC])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_tells_recipe_result_and_limits(folder: Path, tmp_path: Path):
+    card = published(folder, tmp_path).with_suffix(".md").read_text()
+    result = record.read_result(folder) or {}
+    assert f"Test error **{result['test_error']:.2f}%**" in card and f"{result['parameters']:,} parameters" in card
+    assert "normalization channel-mean-std" in card and "not comparable with the paper" in card and "a generated set" in card
+    assert str(folder.relative_to("runs")) in card
+
+
+# What cannot be read --------------------------------------------------------------------------------------------------
+
+
+def test_sources_that_cannot_be_read_are_refused_in_one_sentence(folder: Path, tmp_path: Path):
+    def complaint(path: Path) -> str:
+        with pytest.raises(UserError) as error:
+            weights.read(path, SYNTHETIC)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "no run folder and no weights file" in complaint(tmp_path / "nothing")
+    assert "holds no config.json" in complaint(tmp_path)
+    for name, content in (("a.safetensors", b"no weights"), ("b.th", b"no weights"), ("c.th", None)):
+        path = tmp_path / name
+        torch.save({"state_dict": {"weight": torch.zeros(2)}}, path) if content is None else path.write_bytes(content)
+        assert "not a weights file" in complaint(path) or "is neither" in complaint(path)
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "config.json").write_text((folder / "config.json").read_text())
+    assert "has not finished" in complaint(unfinished)
+    (unfinished / "result.json").write_text((folder / "result.json").read_text())
+    assert "weights are not part of the committed records" in complaint(unfinished)
+    (unfinished / "checkpoint.pt").write_bytes((folder / "checkpoint.pt").read_bytes()[:-100])
+    assert "is damaged" in complaint(unfinished)
+
+
+# Other repositories, and torch.hub --------------------------------------------------------------------------------------
+
+
+def in_their_names(name: str) -> str:
+    """The inverse of `weights.rename` for a net of 14 layers, written from their source."""
+    parts = name.split(".")
+    if parts[0] == "blocks":
+        return ".".join([f"module.layer{int(parts[1]) // 2 + 1}", str(int(parts[1]) % 2), *parts[2:]])
+    return ".".join(["module", {"conv": "conv1", "bn": "bn1"}.get(parts[0], parts[0]), *parts[1:]])
+
+
+def test_a_foreign_checkpoint_is_the_same_network_under_its_own_normalisation(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    network = build_network(Config(depth=14, seed=5)).eval()
+    theirs = {in_their_names(name): tensor for name, tensor in network.state_dict().items()}
+    assert {"module.conv1.weight", "module.layer3.1.bn2.bias", "module.linear.bias"} <= theirs.keys()
+    torch.save({"state_dict": theirs, "best_prec1": 91.25}, tmp_path / "theirs.th")
+    trained = weights.read(tmp_path / "theirs.th", "")
+    assert trained.config.net == "residual14" and trained.result == {"best_test_error": 8.75}
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.inference_mode():
+        assert torch.allclose(trained.classifier(images), network((images - mean) / std), atol=1e-6)
+    data = trained.normalise(load(QUICK, home / "data" / "synthetic", CPU.torch_device))
+    views, _ = evaluate.single_views(data.test, data, CPU).__next__()
+    raw = data.test.positions.view(-1, 40, 40, 3)[: len(views), 4:36, 4:36].permute(0, 3, 1, 2).float() / 255
+    assert torch.allclose(views, (raw - mean) / std, atol=1e-5)
+    assert central(0, 1, CPU.torch_device).shape == (4, 1)
+
+
+def test_hub_gives_every_network_and_its_published_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    repository = Path(hubconf.__file__).parent
+    network: Any = torch.hub.load(str(repository), "resnet32_cifar10", source="local", verbose=False)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 464_154
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert all(callable(getattr(hubconf, f"resnet{depth}_cifar10")) for depth in (20, 32, 44, 56, 110, 1202))
+    monkeypatch.setattr(hubconf, "WEIGHTS", tmp_path)
+    with pytest.raises(UserError, match="no weights of residual8 are published yet"):
+        hubconf.load(True, 8, pretrained=True)
+    published(folder, tmp_path).rename(tmp_path / "residual8.safetensors")
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = weights.read(folder, SYNTHETIC).classifier(images)
+        assert torch.equal(hubconf.load(True, 8, pretrained=True)(images), expected)
+
+
+def test_tensorboard_has_the_curves_of_the_metrics(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.chdir(home)
+    assert run.main([*FLAGS, str(tmp_path), "--tensorboard", "--eval-every", "6"]) == 0
+    folder = tmp_path / replace(QUICK).folder
+    events = accumulator.EventAccumulator(str(folder / "tensorboard")).Reload()
+    rows = record.read_metrics(folder)
+    for name in ("train_loss", "train_error", "test_error", "learning_rate"):
+        points = [(event.step, event.value) for event in events.Scalars(name)]
+        assert points == [(row["iteration"], pytest.approx(row[name])) for row in rows]
+
+
+def test_tensorboard_that_is_not_there_is_told_at_once(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run.main([*FLAGS, "runs", "--tensorboard"]) == 2
+    assert "needs TensorBoard, which is not installed" in capsys.readouterr().err
+    assert not Path("runs").exists()
