@@ -29,6 +29,7 @@ from reproduce.data import Images, load
 from tests.conftest import QUICK
 from tests.npu_standin import build
 from tests.test_resume import newest, outcome, without_times
+from tests.test_sweep import STARTER
 from tests.test_train import assert_equal
 
 STANDIN = Path(__file__).with_name("npu_standin")
@@ -326,13 +327,13 @@ def test_a_run_moves_between_kinds_of_device(host: Path, unbroken: dict[str, Any
     assert end["metrics"][0]["train_loss"] == pytest.approx(unbroken["metrics"][0]["train_loss"], rel=0.05)
 
 
-def test_a_sweep_pins_its_workers_to_their_devices(host: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_sweep_pins_its_workers_to_their_devices_two_runs_on_each(host: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPU_STANDIN_DEVICES", "4")
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "1,3")
-    flags = ["degradation", "--only", "*20-*", "--iterations", "2", "--seeds", "1", "--data", "synthetic", "--out", "records"]
-    assert "2 of 2 runs finished" in execute(*command(*flags, program="experiments/sweep.py")).stdout
+    flags = "degradation --seeds 2 --per-device 2 --iterations 2 --data synthetic --out records".split()
+    assert "4 of 4 runs finished" in execute(sys.executable, "-c", STARTER, "-", *flags).stdout
     sessions = [json.loads(path.read_text()) for path in (host / "records").glob("*/*/environment.json")]
-    assert sorted(session["device_name"] for (session,) in sessions) == ["NPU stand-in 1", "NPU stand-in 3"]
+    assert sorted(session["device_name"] for (session,) in sessions) == ["NPU stand-in 1"] * 2 + ["NPU stand-in 3"] * 2
 
 
 def test_no_device_is_told_and_auto_does_without(host: Path, monkeypatch: pytest.MonkeyPatch):
