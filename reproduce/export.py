@@ -156,7 +156,7 @@ def main(arguments: Sequence[str]) -> int:
     trained = read(export_.source, export_.data)
     output = export_.output or Path(f"{trained.config.net}{EXTENSION[export_.format]}")
     if output.suffix != EXTENSION[export_.format]:
-        raise UserError(f"a {export_.format} file ends in {EXTENSION[export_.format]}, and {output} does not")
+        raise UserError(f"--format {export_.format} writes a file ending in {EXTENSION[export_.format]}, and {output} does not")
     data = load(trained.config, choose_folder(trained.config, export_.data), torch.device("cpu"))
     padded = data.test.positions.view(-1, PADDED, PADDED, 3)[:CHECKED, PADDING : PADDING + SIDE, PADDING : PADDING + SIDE]
     images = padded.permute(0, 3, 1, 2).contiguous().float() / 255
