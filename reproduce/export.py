@@ -51,7 +51,7 @@ class Export:
 
 def write_torchscript(path: Path, classifier: Classifier, example: Tensor):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch advises torch.export, whose files need its own version
+        warnings.simplefilter("ignore")  # torch advises torch.export, whose files need its own version
         torch.jit.save(torch.jit.trace(classifier, example), path)
 
 
@@ -76,7 +76,7 @@ def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
         return read(path, "").classifier(images)
     if format == "torchscript":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore")
             return torch.jit.load(path)(images)
     import onnxruntime  # pyright: ignore[reportMissingImports]
 

@@ -151,7 +151,6 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   bool queryStream(const Stream&) const override { return true; }
   void synchronizeStream(const Stream&) const override { synchronise(); }
   void synchronizeDevice(DeviceIndex) const override { synchronise(); }
-  bool isStreamCapturing(const Stream&) const override { return capturing; }
   void record(void**, const Stream&, DeviceIndex, c10::EventFlag) const override {}
   void block(void*, const Stream&) const override {}
   bool queryEvent(void*) const override { return true; }
@@ -486,6 +485,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.def("counts", [] { return counts; });
   module.def("reset_counts", [] { counts.clear(); });
   module.def("most_bytes_in_use", [] { return most_bytes_in_use; });
+  module.def("synchronise", &Guard::synchronise);
   module.def("is_capturing", [] { return capturing != nullptr; });
   py::class_<Graph>(module, "Graph")
       .def(py::init<>())

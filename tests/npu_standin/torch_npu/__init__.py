@@ -64,7 +64,7 @@ def capture(npu_graph: NPUGraph, pool: Any = None, stream: Any = None) -> Iterat
         raise RuntimeError(
             "Do not support TASK_QUEUE_ENABLE = 2 during NPU graph capture, please export TASK_QUEUE_ENABLE=1/0."
         )
-    torch.accelerator.synchronize()
+    _native.synchronise()
     with use_stream(stream or Stream()):
         npu_graph.begin()
         try:
@@ -95,7 +95,7 @@ _simulated = {
     "current_device": torch.accelerator.current_device_index,
     "get_device_name": lambda device=None: f"NPU stand-in {list_visible()[torch.accelerator.current_device_index()]}",
     "max_memory_allocated": lambda device=None: _native.most_bytes_in_use(),
-    "synchronize": lambda device=None: torch.accelerator.synchronize(),
+    "synchronize": lambda device=None: _native.synchronise(),
     "is_bf16_supported": lambda: True,
     "get_amp_supported_dtype": lambda: [torch.float16, torch.bfloat16, torch.float32],
     "Stream": Stream,
