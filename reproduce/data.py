@@ -204,6 +204,11 @@ def put(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device) -> Im
     return Images(positions.to(device), torch.from_numpy(labels).long().to(device))
 
 
+def unpad(positions: Tensor) -> Tensor:
+    """The images within padded ones, M x 32 x 32 x 3, of positions as `Images` and a mean have them."""
+    return positions.view(-1, PADDED, PADDED, 3)[:, PADDING : PADDING + SIDE, PADDING : PADDING + SIDE]
+
+
 # Choosing and making batches ------------------------------------------------------------------------------------------
 
 

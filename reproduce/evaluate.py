@@ -24,7 +24,7 @@ from reproduce.config import Machine
 import torch  # isort: skip
 from torch import Tensor
 
-from reproduce.data import CLASS_NAMES, PADDED, PADDING, SIDE, Data, choose_folder, load
+from reproduce.data import CLASS_NAMES, Data, choose_folder, load, unpad
 from reproduce.device import Device
 from reproduce.train import evaluating, single_views
 from reproduce.weights import Trained, read
@@ -126,7 +126,7 @@ def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names:
     axes.set(xlabel="predicted class", ylabel="true class")
     confusion.savefig(folder / "confusion.png", dpi=150)
 
-    images = data.test.positions.view(-1, PADDED, PADDED, 3)[:, PADDING : PADDING + SIDE, PADDING : PADDING + SIDE].cpu()
+    images = unpad(data.test.positions).cpu()
     grid = Figure(figsize=(GRID[1] * 1.5, GRID[0] * 1.8), layout="constrained")
     panels = grid.subplots(*GRID).flatten()
     chosen = choose_images(probabilities, labels, worst)

@@ -25,7 +25,7 @@ from reproduce.config import PAPER_ITERATIONS, Config, Machine, UserError
 import torch  # isort: skip
 from torch import Tensor
 
-from reproduce.data import PADDED, PADDING, SIDE, choose_folder, load
+from reproduce.data import choose_folder, load, unpad
 from reproduce.weights import Classifier, Trained, read, write
 
 Format = Literal["safetensors", "torchscript", "onnx"]
@@ -158,8 +158,7 @@ def main(arguments: Sequence[str]) -> int:
     if output.suffix != EXTENSION[export_.format]:
         raise UserError(f"--format {export_.format} writes a file ending in {EXTENSION[export_.format]}, and {output} does not")
     data = load(trained.config, choose_folder(trained.config, export_.data), torch.device("cpu"))
-    padded = data.test.positions.view(-1, PADDED, PADDED, 3)[:CHECKED, PADDING : PADDING + SIDE, PADDING : PADDING + SIDE]
-    images = padded.permute(0, 3, 1, 2).contiguous().float() / 255
+    images = unpad(data.test.positions)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
     difference = export(trained, export_.format, output, images)
     print(f"{output}: {output.stat().st_size:,} bytes; on {len(images)} test images within {difference:.1e} of the original")
     if export_.format == "safetensors" and trained.result.get("parameters"):

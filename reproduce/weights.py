@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reproduce import record
 from reproduce.config import SCHEMA, Config, UserError
-from reproduce.data import PADDED, PADDING, SIDE, Data, choose_folder, load
+from reproduce.data import PADDING, SIDE, Data, choose_folder, load, unpad
 from reproduce.model import Network, build_network
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -88,7 +88,7 @@ def read_run(folder: Path, data: str) -> Trained:
     checkpoint = record.read_checkpoint(folder / record.NEWEST, identity)
     if isinstance(checkpoint, str):
         raise UserError(f"{folder / record.NEWEST} {checkpoint}")
-    mean = images.mean.view(PADDED, PADDED, 3)[PADDING : PADDING + SIDE, PADDING : PADDING + SIDE].permute(2, 0, 1)
+    mean = unpad(images.mean)[0].permute(2, 0, 1)
     return assemble(config, checkpoint["network"], mean.contiguous(), images.std.view(3, 1, 1), result, str(folder))
 
 

@@ -53,14 +53,8 @@ def make_environment(folder: Path) -> str | None:
         done = subprocess.run([*pip, *packages], capture_output=True, text=True)
         if done.returncode:
             return f"pip: {done.stderr.strip().splitlines()[-1]}"
-    build = subprocess.run(
-        [folder / "environment/bin/python", "-c", "import importlib.metadata as m; print(m.version('torch'))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
     if list((folder / "environment").glob("lib/*/site-packages/nvidia*")):
-        return f"the index's torch {build} is built for CUDA, which torch_npu refuses"
+        return "the index's torch is built for CUDA, which torch_npu refuses"
     return None
 
 
