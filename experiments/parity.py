@@ -104,7 +104,7 @@ def advance(training: Training, start: int, stop: int) -> list[float]:
     while start < stop:
         end = min(stop, start + training.device.chunk)
         rates = [learning_rate(training.config, iteration, 0) for iteration in range(start, end)]
-        losses += training.chunk(start, end, rates)[0]
+        losses += devices.complete(training.chunk(start, end, rates))[0]
         start = end
     return losses
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -30,11 +31,16 @@ def parse(target: Callable[..., T], arguments: Sequence[str], prog: str, descrip
 
 
 def one_sentence(box: str) -> str:
-    """What tyro says inside the frame it draws on stderr, above the first rule, in one line."""
+    """What tyro says on stderr between its heading and the first rule, in one line.
+
+    It draws a frame or, where stdout's encoding is not UTF-8, rules of hyphens, the first one below the heading.
+    """
     message = []
     for line in box.splitlines()[1:]:
         line = line.strip("│╭╮╰╯ ")
-        if set(line) <= {"─"}:
+        if set(line) <= {"─"} or set(line) == {"-"}:
+            if not message:
+                continue
             break
         message.append(line)
     sentence = " ".join(message)
@@ -47,8 +53,18 @@ def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """The exit status of `main`, or 2 after one sentence on stderr about what it raises for the user to mend."""
     try:
         return main(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: cannot read or write {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
     return 2
+
+
+def shorten_warnings():
+    """A warning is its sentence alone, without the line of code that gave it."""
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+
+
+def explain(error: UserError | OSError) -> str:
+    """The sentence about what the user can mend."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"cannot read or write {error.filename or 'a file'}: {error.strerror}"

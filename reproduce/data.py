@@ -13,6 +13,7 @@ import pickle
 import socket
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,16 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
         std=torch.from_numpy(std_C).float().to(device),
         fingerprint=digest.hexdigest(),
     )
+
+
+_load_once = lru_cache(maxsize=4)(load)
+
+
+def load_once(config: Config, folder: Path, device: torch.device) -> Data:
+    """As `load`, but the runs of a process that see the same images share them."""
+    seed = config.seed if config.split == "val" else 0
+    sees = Config(dataset=config.dataset, split=config.split, normalization=config.normalization, seed=seed)
+    return _load_once(sees, folder.resolve(), device)
 
 
 def scale(images_NHWC: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,18 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reproduce.config import Precision, UserError
+
+T = TypeVar("T")
+Turns = Generator[None, None, T]
+"""Work that gives way at every yield, so that other work may have its turn on the same device; its end returns a T."""
 
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 _autoload_before = os.environ.get(AUTOLOAD)
@@ -54,7 +59,7 @@ class Device:
     """One usable device and what suits it.
 
     chunk: iterations between two contacts with the host. fused: torch.optim has one-kernel updates for it whose learning
-    rate may stay on the device.
+    rate may stay on the device. steps_per_replay: iterations in one captured graph.
     """
 
     kind: str
@@ -62,6 +67,7 @@ class Device:
     chunk: int
     eval_batch_size: int
     fused: bool
+    steps_per_replay: int = 1
 
     @property
     def torch_device(self) -> torch.device:
@@ -76,6 +82,9 @@ class Device:
     def has_graphs(self) -> bool:
         return self.kind != "cpu"
 
+
+PAUSE = 1e-4
+"""Seconds from one turn to the next of work that is alone or, of several, from one round to the next."""
 
 DEVICES = {
     "npu": Device("npu", torch.contiguous_format, chunk=500, eval_batch_size=1000, fused=False),
@@ -147,12 +156,53 @@ def autocast(device: Device, precision: Precision) -> AbstractContextManager:
     return torch.autocast(device.kind, torch.bfloat16, cache_enabled=False)
 
 
-def own_stream(device: Device) -> AbstractContextManager:
-    """A stream of the run's own (capture refuses the default one), after all earlier work; nothing on a CPU."""
+def make_stream(device: Device) -> Any:
+    """A stream for work that comes after all earlier work; on a CPU, which has none, None."""
     if not device.has_graphs:
-        return nullcontext()
+        return None
     device.backend.synchronize()
-    return device.backend.stream(device.backend.Stream())
+    return device.backend.Stream()
+
+
+def on_stream(device: Device, stream: Any) -> AbstractContextManager:
+    return nullcontext() if stream is None else device.backend.stream(stream)
+
+
+def own_stream(device: Device) -> AbstractContextManager:
+    """A stream of its own for what is computed within (capture refuses the default one)."""
+    return on_stream(device, make_stream(device))
+
+
+def on_own_stream(device: Device, work: Turns[T], begin_turn: Callable[[], Any]) -> Turns[T]:
+    """The same work, each of its turns on one stream of its own, and after a call of begin_turn."""
+    stream = make_stream(device)
+    while True:
+        with on_stream(device, stream):
+            begin_turn()
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+        yield
+
+
+def complete(work: Turns[T]) -> T:
+    """Does all of the work, with nothing in between."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+        time.sleep(PAUSE)
+
+
+def mark(device: Device) -> Callable[[], bool]:
+    """Marks a point in the work of the current stream; returns what tells, without waiting, whether it is reached."""
+    if not device.has_graphs:
+        return lambda: True
+    event = device.backend.Event()
+    event.record()
+    return event.query
 
 
 def capture(device: Device, step: Callable[[], None]) -> Callable[[], None] | str:
@@ -171,8 +221,13 @@ def capture(device: Device, step: Callable[[], None]) -> Callable[[], None] | st
 
 
 def peak_memory(device: Device) -> int | None:
-    """The most bytes of device memory that tensors have held; None on a CPU, where nobody counts them."""
+    """The most bytes of device memory that this process's tensors have held since `reset_peak_memory`; None on a CPU."""
     return device.backend.max_memory_allocated() if device.has_graphs else None
+
+
+def reset_peak_memory(device: Device):
+    if device.has_graphs:
+        device.backend.reset_peak_memory_stats()
 
 
 def describe(device: Device) -> dict[str, Any]:

@@ -13,10 +13,9 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -106,12 +105,11 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
         lock.release()
 
 
-def add_session(folder: Path, session: dict[str, Any]):
+def add_session(folder: Path, arguments: Sequence[str], session: dict[str, Any]):
     """Appends one session to environment.json, with the command and the state of the code."""
     path = folder / "environment.json"
     sessions = read_json(path) or []
-    script, *arguments = sys.argv
-    command = shlex.join(["python", str(Path(*Path(script).parts[-2:])), *arguments])
+    command = shlex.join(["python", "reproduce/run.py", *arguments])
     write_json(path, [*sessions, {"command": command, "git": describe_code()} | session])
 
 

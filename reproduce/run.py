@@ -8,18 +8,22 @@ finished one. Exit status: 0 finished, 2 wrong use, 3 training diverged, 75 stop
 
 import math
 import sys
+import threading
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine
 from reproduce.record import add_session, open_folder, read_result
+
+if TYPE_CHECKING:
+    from reproduce.device import Turns
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
 
@@ -72,29 +76,57 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_STATUS[result["status"]]
 
     # Only now what needs torch, the device first (see there).
+    from reproduce.device import complete
+    from reproduce.train import stop_requests
+
+    stop = threading.Event()
+    training = run_in_turns(config, machine, arguments, began, stop)
+    next(training)  # reads the data, at which a signal may still end the process at once
+    with stop_requests(stop):
+        status, sentence = complete(training)
+    print(sentence)
+    return status
+
+
+def run_in_turns(
+    config: Config, machine: Machine, arguments: Sequence[str], began: float, stop: threading.Event, beside: int = 0
+) -> "Turns[tuple[int, str]]":
+    """A run that has not ended yet, from its data to its result.
+
+    arguments: the command line that asked for it. began: its beginning, of time.monotonic, from which its time limit
+    counts. beside: how many others are in training as it begins.
+
+    Returns: exit status, and the sentence that tells the ending.
+
+    Raises:
+        UserError: something the user can mend.
+        OSError: the data or the run folder cannot be read or written.
+    """
     from reproduce import device as devices
     from reproduce import train
-    from reproduce.data import choose_folder, load
+    from reproduce.data import choose_folder, load_once
 
     device = devices.choose(machine.device)
-    flags = devices.set_numerics(device, config.precision, machine.deterministic)
-    data = load(config, choose_folder(config, machine.data), device.torch_device)
+    set_numerics = partial(devices.set_numerics, device, config.precision, machine.deterministic)
+    flags = set_numerics()
+    data = load_once(config, choose_folder(config, machine.data), device.torch_device)
+    yield
     with open_folder(config, machine.out) as folder:
-        session = {"flags": flags, "data": {"name": config.dataset, "sha256": data.fingerprint}}
-        add_session(folder, devices.describe(device) | session)
+        session = {"flags": flags, "data": {"name": config.dataset, "sha256": data.fingerprint}, "beside": beside}
+        add_session(folder, arguments, devices.describe(device) | session)
         deadline = math.inf if machine.time_limit is None else began + machine.time_limit
-        ending = train.train(config, machine, data, device, folder, deadline)
+        devices.reset_peak_memory(device)
+        training = train.train_in_turns(config, machine, data, device, folder, deadline, stop)
+        ending = yield from devices.on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:
-        print(f"stopped early with a checkpoint; the same command goes on from there; {folder}")
-    else:
-        print(describe_ending(config, folder, result))
-    return EXIT_STATUS[ending]
+        return EXIT_STATUS[ending], f"stopped early with a checkpoint; the same command goes on from there; {folder}"
+    return EXIT_STATUS[ending], describe_ending(config, folder, result)
 
 
 def main(arguments: Sequence[str]) -> int:
     """`run`, with what goes wrong told in one sentence on stderr."""
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    command.shorten_warnings()
     return command.tell(run, arguments)
 
 

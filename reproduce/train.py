@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from reproduce import record
 from reproduce.config import SCHEMA, Config, Machine
 from reproduce.data import Data, Images, batch, central, plan
-from reproduce.device import Device, autocast, capture, own_stream, peak_memory
+from reproduce.device import Device, Turns, autocast, capture, complete, mark, own_stream, peak_memory
 from reproduce.model import Network, build_network
 
 WARMUP_ERROR = 80.0
@@ -35,6 +36,9 @@ WARMUP_ITERATIONS = 400
 """Length of a fixed warm-up: what the paper found the error-triggered one to take."""
 EAGER_ITERATIONS = 3
 """Iterations before a capture, in which libraries choose their kernels and the optimizer makes its state."""
+BURST, BURSTS_AHEAD = 25, 2
+"""Iterations given to the device in one turn, and how many such bursts it may have before it: enough for it not to wait
+while others have their turns, and not so many that its queue is full and makes the host wait."""
 
 
 def learning_rate(config: Config, iteration: int, warmup_ended: int | None) -> float:
@@ -103,6 +107,7 @@ class Training:
         self.optimizer = make_optimizer(config, self.network, self.rate, device)
         self.may_capture = capture and device.has_graphs
         self.replay = None
+        self.planned, self.planned_from = plan(config, len(data.train), 0, device.chunk), 0
 
     def step(self):
         """One iteration: the batch at the cursor, forward, backward, update, loss and wrong answers noted, cursor moved."""
@@ -121,29 +126,59 @@ class Training:
         self.wrong.index_copy_(0, self.cursor, (logits_NK.argmax(1) != labels).sum()[None])
         self.cursor.add_(1)
 
-    def chunk(self, start: int, stop: int, rates: list[float]) -> tuple[list[float], list[int]]:
-        """The iterations start <= i < stop at their learning rates; returns each one's loss and number of wrong answers."""
+    def chunk(self, start: int, stop: int, rates: list[float]) -> Turns[tuple[list[float], list[int]]]:
+        """The iterations start <= i < stop, no more than the device's chunk, at their learning rates.
+
+        Returns: each one's loss and number of wrong answers.
+        """
         count = stop - start
-        self.rows[:count].copy_(plan(self.config, len(self.data.train), start, stop))
+        self.rows[:count].copy_(self.plan(start, stop))
         self.rates[:count].copy_(torch.tensor(rates))
         self.cursor.zero_()
-        done = 0
+        done, ahead = 0, deque(maxlen=BURSTS_AHEAD)
         if self.replay is None and self.may_capture:
             done = min(count, EAGER_ITERATIONS)
             for _ in range(done):
                 self.step()
             self.try_capture()
-        for _ in range(done, count):
-            (self.replay or self.step)()
+        for begin in range(done, count, BURST):
+            self.burst(min(BURST, count - begin))
+            ahead.append(mark(self.device))
+            yield
+            while len(ahead) == BURSTS_AHEAD and not ahead[0]():
+                yield
+        self.plan(stop, stop + 1)  # the host's share of the next chunk, while the device is busy with this one
+        while ahead and not ahead[-1]():
+            yield
         if self.replay is not None and int(self.cursor) != count:
             # A graph that replays without doing anything has been seen in the field: nothing is lost but time.
             self.give_up_capture("its replay does nothing")
-            for _ in range(int(self.cursor), count):
-                self.step()
+            self.burst(count - int(self.cursor))
         return self.losses[:count].tolist(), self.wrong[:count].tolist()
 
+    def burst(self, count: int):
+        while count > 0:
+            if self.replay is not None and count >= self.device.steps_per_replay:
+                self.replay()
+                count -= self.device.steps_per_replay
+            else:
+                self.step()
+                count -= 1
+
+    def plan(self, start: int, stop: int) -> Tensor:
+        """The batches of a chunk's iterations, from a plan made for as many as the device's chunk."""
+        first, last = start - self.planned_from, stop - self.planned_from
+        if first < 0 or last > len(self.planned):
+            self.planned, self.planned_from = plan(self.config, len(self.data.train), start, start + self.device.chunk), start
+            first, last = 0, stop - start
+        return self.planned[first:last]
+
     def try_capture(self):
-        replay = capture(self.device, self.step)
+        def steps():
+            for _ in range(self.device.steps_per_replay):
+                self.step()
+
+        replay = capture(self.device, steps)
         if isinstance(replay, str):
             self.give_up_capture(replay)
         else:
@@ -292,19 +327,29 @@ def chunk_end(config: Config, machine: Machine, device: Device, history: History
 
 
 @contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set instead of ending the process."""
-    event = threading.Event()
+def stop_requests(event: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set the event instead of ending the process."""
     before = {number: signal.signal(number, lambda *_: event.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield event
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def train(config: Config, machine: Machine, data: Data, device: Device, folder: Path, deadline: float) -> Ending:
-    """Trains from the folder's checkpoint, or from the start, to the end or to the deadline (of time.monotonic).
+    """Trains one run, with nothing beside it (see `train_in_turns`)."""
+    stop = threading.Event()
+    with stop_requests(stop), own_stream(device):
+        return complete(train_in_turns(config, machine, data, device, folder, deadline, stop))
+
+
+def train_in_turns(
+    config: Config, machine: Machine, data: Data, device: Device, folder: Path, deadline: float, stop: threading.Event
+) -> Turns[Ending]:
+    """Trains from the folder's checkpoint, or from the start, until the end, the deadline (of time.monotonic) or stop.
+
+    What it computes does not depend on what has its turns in between.
 
     Returns: "finished" or "diverged", then with result.json written, or "stopped", then with a checkpoint.
 
@@ -312,7 +357,7 @@ def train(config: Config, machine: Machine, data: Data, device: Device, folder: 
         UserError: the folder's checkpoints cannot be used.
         OSError: the folder cannot be written.
     """
-    with stop_requests() as stop, own_stream(device), ExitStack() as at_the_end:
+    with ExitStack() as at_the_end:
         training, history = Training(config, data, device, machine.capture), History()
         identity = {"schema": SCHEMA, "config": asdict(config), "data": data.fingerprint}
         checkpoint = record.load_checkpoint(folder, identity)
@@ -342,7 +387,7 @@ def train(config: Config, machine: Machine, data: Data, device: Device, folder: 
                 start, end = history.iteration, chunk_end(config, machine, device, history)
                 rates = [learning_rate(config, i, history.warmup_ended) for i in range(start, end)]
                 before = time.monotonic()
-                losses, wrong = training.chunk(start, end, rates)
+                losses, wrong = yield from training.chunk(start, end, rates)
                 spent = time.monotonic() - before
                 history.training_seconds += spent
                 bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
@@ -441,7 +486,8 @@ def show_row(bar: tqdm, config: Config, row: dict[str, Any], images_per_second: 
     if bar.disable:
         left = (config.iterations - row["iteration"]) * config.batch_size / images_per_second
         print(
-            f"iteration {row['iteration']}/{config.iterations}  learning rate {row['learning_rate']:g}  "
+            f"{config.net} seed {config.seed}  iteration {row['iteration']}/{config.iterations}  "
+            f"learning rate {row['learning_rate']:g}  "
             f"training loss {row['train_loss']:.4f}  training error {row['train_error']:.2f}%  "
             f"test error {row['test_error']:.2f}%  {images_per_second:.0f} images/s  "
             f"{tqdm.format_interval(left)} left",

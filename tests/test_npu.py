@@ -143,7 +143,7 @@ def test_a_capture_refuses_what_meets_the_host(on_standin: Callable[..., Any], s
 def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = False) -> bytes:
     training = prepare(kind, config, folder, capture)
     with devices.own_stream(training.device):
-        chunk = training.chunk(0, STEPS, [config.lr or 0.0] * STEPS)
+        chunk = devices.complete(training.chunk(0, STEPS, [config.lr or 0.0] * STEPS))
     return pack({"chunk": chunk, "state": training.state(), "replays": training.replay is not None})
 
 
@@ -168,7 +168,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
     training = prepare("npu", config, folder, capture)
     with devices.own_stream(training.device):
-        training.chunk(0, 5, [0.1] * 5)  # the optimizer's state, the capture
+        devices.complete(training.chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
         name = "replay" if capture else "step"
         step, seen = getattr(training, name), []
 
@@ -179,7 +179,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
         setattr(training, name, counted)
         torch_npu.reset_counts()
-        training.chunk(5, 5 + steps, [0.1] * steps)
+        devices.complete(training.chunk(5, 5 + steps, [0.1] * steps))
         return pack([seen[0], seen[-1], torch_npu.counts()])
 
 

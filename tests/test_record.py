@@ -163,7 +163,7 @@ def test_a_damaged_description_is_refused(tmp_path: Path, name: str):
         (folder / name).write_text('{"depth": 2')
     with pytest.raises(UserError, match=f"{name} is damaged"), record.open_folder(Config(), tmp_path):
         record.read_result(folder)
-        record.add_session(folder, {})
+        record.add_session(folder, [], {})
 
 
 def test_two_holders_of_one_folder(tmp_path: Path):
@@ -176,10 +176,9 @@ def test_two_holders_of_one_folder(tmp_path: Path):
         pass
 
 
-def test_every_session_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sys.argv", ["/somewhere/else/reproduce/run.py", "--out", "a b"])
-    record.add_session(tmp_path, {"device": "cpu"})
-    record.add_session(tmp_path, {"device": "npu"})
+def test_every_session_is_recorded(tmp_path: Path):
+    record.add_session(tmp_path, ["--out", "a b"], {"device": "cpu"})
+    record.add_session(tmp_path, [], {"device": "npu"})
     sessions = json.loads((tmp_path / "environment.json").read_text())
     assert [session["device"] for session in sessions] == ["cpu", "npu"]
     assert sessions[0]["command"] == "python reproduce/run.py --out 'a b'"

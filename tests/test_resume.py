@@ -57,7 +57,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, action: Any):
     chunk, pending = Training.chunk, [at]
 
     def interrupted(self: Training, start: int, stop: int, rates: list[float]) -> Any:
-        done = chunk(self, start, stop, rates)
+        done = yield from chunk(self, start, stop, rates)
         if pending and start < at <= stop:
             pending.clear()
             action()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from reproduce import train
 from reproduce.config import Config, Machine
 from reproduce.data import Data, load, plan
-from reproduce.device import Device
+from reproduce.device import Device, complete
 from reproduce.model import build_network
 from reproduce.train import ForeachSGD, History, Training, learning_rate
 from tests.conftest import CPU, QUICK
@@ -79,7 +79,7 @@ def test_golden_first_step():
     data = as_data(random_images(64))
     training = Training(Config(batch_size=32), data, CPU, capture=False)
     before = [parameter.detach().clone() for parameter in training.network.parameters()]
-    losses, _ = training.chunk(0, 1, [0.1])
+    losses, _ = complete(training.chunk(0, 1, [0.1]))
     after = list(training.network.parameters())
     gradient = nn.utils.get_total_norm([p.grad for p in after if p.grad is not None]).item()
     update = nn.utils.get_total_norm([(p - q).detach() for p, q in zip(after, before, strict=True)]).item()
@@ -100,7 +100,7 @@ def test_training_equals_torch_used_the_usual_way(optimizer: Any, decay: Any):
     data = as_data(random_images(32))
     rates = [0.05, 0.05, 0.05, 0.005, 0.005, 0.005]
     training = Training(config, data, CPU, capture=False)
-    losses, wrong = training.chunk(0, 6, rates)
+    losses, wrong = complete(training.chunk(0, 6, rates))
 
     network = build_network(config).to(memory_format=torch.channels_last).train()
     decayed = [p for name, p in network.named_parameters() if decay == "all" or "conv" in name or name == "linear.weight"]
@@ -151,7 +151,7 @@ def state_after(config: Config, data: Data, cuts: list[int], device: Device = CP
     training = Training(config, data, device, capture=True)
     losses = []
     for start, stop in itertools.pairwise(cuts):
-        losses += training.chunk(start, stop, [0.1] * (stop - start))[0]
+        losses += complete(training.chunk(start, stop, [0.1] * (stop - start)))[0]
     return training.state() | {"losses": losses}
 
 
@@ -189,7 +189,7 @@ def test_bf16_is_not_fp32_and_close_to_it(synthetic: Data):
 def test_bn_over_halves_normalises_each_half(synthetic: Data):
     whole, halves = (Training(replace(QUICK, bn_batch=b), synthetic, CPU, False) for b in ("whole", "halves"))
     for training in (whole, halves):
-        training.chunk(0, 1, [0.0])
+        complete(training.chunk(0, 1, [0.0]))
     images, _ = train.batch(synthetic.train, synthetic, plan(QUICK, len(synthetic.train), 0, 1)[0])
     means = [whole.network.conv(part).mean((0, 2, 3)) for part in (images, *images.chunk(2))]
     torch.testing.assert_close(whole.network.bn.running_mean, 0.1 * means[0])
@@ -205,6 +205,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     answers: list[Any] = []
     monkeypatch.setattr(Device, "has_graphs", property(lambda self: True))
     monkeypatch.setattr(train, "capture", lambda device, step: answers[0](step))
+    monkeypatch.setattr(train, "mark", lambda device: lambda: True)
     monkeypatch.setattr(train, "make_optimizer", lambda c, n, rate, d: torch.optim.SGD(n.parameters(), rate, 0.9))
     return answers
 
@@ -255,7 +256,7 @@ def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
 def test_population_statistics_are_those_of_the_training_images_and_do_not_disturb_training(synthetic: Data):
     few = replace(synthetic, train=synthetic.test)
     training = Training(QUICK, few, replace(CPU, eval_batch_size=100), capture=False)
-    training.chunk(0, 3, [0.1] * 3)
+    complete(training.chunk(0, 3, [0.1] * 3))
     train.take_population_statistics(training.network, few, training.device, QUICK)
     views, _ = train.batch(few.train, few, train.central(0, 100, CPU.torch_device))
     with torch.no_grad():
@@ -264,9 +265,9 @@ def test_population_statistics_are_those_of_the_training_images_and_do_not_distu
     torch.testing.assert_close(training.network.bn.running_var, responses.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
     assert training.network.bn.momentum == 0.1
     weights = {n: t for n, t in training.network.named_parameters()}
-    training.chunk(3, 6, [0.1] * 3)
+    complete(training.chunk(3, 6, [0.1] * 3))
     undisturbed = Training(QUICK, few, CPU, capture=False)
-    undisturbed.chunk(0, 6, [0.1] * 6)
+    complete(undisturbed.chunk(0, 6, [0.1] * 6))
     assert all(torch.equal(weights[name], tensor) for name, tensor in undisturbed.network.named_parameters())
 
 

@@ -149,7 +149,7 @@ def use():
             devices.set_numerics(device, one.precision, deterministic=False)
             with devices.own_stream(device):
                 training = Training(one, load(one, Path("data/synthetic"), device.torch_device), device, capture=True)
-                losses, _ = training.chunk(0, 5, [0.1] * 5)
+                losses, _ = devices.complete(training.chunk(0, 5, [0.1] * 5))
             outcomes.append((losses, training.state()["network"]))
         (losses, cpu), (same, npu_state) = outcomes
         assert losses == same and all(torch.equal(cpu[name], npu_state[name]) for name in cpu), (losses, same)

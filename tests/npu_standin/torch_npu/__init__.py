@@ -42,6 +42,11 @@ class Stream(torch.Stream):
         return super().__new__(cls, torch.device("npu"), priority=priority)
 
 
+class Event(torch.Event):
+    def __new__(cls):
+        return super().__new__(cls, torch.device("npu"))
+
+
 class NPUGraph(_native.Graph):
     def replay(self):
         if CAPTURE != "silent":
@@ -95,10 +100,12 @@ _simulated = {
     "current_device": torch.accelerator.current_device_index,
     "get_device_name": lambda device=None: f"NPU stand-in {list_visible()[torch.accelerator.current_device_index()]}",
     "max_memory_allocated": lambda device=None: _native.most_bytes_in_use(),
+    "reset_peak_memory_stats": lambda device=None: _native.forget_most_bytes(),
     "synchronize": lambda device=None: _native.synchronise(),
     "is_bf16_supported": lambda: True,
     "get_amp_supported_dtype": lambda: [torch.float16, torch.bfloat16, torch.float32],
     "Stream": Stream,
+    "Event": Event,
     "stream": use_stream,
     "current_stream": lambda device=None: torch.accelerator.current_stream(),
     "NPUGraph": NPUGraph,

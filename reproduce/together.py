@@ -1,0 +1,100 @@
+"""Train several networks at the same time on one device, in one process.
+
+    printf '%s\\n' '--depth 20 --seed 0' '--depth 20 --seed 1' | python reproduce/together.py
+
+reads lines of flags, each as for reproduce/run.py, and begins a run as soon as its line is there; it ends when there are
+no more lines and no runs. The runs take turns at giving the device work, each on a stream of its own: nets as small as
+these leave most of an accelerator idle. What a run computes does not depend on its neighbours, and one that fails leaves
+them alone. Says of every run that ends
+
+    line 1, exit status 0: residual20: final test error ...
+
+with the exit status of run.py, or 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a checkpoint.
+Exit status: 0 all finished, else the last of theirs that is not 0.
+"""
+
+import contextlib
+import queue
+import shlex
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+
+from reproduce import command
+from reproduce.config import UserError
+from reproduce.device import PAUSE, Turns
+from reproduce.record import read_result
+from reproduce.run import EXIT_STATUS, describe_ending, parse, run_in_turns
+from reproduce.train import stop_requests
+
+IDLE = 0.1
+"""Seconds from one look for new lines to the next while nothing is in training."""
+
+
+def split(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UserError(f"the line is not flags as a shell would take them ({error})") from None
+
+
+def run_line(line: str, stop: threading.Event, beside: int) -> Turns[tuple[int, str]]:
+    """The run that a line of flags asks for; exit status and sentence, whatever happens to it."""
+    try:
+        began, arguments = time.monotonic(), split(line)
+        config, machine = parse(arguments)
+        folder = machine.out / config.folder
+        result = read_result(folder)
+        if result is not None:
+            return EXIT_STATUS[result["status"]], f"already ended: {describe_ending(config, folder, result)}"
+        return (yield from run_in_turns(config, machine, arguments, began, stop, beside))
+    except (UserError, OSError) as error:
+        return 2, command.explain(error)
+    except SystemExit:
+        return 2, "--help has been printed and nothing trained"
+    except Exception as error:  # a defect, or the device out of memory: the other runs go on
+        traceback.print_exc()
+        return 1, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def train_lines(lines: Iterable[str]) -> int:
+    """Trains what the lines ask for, as they come, and returns the exit status."""
+    arrivals: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+
+    def read():
+        for numbered in enumerate(lines, start=1):
+            arrivals.put(numbered)
+        arrivals.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    stop, more = threading.Event(), True
+    training: dict[int, Turns[tuple[int, str]]] = {}
+    worst = 0
+    with stop_requests(stop):
+        while training or (more and not stop.is_set()):
+            with contextlib.suppress(queue.Empty):
+                arrival = arrivals.get(timeout=PAUSE if training else IDLE)
+                if arrival is None:
+                    more = False
+                elif not stop.is_set():
+                    number, line = arrival
+                    training[number] = run_line(line, stop, beside=len(training))
+            for number, run in list(training.items()):
+                try:
+                    next(run)
+                except StopIteration as end:
+                    del training[number]
+                    status, sentence = end.value
+                    worst = status or worst
+                    print(f"line {number}, exit status {status}: {sentence}", flush=True)
+    return worst
+
+
+if __name__ == "__main__":
+    command.shorten_warnings()
+    if len(sys.argv) > 1:
+        print(__doc__)
+        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 2)
+    sys.exit(train_lines(sys.stdin))
