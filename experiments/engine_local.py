@@ -1,4 +1,4 @@
-"""Trains runs on the devices of this machine: a few lanes per device, each with one run.py process at a time."""
+"""Trains runs on the devices of this machine, on each of them some at the same time."""
 
 import math
 import os
@@ -72,30 +72,49 @@ def train_here(backlog: Backlog, machine: Machine, devices: Sequence[str], per_d
     deadline: of time.monotonic; by then, or on SIGTERM or SIGINT, workers stop with a checkpoint. A second SIGINT
     kills.
     """
-    workers: list[Worker] = []
-    free = [device for _ in range(per_device) for device in devices]  # runs spread over devices before they share one
+    # On a CPU, runs that take turns in one process gain nothing: there each has a process, and its share of the cores.
+    places = [
+        place for device in devices for place in ([(device, 1)] * per_device if device == "cpu" else [(device, per_device)])
+    ]
+    workers: dict[int, Worker] = {}
     told: set[int] = set()
+
+    def room(place: int) -> int:
+        return workers[place].free if place in workers else places[place][1]
+
     with stop_requests() as received:
         while True:
             stopping = bool(received) or time.monotonic() >= deadline
-            for worker in [worker for worker in workers if worker.process.poll() is not None]:
-                workers.remove(worker)
-                free.append(worker.where)
-                backlog.note_end(worker.config, worker.process.returncode, worker.read_tail(), stopping)
-                worker.output.close()
-            while free and not stopping and (config := backlog.take()) is not None:
-                device = free.pop(0)
+            for place, worker in list(workers.items()):
+                status = worker.process.poll()  # before its output is read, which then is complete
+                for ended in worker.collect():
+                    backlog.note_end(*ended, stopping)
+                if status is not None:
+                    for config in worker.training.values():
+                        backlog.note_end(config, status, worker.read_tail(), stopping)
+                    workers.pop(place).close()
+            # Runs spread over the devices before they share one.
+            while not stopping and room(place := max(range(len(places)), key=room)) and (config := backlog.take()) is not None:
+                device, lanes = places[place]
+                if place not in workers:
+                    workers[place] = start(make_environment(device, per_device), device, lanes, Path())
                 remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
-                settings = replace(machine, device=device.partition(":")[0], time_limit=remaining)
-                workers.append(start(config, settings, make_environment(device, per_device), device, Path()))
+                workers[place].begin(config, replace(machine, device=device.partition(":")[0], time_limit=remaining))
                 backlog.display.event(f"{config.folder}: started on {device}")
-            if not workers and (stopping or not backlog.is_worth_waiting()):
-                return
-            for worker in workers:
+            active = [(config, worker.where) for worker in workers.values() for config in worker.training.values()]
+            everywhere = all(room(place) for place in range(len(places)))  # else a dismissed worker is about to end
+            if not active and (stopping or (everywhere and not backlog.is_worth_waiting())):
+                break
+            for worker in workers.values():
                 if received.count(signal.SIGINT) > 1:
                     worker.process.kill()
                 elif stopping and worker.process.pid not in told:
                     worker.process.terminate()
                     told.add(worker.process.pid)
-            backlog.display.draw(backlog.list_runs, [(worker.config, worker.where) for worker in workers], backlog.out)
+            backlog.display.draw(backlog.list_runs, active, backlog.out)
             time.sleep(POLL)
+    for worker in workers.values():
+        worker.dismiss()
+    for worker in workers.values():
+        worker.process.wait()
+        worker.close()

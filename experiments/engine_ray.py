@@ -1,4 +1,4 @@
-"""Trains runs on a Ray cluster: one task per run, whose worker starts the same run.py process.
+"""Trains runs on a Ray cluster: one task per run, whose worker starts the same process as a local sweep does.
 
 The run folders, and the data unless it is synthetic, have to be on storage that all nodes share under the same path,
 and this repository installed on all of them. A task whose node or worker dies is started again elsewhere, and its run
@@ -76,7 +76,9 @@ def train_one(config: Config, machine: Machine, until: float | None, folder: str
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         remaining = None if until is None else max(0.1, round(until - time.time(), 1))
-        worker = start(config, replace(machine, time_limit=remaining), dict(os.environ), "cluster", Path(folder))
+        worker = start(dict(os.environ), "cluster", 1, Path(folder))
+        worker.begin(config, replace(machine, time_limit=remaining))
+        worker.dismiss()
         try:
             while (status := worker.process.poll()) is None:
                 time.sleep(POLL)  # and not wait(): Ray's cancelling is an exception that needs Python to be running
@@ -86,8 +88,10 @@ def train_one(config: Config, machine: Machine, until: float | None, folder: str
                 with contextlib.suppress(KeyboardInterrupt):  # what Ray raises, once more when it is asked once more
                     time.sleep(POLL)
             raise
-        tail = worker.read_tail()
-        # Of a worker that died, the run.py process may still be writing its last checkpoint.
+        ended = worker.collect()
+        status, tail = ended[0][1:] if ended else (status, worker.read_tail())
+        worker.close()
+        # Of a worker that died, the process may still be writing its last checkpoint.
         if judge(config, Path(folder) / machine.out, status, tail, stopping=False) != "locked":
             return status, tail
         time.sleep(LOCK_INTERVAL)

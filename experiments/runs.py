@@ -1,20 +1,24 @@
 """One run, seen from outside: its command, its process, and how far it has come. Free of torch."""
 
 import os
+import re
 import shlex
 import sys
 import tempfile
-from dataclasses import dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from subprocess import STDOUT, Popen
+from subprocess import PIPE, STDOUT, Popen
 from typing import IO, Literal
 
 import reproduce
 from reproduce.config import Config, Machine
 from reproduce.record import read_metrics, read_result
 
-RUNNER = Path(reproduce.__file__).with_name("run.py")
+RUNNER = Path(reproduce.__file__).with_name("together.py")
+ENDING = re.compile(r"line (\d+), exit status (\d+): (.*)\n")
+"""What it says of a run that has ended."""
 TAIL = 12
 """Lines of a failed run's output that are shown."""
 
@@ -35,12 +39,12 @@ def command(config: Config, machine: Machine) -> list[str]:
     ordinary = replace(config, lr=None, warmup="auto")  # both defaults depend on other fields
     arguments = []
     for settings in (config, machine):
-        for field in fields(settings):
-            value = getattr(settings, field.name)
-            default = getattr(ordinary, field.name) if field.name in ("lr", "warmup") else field.default
-            if value == default or field.name == "dataset":
+        for each in fields(settings):
+            value = getattr(settings, each.name)
+            default = getattr(ordinary, each.name) if each.name in ("lr", "warmup") else each.default
+            if value == default or each.name == "dataset":
                 continue
-            flag = field.name.replace("_", "-")
+            flag = each.name.replace("_", "-")
             if isinstance(value, bool):
                 arguments.append(f"--{flag}" if value else f"--no-{flag}")
             else:
@@ -54,32 +58,80 @@ def show(config: Config) -> str:
     return shlex.join([str(config.folder), *command(config, Machine(data=data))])
 
 
-@dataclass(frozen=True)
+@dataclass
 class Worker:
-    """A run in training: its process, where that is, and the unnamed file that receives its output."""
+    """A process of reproduce/together.py, where it is, and the unnamed file that receives its output.
 
-    config: Config
+    lanes: how many runs it may have in training; training: those that it has, by the number of their line.
+    """
+
     where: str
+    lanes: int
     process: Popen
     output: IO[bytes]
+    training: dict[int, Config] = field(default_factory=dict)
+    lines: int = 0
+    seen: int = 0
+
+    @property
+    def free(self) -> int:
+        assert self.process.stdin is not None
+        return 0 if self.process.stdin.closed else self.lanes - len(self.training)
+
+    def begin(self, config: Config, machine: Machine):
+        self.lines += 1
+        self.training[self.lines] = config
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it has just died, which shows at the next look
+            self.process.stdin.write(f"{shlex.join(command(config, machine))}\n".encode())
+            self.process.stdin.flush()
+
+    def collect(self) -> list[tuple[Config, int, str]]:
+        """The runs that have ended since the last time: exit status, and its sentence or, of a defect, the last lines."""
+        written = self.read()
+        ended = []
+        for match in ENDING.finditer(written, self.seen):
+            self.seen = match.end()
+            number, status, sentence = int(match[1]), int(match[2]), match[3]
+            ended.append((self.training.pop(number), status, last_lines(written[: self.seen]) if status == 1 else sentence))
+            if status == 1:
+                self.dismiss()  # a device in error would fail every other run, too
+        return ended
+
+    def dismiss(self):
+        """No more runs: it ends when those that it has in training have ended."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def close(self):
+        """Lets go of a process that has ended."""
+        self.dismiss()
+        self.output.close()
+
+    def read(self) -> str:
+        # Not by seek and read: the process writes at the same position of the same open file.
+        return os.pread(self.output.fileno(), os.fstat(self.output.fileno()).st_size, 0).decode(errors="replace")
 
     def read_tail(self) -> str:
-        """The last lines of what the run has written."""
-        self.output.seek(0)
-        return "\n".join(self.output.read().decode(errors="replace").splitlines()[-TAIL:])
+        return last_lines(self.read())
 
 
-def start(config: Config, machine: Machine, environment: dict[str, str], where: str, folder: Path) -> Worker:
-    """Starts reproduce/run.py as a process of its own in a working folder.
+def last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-TAIL:])
+
+
+def start(environment: dict[str, str], where: str, lanes: int, folder: Path) -> Worker:
+    """Starts reproduce/together.py in a working folder.
 
     Raises:
         OSError: it could not be started.
     """
-    line = [sys.executable, "-u", str(RUNNER), *command(config, machine)]  # -u: the last line of all is the last written
+    line = [sys.executable, "-u", str(RUNNER)]  # -u: the last line of all is the last written
     if sys.platform == "linux":
         line = [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), *line]
     output = tempfile.TemporaryFile()  # noqa: SIM115 - unlike a pipe it never fills and never breaks
-    return Worker(config, where, Popen(line, env=environment, stdout=output, stderr=STDOUT, cwd=folder), output)
+    return Worker(where, lanes, Popen(line, env=environment, stdin=PIPE, stdout=output, stderr=STDOUT, cwd=folder), output)
 
 
 @dataclass(frozen=True)

@@ -140,11 +140,21 @@ def test_a_capture_refuses_what_meets_the_host(on_standin: Callable[..., Any], s
 # Steps ------------------------------------------------------------------------------------------------------------------
 
 
-def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = False) -> bytes:
+def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = False, steps_per_replay: int = 1) -> bytes:
     training = prepare(kind, config, folder, capture)
+    training.device = replace(training.device, steps_per_replay=steps_per_replay)
+    try_capture, replays = training.try_capture, []
+
+    def counted():
+        try_capture()
+        replay = training.replay
+        assert replay is not None
+        training.replay = lambda: (replays.append(1), replay())[1]
+
+    training.try_capture = counted
     with devices.own_stream(training.device):
         chunk = devices.complete(training.chunk(0, STEPS, [config.lr or 0.0] * STEPS))
-    return pack({"chunk": chunk, "state": training.state(), "replays": training.replay is not None})
+    return pack({"chunk": chunk, "state": training.state(), "replays": len(replays)})
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -153,8 +163,11 @@ def test_steps_equal_the_cpus_and_captured_steps_too(on_standin: Callable[..., A
     cpu = on_standin(on_standin_train, "cpu", config, synthetic_folder)
     eager = on_standin(on_standin_train, "npu", config, synthetic_folder)
     captured = on_standin(on_standin_train, "npu", config, synthetic_folder, True)
-    assert captured.pop("replays") and not eager.pop("replays") and not cpu.pop("replays")
+    by_twos = on_standin(on_standin_train, "npu", config, synthetic_folder, True, 2)
+    assert captured.pop("replays") == 4 and by_twos.pop("replays") == 2
+    assert not eager.pop("replays") and not cpu.pop("replays")
     assert_equal(captured, eager)
+    assert_equal(by_twos, eager)
     assert all(math.isfinite(loss) for loss in cpu["chunk"][0])
     if config.optimizer == "sgd":
         assert_equal(eager, cpu)
@@ -327,13 +340,22 @@ def test_a_run_moves_between_kinds_of_device(host: Path, unbroken: dict[str, Any
     assert end["metrics"][0]["train_loss"] == pytest.approx(unbroken["metrics"][0]["train_loss"], rel=0.05)
 
 
+def test_runs_side_by_side_equal_runs_alone(host: Path, unbroken: dict[str, Any]):
+    lines = [" ".join(FLAGS), " ".join([*FLAGS, "--seed 1"]), " ".join([*FLAGS, "--no-residual --precision bf16"])]
+    done = subprocess.run(command(program="reproduce/together.py"), input="\n".join(lines), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), "captured, too"
+    assert done.stdout.count("exit status 0: ") == 3
+    assert_equal(outcome_anywhere(host / "runs" / SHORT.folder), unbroken)
+
+
 def test_a_sweep_pins_its_workers_to_their_devices_two_runs_on_each(host: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPU_STANDIN_DEVICES", "4")
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "1,3")
     flags = "degradation --seeds 2 --per-device 2 --iterations 2 --data synthetic --out records".split()
     assert "4 of 4 runs finished" in execute(sys.executable, "-c", STARTER, "-", *flags).stdout
     sessions = [json.loads(path.read_text()) for path in (host / "records").glob("*/*/environment.json")]
-    assert sorted(session["device_name"] for (session,) in sessions) == ["NPU stand-in 1"] * 2 + ["NPU stand-in 3"] * 2
+    places = sorted((session["device_name"], session["beside"]) for (session,) in sessions)
+    assert places == [("NPU stand-in 1", 0), ("NPU stand-in 1", 1), ("NPU stand-in 3", 0), ("NPU stand-in 3", 1)]
 
 
 def test_no_device_is_told_and_auto_does_without(host: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,6 @@
 """The sweep: what it starts, in what order, where, and what it makes of interruptions and failures.
 
-Most tests put a quick stand-in in the place of reproduce/run.py, which keeps a run folder alike but trains nothing.
+Most tests put a quick stand-in in the place of reproduce/together.py, which keeps run folders alike but trains nothing.
 """
 
 import json
@@ -28,7 +28,7 @@ ROOT = Path(sweep.__file__).parents[1]
 CELLS = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
 
 STAND_IN = """
-import json, os, signal, sys, time
+import json, os, shlex, signal, sys, threading, time
 from reproduce import record
 from reproduce.config import UserError
 from reproduce.run import parse
@@ -36,46 +36,62 @@ from reproduce.run import parse
 stop = []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
 signal.signal(signal.SIGINT, lambda *_: stop.append(1))
-began = time.monotonic()
-config, machine = parse(sys.argv[1:])
 visible = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES")}
 
-def log(event):
-    line = {"event": event, "run": f"{config.net}/seed{config.seed}", "pid": os.getpid(), "time": time.monotonic()}
-    with open(machine.out / "log", "a") as file:
-        file.write(json.dumps(line | {"device": machine.device, "limit": machine.time_limit} | visible) + "\\n")
-
-def train(folder):
+def train(config, machine, folder, log):
+    began = time.monotonic()
     print("some output")
     checkpoint = folder / "checkpoint.pt"
     done = int(checkpoint.read_text()) if checkpoint.exists() else 0
     log(f"start at {done}")
     if config.net in os.environ.get("REFUSE", ""):
         raise UserError("there is no data")
+    if config.net in os.environ.get("DIE", ""):
+        print("oh", flush=True)
+        os._exit(9)
     for iteration in range(done + 1, config.iterations + 1):
         time.sleep(float(os.environ.get("PACE", 0)))
         record.append_metrics(folder, {"iteration": iteration, "test_error": 50.0, "seconds": 2.0 * iteration})
         if stop or machine.time_limit is not None and time.monotonic() > began + machine.time_limit:
             checkpoint.write_text(str(iteration))
-            return 75
+            return 75, "stopped"
         if config.net in os.environ.get("DIVERGE", ""):
             record.write_json(folder / "result.json", {"status": "diverged", "iteration": iteration})
-            return 3
+            return 3, "diverged"
         if config.net in os.environ.get("FAIL", ""):
-            raise SystemExit("this went wrong")
+            print("this went wrong", file=sys.stderr)
+            return 1, "Defect"
     record.write_json(folder / "environment.json", [{"device_name": "abacus"}])
     result = {"status": "finished", "iterations": config.iterations, "test_error": 50.0, "seconds": 9.0}
     record.write_json(folder / "result.json", result | {"images_per_second": 8.0})
-    return 0
+    return 0, "finished"
 
-try:
-    with record.open_folder(config, machine.out) as folder:
-        status = train(folder)
-        log("end")
-except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    status = 2
-sys.exit(status)
+def take(number, line):
+    config, machine = parse(shlex.split(line))
+
+    def log(event):
+        line = {"event": event, "run": f"{config.net}/seed{config.seed}", "pid": os.getpid(), "time": time.monotonic()}
+        with open(machine.out / "log", "a") as file:
+            file.write(json.dumps(line | {"device": machine.device, "limit": machine.time_limit} | visible) + "\\n")
+
+    try:
+        with record.open_folder(config, machine.out) as folder:
+            status, sentence = train(config, machine, folder, log)
+            log("end")
+    except UserError as error:
+        status, sentence = 2, error
+    print(f"line {number}, exit status {status}: {sentence}", flush=True)
+
+def read():
+    for number, line in enumerate(sys.stdin, start=1):
+        threads.append(threading.Thread(target=take, args=(number, line)))
+        threads[-1].start()
+    threads.append(None)
+
+threads = []
+threading.Thread(target=read, daemon=True).start()
+while any(thread and thread.is_alive() for thread in threads) or not (stop or None in threads):
+    time.sleep(0.01)
 """
 
 STARTER = """
@@ -88,7 +104,7 @@ if sys.argv[1] != "-":
     runs.RUNNER = Path(sys.argv[1])
 sys.exit(sweep.main(sys.argv[2:]))
 """
-"""A sweep as a process of its own, over CELLS, with the stand-in named first or, for "-", with reproduce/run.py."""
+"""A sweep as a process of its own, over CELLS, with the stand-in named first or, for "-", with reproduce/together.py."""
 
 
 @pytest.fixture
@@ -235,10 +251,33 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again_next_time(stan
     said = capsys.readouterr().out
     assert "2 of 4 runs finished, 0 diverged, 2 failed, 0 left" in said
     for folder in run_folders()[::2]:
-        assert re.search(rf"{folder}: failed, exit status 1\n    some output\n    this went wrong\n", said)
+        assert re.search(
+            rf"{folder}: failed, exit status 1\n(    .*\n)*    this went wrong\n    line \d, exit status 1: Defect\n", said
+        )
     monkeypatch.delenv("FAIL")
     assert sweep.main(arguments(out)) == 0
     assert started(out)[4:] == ["plain8/seed0", "plain8/seed1"]
+
+
+def test_a_worker_that_dies_takes_its_own_runs_with_it_and_no_others(stand_in, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "records"
+    monkeypatch.setenv("DIE", "plain8")
+    assert sweep.main(arguments(out)) == 1
+    said = capsys.readouterr().out
+    assert "2 of 4 runs finished, 0 diverged, 2 failed, 0 left" in said
+    for folder in run_folders()[::2]:
+        assert re.search(rf"{folder}: failed, exit status 9\n(    .*\n)*    oh\n", said)
+    assert len({line["pid"] for line in read_log(out)}) == 3, (
+        "a worker takes run after run, and there is a new one after a death"
+    )
+
+
+def test_after_a_defect_a_worker_gets_no_more_runs(stand_in, tmp_path, monkeypatch):
+    """Whatever is wrong with its device may be wrong for good."""
+    monkeypatch.setenv("FAIL", "residual8")
+    assert sweep.main(arguments(tmp_path / "records")) == 1
+    pids = [line["pid"] for line in read_log(tmp_path / "records") if line["event"] == "end"]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
 def test_what_every_run_is_refused_for_ends_the_sweep_in_its_words(stand_in, tmp_path, monkeypatch):
@@ -366,7 +405,7 @@ def test_the_time_limit_is_that_of_the_whole_sweep(stand_in, tmp_path, monkeypat
     log = read_log(out)
     limits = [line["limit"] for line in log if line["event"].startswith("start")]
     assert all(0 < limit <= 3 for limit in limits) and limits == sorted(limits, reverse=True)
-    assert 1 <= len(limits) < 4
+    assert limits
     assert "left; the same command goes on from there" in capsys.readouterr().out
     monkeypatch.setenv("PACE", "0")
     assert sweep.main(arguments(out)) == 0
@@ -384,7 +423,7 @@ def outcome(out: Path) -> dict[str, dict]:
 
 
 def test_a_sweep_killed_with_all_its_processes_completes_as_if_unbroken(tmp_path, monkeypatch):
-    """With reproduce/run.py itself; one run, since it is importing torch that takes the time here."""
+    """With reproduce/together.py itself; one run, since it is importing torch that takes the time here."""
     from reproduce.data import write_synthetic
 
     monkeypatch.chdir(tmp_path)
