@@ -1,75 +1,118 @@
-"""How fast a training step is beside a plain PyTorch loop on the same device, measured in one process.
+"""How fast training is beside a plain PyTorch loop on the same device, and beside what the device could do at best.
 
     python experiments/throughput.py --data DIR
 
-prints, for each depth, seconds per iteration (median, minimum and maximum over rounds in which the candidates take turns):
-  plain   the usual loop: torchvision transforms in a DataLoader with 2 worker processes, contiguous tensors, eager,
-          torch.optim.SGD, and .item() at every step
-  ours    this repository's step, as run.py trains
-and what share of our step goes into preparing its batch.
+measures, for each depth and precision, and all in one process in rounds in which the candidates take turns:
+
+  plain              the usual loop: torchvision transforms in a DataLoader with worker processes, contiguous tensors, eager,
+                     torch.optim.SGD, and .item() at every step
+  plain compiled     the same with the network compiled by torch.compile
+  eager              this repository's step, operator by operator
+  captured           the same as a graph that is replayed, as run.py trains (cuda, npu)
+  captured by 10     ten steps in each graph
+  captured compiled  the network compiled by torch.compile, then captured (on a CPU: compiled)
+  4 together         four runs that take turns, as together.py trains them: time per iteration of one, divided by four
+  4 fused            four seeds as one network, whose convolutions are grouped (HFTA, arXiv:2102.02344), captured: likewise
+
+The floor of a net is the larger of two times: its floating-point operations at the rate of a large matrix product, and the
+bytes that every step has to move at the speed of a large copy (see `count_work`), both measured on the same device.
+What is measured is printed and written to a record, which python analysis/table.py makes into a table.
 """
 
-import itertools
 import math
+import re
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from reproduce import command
 from reproduce import device as devices
-from reproduce.config import Config, Precision
+from reproduce.config import Config, Precision, UserError, require
 
 import torch  # isort: skip
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from reproduce.data import Data, Synthetic, batch, choose_folder, load, plan
-from reproduce.device import Device
+from reproduce.device import Device, Turns, autocast, complete_all, on_own_stream
 from reproduce.model import build_network
-from reproduce.train import Training
+from reproduce.record import describe_code, write_json
+from reproduce.train import Training, make_optimizer
 
-WORKERS = 2
+Candidate = Callable[[int], float]
+"""Trains so many iterations and returns the seconds that one of one run took, the others' share taken off."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure."""
+    """What to measure.
+
+    Raises:
+        UserError: a value outside its range.
+    """
 
     depths: tuple[int, ...] = (20, 56)
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    iterations: int = 15
-    """Iterations of one candidate in one round (ours: whole chunks); the first third is not counted."""
+    only: str = ""
+    """Only candidates whose name matches this regular expression; by default all."""
+    together: tuple[int, ...] = (4,)
+    """Numbers of runs that are trained together or fused."""
+    iterations: int = 20
+    """Iterations of one candidate in one round; half as many before them are not counted."""
     rounds: int = 5
+    """Rounds that are counted; one more before them, in which kernels are chosen, compiled and captured, is not."""
+    workers: int = 2
+    """Processes of the plain loop's DataLoader."""
     data: str = "data"
     """Folder of CIFAR-10, or the word synthetic."""
     device: str = "auto"
+    out: Path = Path("experiments/records/throughput")
+    """Folder that receives <device>.json."""
+
+    def __post_init__(self):
+        for name in ("iterations", "rounds"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        require(self.workers >= 0, "workers must be at least 0", self.workers)
+        require(all(count >= 2 for count in self.together), "together must be at least 2", self.together)
+        try:
+            re.compile(self.only)
+        except re.error as error:
+            raise UserError(f"only must be a regular expression ({error}), not {self.only}") from None
 
 
-def endless(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+# The candidates ---------------------------------------------------------------------------------------------------------
+
+
+def endless(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         yield from loader
 
 
-def plain_loop(config: Config, folder: Path, device: Device) -> Callable[[int], list[float]]:
-    """The usual training loop; the function returned trains so many iterations and gives the seconds of each."""
+def plain_loop(config: Config, folder: Path, device: Device, workers: int, compiled: bool = False) -> Candidate:
+    """The usual training loop."""
     dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
     normalize = transforms.Normalize((0.4914, 0.4822, 0.4465), (1.0, 1.0, 1.0))
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     images = dataset(folder, transform=transforms.Compose([*augment, transforms.ToTensor(), normalize]))
-    loader = DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=WORKERS)
-    batches = endless(loader)
+    batches = endless(DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=workers))
     network = build_network(config).to(device.torch_device).train()
+    if compiled:
+        network.compile()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
 
-    def train(iterations: int) -> list[float]:
-        seconds = []
+    def train(iterations: int) -> float:
+        before = time.perf_counter()
         for _ in range(iterations):
-            before = time.perf_counter()
             inputs, labels = (tensor.to(device.torch_device) for tensor in next(batches))
             with torch.autocast(device.kind, torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = F.cross_entropy(network(inputs), labels)
@@ -77,69 +120,251 @@ def plain_loop(config: Config, folder: Path, device: Device) -> Callable[[int], 
             loss.backward()
             optimizer.step()
             loss.item()
-            seconds.append(time.perf_counter() - before)
-        return seconds
+        return (time.perf_counter() - before) / iterations
 
     return train
 
 
-def our_step(config: Config, data: Data, device: Device) -> Callable[[int], list[float]]:
-    """Chunks of this repository's training; the mean of a chunk stands for each of its iterations."""
-    training, starts = Training(config, data, device, capture=True), itertools.count(0, device.chunk)
+def seeds(config: Config, count: int) -> list[Config]:
+    return [replace(config, seed=seed) for seed in range(count)]
 
-    def train(iterations: int) -> list[float]:
-        seconds = []
-        for start in itertools.islice(starts, math.ceil(iterations / device.chunk)):
-            before = time.perf_counter()
-            training.chunk(start, start + device.chunk, [0.1] * device.chunk)
-            seconds += [(time.perf_counter() - before) / device.chunk] * device.chunk
-        return seconds
+
+def advance(training: Training, start: int, stop: int) -> Turns[None]:
+    for begin in range(start, stop, training.device.chunk):
+        end = min(begin + training.device.chunk, stop)
+        yield from training.chunk(begin, end, [0.1] * (end - begin))
+
+
+def advancing(runs: Sequence[Training], device: Device) -> Candidate:
+    """Trains runs that take turns."""
+    start = 0
+
+    def train(iterations: int) -> float:
+        nonlocal start
+        turns = [on_own_stream(device, advance(run, start, start + iterations), lambda: None) for run in runs]
+        before = time.perf_counter()
+        complete_all(turns)
+        start += iterations
+        return (time.perf_counter() - before) / iterations / len(runs)
 
     return train
+
+
+class Fused(Training):
+    """Seeds of one net as one network: weights, BN's statistics and images have the runs R as their first dimension.
+
+    Of a chunk's results, the losses are the mean over the runs and the wrong answers their sum.
+    """
+
+    def __init__(self, configs: Sequence[Config], data: Data, device: Device, capture: bool):
+        super().__init__(configs[0], data, device, capture)
+        self.configs = configs
+        networks: list[nn.Module] = [build_network(config).to(device.torch_device) for config in configs]
+        weights, self.statistics = stack_module_state(networks)  # pyright: ignore[reportArgumentType]
+        self.weights: dict[str, Tensor] = {name: nn.Parameter(tensor.detach()) for name, tensor in weights.items()}
+        self.rows = self.rows.new_zeros(device.chunk, 4, len(configs) * self.config.batch_size)
+        self.optimizer = make_optimizer(self.config, nn.ParameterList(self.weights.values()), self.rate, device)
+
+    def plan(self, start: int, stop: int) -> Tensor:
+        return torch.cat([plan(config, len(self.data.train), start, stop) for config in self.configs], dim=2)
+
+    def step(self):
+        row = self.rows.index_select(0, self.cursor)[0]
+        self.rate.copy_(self.rates.index_select(0, self.cursor)[0])
+        images, labels = batch(self.data.train, self.data, row)
+
+        def forward(weights: dict[str, Tensor], statistics: dict[str, Tensor], images_NCHW: Tensor) -> Tensor:
+            return functional_call(self.network, (weights, statistics), (images_NCHW,))
+
+        with autocast(self.device, self.config.precision):
+            images_RNCHW = images.unflatten(0, (len(self.configs), -1))
+            logits = torch.vmap(forward)(self.weights, self.statistics, images_RNCHW).flatten(0, 1)
+        loss = F.cross_entropy(logits.float(), labels)
+        self.optimizer.zero_grad()
+        (len(self.configs) * loss).backward()
+        self.optimizer.step()
+        self.losses.index_copy_(0, self.cursor, loss.detach()[None])
+        self.wrong.index_copy_(0, self.cursor, (logits.argmax(1) != labels).sum()[None])
+        self.cursor.add_(1)
+
+
+def fused(configs: Sequence[Config], data: Data, device: Device) -> Candidate:
+    training = Fused(configs, data, device, capture=True)
+    train = advancing([training], device)
+    return lambda iterations: train(iterations) / len(configs)
+
+
+def candidates(
+    settings: Settings, config: Config, folder: Path, data: Data, device: Device
+) -> dict[str, Callable[[], Candidate]]:
+    """What makes each candidate, in the order of the table."""
+    plain = partial(plain_loop, config, folder, device, settings.workers)
+    made: dict[str, Callable[[], Candidate]] = {"plain": plain, "plain compiled": partial(plain, compiled=True)}
+
+    def ours(count: int = 1, device: Device = device, capture: bool = True, compiled: bool = False) -> Candidate:
+        runs = [Training(seed, data, device, capture) for seed in seeds(config, count)]
+        for run in runs if compiled else []:
+            run.network.compile()
+        return advancing(runs, device)
+
+    made["eager"] = partial(ours, capture=False)
+    if device.has_graphs:
+        made["captured"] = ours
+        made["captured by 10"] = partial(ours, device=replace(device, steps_per_replay=10))
+    made["captured compiled" if device.has_graphs else "eager compiled"] = partial(ours, compiled=True)
+    for count in settings.together:
+        made[f"{count} together"] = partial(ours, count)
+        made[f"{count} fused"] = partial(fused, seeds(config, count), data, device)
+    return {name: make for name, make in made.items() if re.search(settings.only, name)}
+
+
+# The floor --------------------------------------------------------------------------------------------------------------
+
+
+def count_work(config: Config) -> tuple[int, int]:
+    """Floating-point operations and bytes that a step of a net takes at least.
+
+    Operations: those of convolutions and the linear layer, forward and backward, 2 for a multiply-add. Bytes: the output
+    of every convolution written and read once (the backward pass needs it, and all other maps follow from it), in 2 bytes a
+    number for bf16 and 4 else; every weight and its momentum read and written once, in 4. Both for 3x3 nets of this
+    family without the addition's part in them, which is none of either.
+    """
+    network = build_network(config).to("meta")
+    size = 2 if config.precision == "bf16" else 4
+    moved = 0
+
+    def note(module: nn.Module, inputs: Any, output: Tensor):
+        nonlocal moved
+        moved += 2 * size * output.numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(note)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.empty(config.batch_size, 3, 32, 32, device="meta")).sum().backward()
+    moved += sum(4 * 4 * parameter.numel() for parameter in network.parameters())
+    return counter.get_total_flops(), moved
+
+
+def time_calls(call: Callable[[], Any], device: Device, repeats: int = 5) -> float:
+    """Seconds of one call: the median of some, after one that is not counted."""
+    seconds = []
+    for _ in range(repeats + 1):
+        before = time.perf_counter()
+        call()
+        if device.has_graphs:
+            device.backend.synchronize()
+        seconds.append(time.perf_counter() - before)
+    return statistics.median(seconds[1:])
+
+
+def measure_ceilings(device: Device, precisions: Sequence[Precision]) -> dict[str, float]:
+    """Bytes per second of a large copy, read and written counted, and operations per second of a matrix product."""
+    where, large = device.torch_device, device.has_graphs
+    source = torch.randint(0, 255, (2**31 if large else 2**28,), dtype=torch.uint8, device=where)
+    target = torch.empty_like(source)
+    ceilings = {"copy": 2 * source.numel() / time_calls(lambda: target.copy_(source), device)}
+    side = 8192 if large else 2048
+    for precision in precisions:
+        devices.set_numerics(device, precision, deterministic=False)
+        kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        first, second = (torch.randn(side, side, device=where).to(kind) for _ in range(2))
+        ceilings[precision] = 2 * side**3 / time_calls(partial(torch.mm, first, second), device)
+    return ceilings
+
+
+# Measuring --------------------------------------------------------------------------------------------------------------
 
 
 def preparation(config: Config, data: Data, device: Device, iterations: int) -> float:
     """Seconds per iteration that go into choosing and making batches."""
-    before = time.perf_counter()
-    rows = plan(config, len(data.train), 0, iterations).to(device.torch_device)
+
+    def prepare():
+        for row in plan(config, len(data.train), 0, iterations).to(device.torch_device):
+            batch(data.train, data, row)
+
+    return time_calls(prepare, device) / iterations
+
+
+def compare(settings: Settings, config: Config, folder: Path, data: Data, device: Device, floor: float) -> list[dict[str, Any]]:
+    """A row for every candidate of one net in one precision, printed as well; times in milliseconds."""
+    seconds: dict[str, list[float]] = {}
+    trains: dict[str, Candidate] = {}
+    rows = []
+    for name, make in candidates(settings, config, folder, data, device).items():
+        before = time.perf_counter()
+        trains[name] = make()
+        trains[name](settings.iterations)
+        rows.append({"depth": config.depth, "precision": config.precision, "candidate": name})
+        rows[-1]["seconds_to_start"] = round(time.perf_counter() - before, 1)
+        seconds[name] = []
+    for _ in range(settings.rounds):
+        for name, train in trains.items():
+            train(math.ceil(settings.iterations / 2))
+            seconds[name].append(train(settings.iterations))
     for row in rows:
-        images, _ = batch(data.train, data, row)
-    images[0, 0, 0, 0].item()
-    return (time.perf_counter() - before) / iterations
+        times = [1000 * value for value in seconds[row["candidate"]]]
+        median = statistics.median(times)
+        row |= {"median": round(median, 4), "min": round(min(times), 4), "max": round(max(times), 4)}
+        row |= {
+            "images_per_second": round(1000 * config.batch_size / median),
+            "floor_fraction": round(1000 * floor / median, 5),
+        }
+        if "plain" in seconds:
+            row["times_plain"] = round(1000 * statistics.median(seconds["plain"]) / median, 2)
+        print(describe(row), flush=True)
+    return rows
 
 
-def measure(settings: Settings) -> None:
-    """Prints the table.
+def describe(row: dict[str, Any]) -> str:
+    beside = f"{row['times_plain']:6.2f} times plain, " if "times_plain" in row else ""
+    return (
+        f"depth {row['depth']:4}  {row['precision']}  {row['candidate']:17} {row['median']:9.3f} ms ({row['min']:.3f} to "
+        f"{row['max']:.3f})  {row['images_per_second']:7} images/s  {beside}{100 * row['floor_fraction']:.2f}% of the floor's "
+        f"speed; started in {row['seconds_to_start']:.1f} s"
+    )
+
+
+def measure(settings: Settings) -> Path:
+    """Prints the table, writes the record and returns its path.
 
     Raises:
         UserError: the data set is missing or the device not usable.
+        OSError: the record cannot be written.
     """
     device = devices.choose(settings.device)
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
+    configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]
     folder = choose_folder(default, settings.data)
     data = load(default, folder, device.torch_device)
-    devices.set_numerics(device, "fp32", deterministic=False)
     about = devices.describe(device)
     print(f"{about['device_name']}, {about['threads']} threads, torch {about['versions']['torch']}, batch {default.batch_size}")
-    for depth in settings.depths:
-        configs = {precision: replace(default, depth=depth, precision=precision) for precision in settings.precisions}
-        candidates = {f"plain {p}": plain_loop(config, folder, device) for p, config in configs.items()}
-        candidates |= {f"ours {p}": our_step(config, data, device) for p, config in configs.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in candidates}
-        for _ in range(settings.rounds):
-            for name, train in candidates.items():
-                seconds[name].append(statistics.mean(train(settings.iterations)[settings.iterations // 3 :]))
-        reference = statistics.median(seconds["plain fp32"])
-        for name, rounds in seconds.items():
-            median = statistics.median(rounds)
-            print(
-                f"depth {depth:4}  {name:11}  {median:.4f} s/iteration ({min(rounds):.4f} to {max(rounds):.4f})  "
-                f"{default.batch_size / median:7.0f} images/s  {reference / median:.2f} times plain fp32",
-                flush=True,
-            )
-        fastest = min(statistics.median(rounds) for name, rounds in seconds.items() if name.startswith("ours"))
-        share = statistics.median(preparation(default, data, device, 50) for _ in range(settings.rounds)) / fastest
-        print(f"depth {depth:4}  preparing a batch is {100 * share:.2f}% of our fastest step", flush=True)
+    ceilings = measure_ceilings(device, settings.precisions)
+    rates = ", ".join(f"{name} {value / 1e12:.3f} TFLOP/s" for name, value in ceilings.items() if name != "copy")
+    print(f"ceilings: copy {ceilings['copy'] / 1e9:.1f} GB/s, {rates}")
+    nets, rows = [], []
+    for config in configs:
+        devices.set_numerics(device, config.precision, deterministic=False)
+        operations, moved = count_work(config)
+        times = {"operations": operations / ceilings[config.precision], "bytes": moved / ceilings["copy"]}
+        share = preparation(config, data, device, settings.iterations)
+        net = {"depth": config.depth, "precision": config.precision, "operations": operations, "bytes": moved}
+        net |= {"floor": round(1000 * max(times.values()), 5), "preparation": round(1000 * share, 4)}
+        print(
+            f"depth {config.depth:4}  {config.precision}  {operations / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB a step: floor "
+            f"{net['floor']:.3f} ms, by its {max(times, key=lambda name: times[name])}; preparing a batch takes "
+            f"{net['preparation']:.3f} ms",
+            flush=True,
+        )
+        nets.append(net)
+        rows += compare(settings, config, folder, data, device, max(times.values()))
+    path = settings.out / f"{re.sub('[^a-z0-9]+', '-', about['device_name'].lower()).strip('-')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    chosen = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}
+    record = {"git": describe_code()} | about | {"data": default.dataset, "batch_size": default.batch_size} | chosen
+    write_json(path, record | {"ceilings": ceilings, "nets": nets, "rows": rows})
+    print(path)
+    return path
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,12 +188,21 @@ def on_own_stream(device: Device, work: Turns[T], begin_turn: Callable[[], Any])
 
 def complete(work: Turns[T]) -> T:
     """Does all of the work, with nothing in between."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
+    return complete_all([work])[0]
+
+
+def complete_all(works: Sequence[Turns[T]]) -> list[T]:
+    """Does several pieces of work, turn by turn, and returns what each returns."""
+    left, results = dict(enumerate(works)), {}
+    while left:
+        for number, work in list(left.items()):
+            try:
+                next(work)
+            except StopIteration as end:
+                results[number] = end.value
+                del left[number]
         time.sleep(PAUSE)
+    return [results[number] for number in range(len(works))]
 
 
 def mark(device: Device) -> Callable[[], bool]:

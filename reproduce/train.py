@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -70,7 +70,7 @@ class ForeachSGD(torch.optim.SGD):
             torch._foreach_sub_(parameters, torch._foreach_mul(buffers, group["lr"]))
 
 
-def make_optimizer(config: Config, network: Network, rate: Tensor, device: Device) -> torch.optim.Optimizer:
+def make_optimizer(config: Config, network: nn.Module, rate: Tensor, device: Device) -> torch.optim.Optimizer:
     """The config's optimizer, whose learning rate is the device scalar `rate` whenever it steps."""
     # Weights have several dimensions; biases and BN's parameters one.
     decayed, others = [], []
@@ -239,7 +239,7 @@ def take_population_statistics(network: Network, data: Data, device: Device, con
 
     Training goes on unchanged, since it normalises by the mini-batch and never reads these averages.
     """
-    layers = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
@@ -263,7 +263,7 @@ def layer_responses(network: Network, data: Data, device: Device, config: Config
     moments = torch.zeros(batches, len(layers), 2, device=device.torch_device)
     sizes: list[int] = []
 
-    def note(module: torch.nn.Module, inputs: Any, response: Tensor):
+    def note(module: nn.Module, inputs: Any, response: Tensor):
         values = response.float()
         row = moments[len(sizes), positions[module]]
         row[0], row[1] = values.mean(), values.square().mean()

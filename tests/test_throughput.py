@@ -1,22 +1,70 @@
-"""The benchmark runs and prints what it promises; no speed is asserted."""
+"""The benchmark measures what it says and records it; no speed is asserted."""
 
-import re
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from experiments.throughput import Settings, measure
-from reproduce.config import UserError
+from experiments.throughput import Fused, Settings, candidates, count_work, measure
+from reproduce.config import Config, UserError
+from reproduce.data import Data
+from reproduce.device import complete
+from reproduce.train import Training
+from tests.conftest import CPU, QUICK
 
 
 def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str]):
-    measure(Settings(depths=(8,), precisions=("fp32", "bf16"), iterations=3, rounds=1, data="synthetic", device="cpu"))
-    about, *rows = capsys.readouterr().out.splitlines()
-    assert "torch" in about
-    seconds = {row[10:23].strip(): float(re.findall(r"([\d.]+) s/iteration", row)[0]) for row in rows[:4]}
-    assert seconds.keys() == {"plain fp32", "plain bf16", "ours fp32", "ours bf16"}
-    assert min(seconds.values()) > 0
-    assert re.search(r"preparing a batch is [\d.]+% of our fastest step", rows[4])
+    settings = Settings(depths=(8,), precisions=("bf16",), only="^(plain|eager|2 .*)$", together=(2,), iterations=2, rounds=2)
+    path = measure(replace(settings, data="synthetic", device="cpu", out=workplace / "out"))
+    record = json.loads(path.read_text())
+    assert record["device"] == "cpu" and torch.__version__.startswith(record["versions"]["torch"])
+    assert [row["candidate"] for row in record["rows"]] == ["plain", "eager", "2 together", "2 fused"]
+    said = capsys.readouterr().out
+    (net,) = record["nets"]
+    for row in record["rows"]:
+        assert 0 < row["min"] <= row["median"] <= row["max"]
+        assert row["images_per_second"] == pytest.approx(128_000 / row["median"], abs=1)
+        assert row["floor_fraction"] == pytest.approx(net["floor"] / row["median"], rel=1e-3)
+        assert row["times_plain"] == pytest.approx(record["rows"][0]["median"] / row["median"], abs=0.01)
+        assert f"{row['candidate']:17} {row['median']:9.3f} ms" in said
+    by_operations, by_bytes = net["operations"] / record["ceilings"]["bf16"], net["bytes"] / record["ceilings"]["copy"]
+    assert net["floor"] == pytest.approx(1000 * max(by_operations, by_bytes), rel=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])
+def test_the_work_of_a_step_is_that_of_the_papers_net(precision, size: int):
+    """40.55 million multiply-adds an image forward and, but for the gradient of the images, twice as many backward."""
+    operations, moved = count_work(Config(depth=20, precision=precision))
+    first_layer = 3 * 9 * 16 * 32 * 32
+    forward = first_layer + 6 * 9 * 16 * 16 * 32 * 32 + 9 * (16 + 5 * 32) * 32 * 16 * 16 + 9 * (32 + 5 * 64) * 64 * 8 * 8 + 640
+    assert forward == pytest.approx(40.55e6, rel=1e-3)
+    assert operations == 128 * 2 * (3 * forward - first_layer)
+    responses = 128 * (7 * 16 * 32 * 32 + 6 * 32 * 16 * 16 + 6 * 64 * 8 * 8)
+    assert moved == 2 * size * responses + 16 * 269_722
+
+
+def test_fused_seeds_train_as_each_alone(synthetic: Data):
+    configs = [QUICK, replace(QUICK, seed=1)]
+    together = complete(Fused(configs, synthetic, CPU, capture=False).chunk(0, 4, [0.1] * 4))
+    alone = [complete(Training(config, synthetic, CPU, capture=False).chunk(0, 4, [0.1] * 4)) for config in configs]
+    assert together[0] == pytest.approx([sum(losses) / 2 for losses in zip(*(run[0] for run in alone), strict=True)], rel=1e-3)
+    assert together[1] == [sum(wrong) for wrong in zip(*(run[1] for run in alone), strict=True)]
+
+
+def test_a_device_with_graphs_has_captured_candidates(synthetic: Data, monkeypatch: pytest.MonkeyPatch):
+    names = candidates(Settings(), QUICK, Path(), synthetic, CPU)
+    assert list(names) == ["plain", "plain compiled", "eager", "eager compiled", "4 together", "4 fused"]
+    monkeypatch.setattr(type(CPU), "has_graphs", property(lambda self: True))
+    names = candidates(Settings(only="captured|together"), QUICK, Path(), synthetic, CPU)
+    assert list(names) == ["captured", "captured by 10", "captured compiled", "4 together"]
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"iterations": 0}, {"workers": -1}, {"together": (1,)}, {"only": "("}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        Settings(**wrong)
 
 
 def test_an_unusable_device_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch):
