@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.records import choose_precision, comparable, finished, label, select, stuck
+from analysis.records import PRECISIONS, choose_precision, comparable, finished, label, select, stuck
 from reproduce.config import Config
 
 CONFIDENCE = 0.95
@@ -106,9 +106,48 @@ def similar(difference: Estimate, tolerance: float) -> Truth:
     return False if difference.low > tolerance or difference.high < -tolerance else None
 
 
+def within(difference: Estimate, tolerance: float) -> Truth:
+    """Whether the whole interval is nearer to zero than the tolerance. It is not where all of it lies farther away."""
+    if -tolerance < difference.low and difference.high < tolerance:
+        return True
+    return False if difference.low > tolerance or difference.high < -tolerance else None
+
+
 def all_of(*truths: Truth) -> Truth:
     """False if any is, else open if any is, else True."""
     return False if False in truths else None if None in truths else True
+
+
+# Precisions that may stand for the paper's -----------------------------------------------------------------------------
+
+NEUTRAL_ON = (Config(depth=20), Config(depth=56))
+"""The nets on which a precision is compared with fp32."""
+NEUTRAL_WITHIN = 0.5
+"""Points: what the mean difference of a neutral precision is shown not to exceed."""
+
+
+def precision_effects(runs: pd.DataFrame, precision: str) -> list[pd.Series]:
+    """Of each net of NEUTRAL_ON, the test error in a precision less that in fp32, by seed."""
+    done = finished(comparable(runs))
+    here, full = (done[done["precision"] == which] for which in (precision, Config().precision))
+    return [differences(select(here, net), select(full, net)) for net in NEUTRAL_ON]
+
+
+def is_neutral(runs: pd.DataFrame, precision: str) -> Truth:
+    """Whether a precision is shown to give the test errors of fp32: the interval of the mean difference of all pairs, of
+    at least MINIMUM seeds of each net, lies within NEUTRAL_WITHIN points of zero."""
+    if precision == Config().precision:
+        return True
+    effects = precision_effects(runs, precision)
+    if any(len(effect) < MINIMUM for effect in effects):
+        return None
+    return within(estimate(pd.concat(effects)), NEUTRAL_WITHIN)
+
+
+def admitted(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that may stand beside the paper's: comparable ones, in fp32 or a precision shown to be neutral."""
+    runs = comparable(runs)
+    return runs[runs["precision"].isin([precision for precision in PRECISIONS if is_neutral(runs, precision)])]
 
 
 class NotEnoughRuns(Exception):
@@ -116,14 +155,14 @@ class NotEnoughRuns(Exception):
 
 
 class Sample:
-    """The finished runs of several configs in one precision, a frame each.
+    """The finished runs of several configs in one precision, fp32 or one shown to be neutral, a frame each.
 
     Raises:
         NotEnoughRuns: a config has fewer than MINIMUM.
     """
 
     def __init__(self, runs: pd.DataFrame, *configs: Config):
-        runs = comparable(runs)
+        every_run, runs = comparable(runs), admitted(runs)
         self.configs, self.precision = configs, choose_precision(runs, configs, MINIMUM)
         every = [select(runs[runs["precision"] == self.precision], config) for config in configs]
         self.cells = [finished(cell) for cell in every]
@@ -134,7 +173,10 @@ class Sample:
         self.note += f"; {self.stuck} stuck and in the means]" if self.stuck else "]"
         if any(len(cell) < MINIMUM for cell in self.cells):
             counts = ", ".join(f"{label(config)} n={len(cell)}" for config, cell in zip(configs, self.cells, strict=True))
-            raise NotEnoughRuns(f"{MINIMUM} finished runs of each cell are needed; there are: {counts}{self.note}")
+            left_out = every_run.drop(runs.index)
+            others = sorted(set(pd.concat([select(left_out, config) for config in configs])["precision"]))
+            neutral = "".join(f"; {precision} is not shown to be neutral" for precision in others)
+            raise NotEnoughRuns(f"{MINIMUM} finished runs of each cell are needed; there are: {counts}{self.note}{neutral}")
 
     def means(self, column: str = "test_error") -> list[Estimate]:
         return [estimate(cell[column].astype(float)) for cell in self.cells]

@@ -11,6 +11,7 @@ from analysis.estimates import (
     NotEnoughRuns,
     Sample,
     Truth,
+    admitted,
     all_of,
     clearly_positive,
     estimate,
@@ -23,7 +24,6 @@ from analysis.records import (
     IDENTITY,
     cells,
     choose_precision,
-    comparable,
     finished,
     label,
     load_paper,
@@ -154,7 +154,7 @@ def best_setting(runs: pd.DataFrame, net: Config) -> Config:
     Raises:
         NotEnoughRuns: there are fewer than MINIMUM finished runs at every one.
     """
-    found = finished(select(comparable(runs), net, free=("lr", "weight_decay")))
+    found = finished(select(admitted(runs), net, free=("lr", "weight_decay")))
     settings = cells(found)
     found = found[found["precision"] == choose_precision(found, settings, MINIMUM)]
     means = {config: estimate(select(found, config)["test_error"].astype(float)) for config in settings}

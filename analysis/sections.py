@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.estimates import pair, signed
+from analysis.estimates import NEUTRAL_ON, NEUTRAL_WITHIN, estimate, is_neutral, pair, precision_effects, signed
 from analysis.records import (
     HE,
     IDENTITY,
@@ -23,6 +23,7 @@ from analysis.records import (
 )
 from analysis.verdicts import Verdict
 from analysis.wording import (
+    describe_commit,
     write_difference,
     write_estimates,
     write_failures,
@@ -66,14 +67,13 @@ def describe_sessions(runs: pd.DataFrame) -> str:
     rows = []
     for _, run in runs.iterrows():
         session = run["sessions"][-1] if run["sessions"] else {}
-        git = session.get("git") or {}
         versions = session.get("versions", {})
         rows.append(
             {
                 "device": session.get("device_name", "-"),
                 "software": ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "-",
                 "precision": run["precision"],
-                "commit": git.get("commit", "-")[:8] + ("*" if git.get("dirty") else ""),
+                "commit": describe_commit(session.get("git")),
                 "seconds": run["seconds"],
                 "speed": run["images_per_second"],
                 "finished": run["status"] == "finished",
@@ -94,6 +94,20 @@ def describe_sessions(runs: pd.DataFrame) -> str:
     )
 
 
+def compare_precisions(runs: pd.DataFrame) -> str:
+    """Every lower precision against fp32, net by net and over all pairs, and whether it is neutral."""
+    rows = []
+    for precision in PRECISIONS[1:]:
+        effects = precision_effects(runs, precision)
+        for net, effect in zip(NEUTRAL_ON, effects, strict=True):
+            errors = [write_estimates(select(runs, net), precision=which) for which in (PRECISIONS[0], precision)]
+            rows.append([precision, label(net), *errors, signed(estimate(effect)), "-"])
+        verdict = {True: "neutral", False: "not neutral", None: "not shown to be neutral"}[is_neutral(runs, precision)]
+        rows.append([precision, "both", "-", "-", signed(estimate(pd.concat(effects))), f"**{verdict}**"])
+    header = ["precision", "net", "test error, fp32", "test error", "difference", f"within {NEUTRAL_WITHIN:g} points"]
+    return write_table(header, rows)
+
+
 def side_by_side(runs: pd.DataFrame, nets: Sequence[Config]) -> str:
     """The paper, ours and the peers, a column per net."""
     paper = published(load_paper(), kind="residual" if nets[0].residual else "plain", variant="")
@@ -107,7 +121,9 @@ def side_by_side(runs: pd.DataFrame, nets: Sequence[Config]) -> str:
     ours = []
     for precision in [p for p in PRECISIONS if (found == p).any()] or [Config().precision]:
         errors = [write_estimates(select(runs, net), precision=precision) for net in nets]
-        ours.append([f"**ours, {precision}**", *errors, f"50k images; {PAPER_ITERATIONS // 1000}k iterations; final"])
+        protocol = f"50k images; {PAPER_ITERATIONS // 1000}k iterations; final"
+        protocol += "" if is_neutral(runs, precision) else f"; {precision} is not shown to be neutral"
+        ours.append([f"**ours, {precision}**", *errors, protocol])
     if nets[0].residual:
         rows += parameter_rows(runs, nets)
     return write_table(["", *(str(net.depth) for net in nets), "protocol"], [rows[0], *ours, *rows[1:]])

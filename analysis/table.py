@@ -14,14 +14,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import pandas as pd
 
 from analysis import sections
 from analysis.claims import TOLERANCE
 from analysis.command import Parser, end
-from analysis.estimates import MINIMUM
+from analysis.estimates import MINIMUM, NEUTRAL_WITHIN
 from analysis.records import HE, comparable, finished, load, load_paper, optimizer_settings, published, select
+from analysis.speed import list_throughput, load_throughput
 from analysis.verdicts import VERDICTS, Verdict, judge_all
 from analysis.wording import write_estimates, write_number, write_runs, write_table
 from reproduce.config import Config, UserError
@@ -29,7 +31,7 @@ from reproduce.config import Config, UserError
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
-def write_results(runs: pd.DataFrame, verdicts: Sequence[Verdict], link: str) -> str:
+def write_results(runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], verdicts: Sequence[Verdict], link: str) -> str:
     """RESULTS.md. `link` is where the run folders are, seen from there."""
     full = comparable(runs)
     blocks = [Config(depth=depth, block=block) for depth in sections.BLOCK_DEPTHS for block in sections.BLOCKS[2:]]
@@ -37,6 +39,9 @@ def write_results(runs: pd.DataFrame, verdicts: Sequence[Verdict], link: str) ->
     text = Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
         records_folder=f"[{link}]({link})",
         how_it_was_run=sections.describe_sessions(runs),
+        throughput=list_throughput(throughput),
+        precisions=sections.compare_precisions(full),
+        neutral_within=NEUTRAL_WITHIN,
         table_6=sections.side_by_side(full, sections.RESIDUAL),
         table_6_runs=write_runs(full, sections.RESIDUAL, link),
         plain_nets=sections.side_by_side(full, sections.PLAIN),
@@ -153,7 +158,7 @@ def main(arguments: Sequence[str]) -> int:
     link = Path(os.path.relpath(options.records, options.results.parent)).as_posix()
     readme = options.readme.read_text(encoding="utf-8")
     wanted = {
-        options.results: write_results(runs, verdicts, link),
+        options.results: write_results(runs, load_throughput(options.records), verdicts, link),
         options.readme: replace_block(readme, write_summary(runs, verdicts, options.weights), options.readme.name),
     }
     if options.check:

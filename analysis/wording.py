@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,3 +89,8 @@ def write_number(row: pd.Series) -> str:
     text += "" if np.isnan(row["spread"]) else f" ± {row['spread']:.2f}"
     text += f" (n={row['n']:.0f})" if row["n"] > 1 else ""
     return text + (" (plot)" if row["read_off_plot"] == "yes" else "")
+
+
+def describe_commit(git: dict[str, Any] | None) -> str:
+    """The commit's first digits, with a star where there were uncommitted changes."""
+    return (git or {}).get("commit", "-")[:8] + ("*" if (git or {}).get("dirty") else "")

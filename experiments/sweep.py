@@ -29,7 +29,7 @@ from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, require
 from reproduce.record import read_result
 
-Experiment = Literal["degradation", "bn_placement", "block_design", "optimizer", "deep", "ambiguity"]
+Experiment = Literal["degradation", "bn_placement", "block_design", "optimizer", "deep", "ambiguity", "precision"]
 
 
 @dataclass(frozen=True)

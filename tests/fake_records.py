@@ -18,6 +18,7 @@ SESSION = {
     "versions": {"torch": "2.11.0", "python": "3.11.9"},
     "flags": {"precision": "fp32"},
     "data": {"name": "cifar10", "sha256": "0" * 64},
+    "beside": 0,
 }
 
 

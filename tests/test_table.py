@@ -87,7 +87,8 @@ def test_the_numbers_of_the_records_stand_in_their_tables(study):
         "-",
     ]
     assert ours[1:7] == cells
-    assert study.row("Table 6: residual nets", "**ours, bf16**")[1:3] == ["8.40 ± 0.17 (n=3)", "-"]
+    lower = study.row("Table 6: residual nets", "**ours, bf16**")
+    assert lower[1:3] == ["8.40 ± 0.17 (n=3)", "-"] and lower[-1].endswith("bf16 is not shown to be neutral")
     assert study.row("Table 6: residual nets", "He et al. 2015")[1:6] == [
         "8.75",
         "7.51",
@@ -157,6 +158,43 @@ def test_runs_without_a_result_are_listed(study):
     lost = study.section("Runs without a result")
     assert "| diverged | 32005 of 64000 | `python reproduce/run.py --depth 56 --no-residual --seed 3` |" in lost
     assert "| unfinished | 32000 of 64000 | `python reproduce/run.py --depth 44 --seed 3` |" in lost
+
+
+def test_precisions_are_compared_with_full_precision(study):
+    row = study.row("Precision", "bf16", "residual20")
+    assert row[2:] == ["8.30 ± 0.10 (n=3)", "8.40 ± 0.17 (n=3)", "+0.10 (-0.40 to +0.60, n=3)", "-"]
+    assert study.row("Precision", "bf16", "residual56")[2:] == ["6.90 ± 0.10 (n=3)", "-", "-", "-"]
+    assert study.row("Precision", "bf16", "both")[4:] == ["+0.10 (-0.40 to +0.60, n=3)", "**not shown to be neutral**"]
+    assert study.row("Precision", "tf32", "both")[4:] == ["-", "**not shown to be neutral**"]
+
+
+def test_the_speed_is_shown_device_by_device(place):
+    write_study(place.records)
+    place.run()
+    assert "Nothing is measured yet." in place.section("Speed")
+    record = {
+        "device_name": "Test Accelerator", "threads": 4, "versions": {"torch": "2.11.0"}, "git": None, "rounds": 5,
+        "iterations": 20, "batch_size": 128, "workers": 2, "ceilings": {"copy": 4.3e12, "bf16": 7.9e14},
+        "nets": [
+            {"depth": 20, "precision": "bf16", "operations": 31e9, "bytes": 101e6, "floor": 0.0394, "preparation": 0.05}
+        ],
+        "rows": [
+            {
+                "depth": 20, "precision": "bf16", "candidate": "captured", "seconds_to_start": 12.3, "median": 0.9876,
+                "min": 0.98, "max": 1.0, "images_per_second": 129600, "floor_fraction": 0.0399, "times_plain": 8.12,
+            }
+        ],
+    }  # fmt: skip
+    (place.records / "throughput").mkdir()
+    (place.records / "throughput" / "test-accelerator.json").write_text(json.dumps(record))
+    place.run()
+    section = place.section("Speed")
+    assert "### Test Accelerator" in section and "4,300.0 GB/s" in section and "790 TFLOP/s in bf16" in section
+    assert "| 20 | bf16 | 31.0 | 101 | 0.039 | 0.050 |" in section
+    assert "| 20 | bf16 | captured | 0.988 (0.980 to 1.000) | 129,600 | 8.12 | 4.0% | 12 |" in section
+    (place.records / "throughput" / "test-accelerator.json").write_text("{")
+    with pytest.raises(UserError, match="test-accelerator.json is damaged"):
+        place.run()
 
 
 def test_how_it_was_run(study):

@@ -1,0 +1,67 @@
+"""The section of RESULTS.md on speed: what experiments/throughput.py has measured, device by device."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.records import PRECISIONS
+from analysis.wording import describe_commit, write_table
+from reproduce.config import UserError
+
+
+def load_throughput(records: Path) -> list[dict[str, Any]]:
+    """The benchmark's records, from the folder `throughput` beside the run folders.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    found = []
+    for path in sorted(records.glob("throughput/*.json")):
+        try:
+            found.append(json.loads(path.read_text()))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): restore it or measure again") from None
+    return found
+
+
+def list_throughput(records: Sequence[dict[str, Any]]) -> str:
+    return "\n\n".join(describe(record) for record in records) or "Nothing is measured yet."
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One device: its ceilings, the floor of each net, and the candidates."""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
+    ceilings = record["ceilings"]
+    rates = ", ".join(f"{ceilings[p] / 1e12:.3g} TFLOP/s in {p}" for p in PRECISIONS if p in ceilings)
+    return "\n\n".join(
+        [
+            f"### {record['device_name']}",
+            f"{record['threads']} threads, {versions}, commit {describe_commit(record['git'])}. A large copy moves "
+            f"{ceilings['copy'] / 1e9:,.1f} GB/s, read and written; a large matrix product makes {rates}.",
+            list_nets(record["nets"]),
+            f"Medians, and in brackets minimum and maximum, of {record['rounds']} rounds of {record['iterations']} iterations "
+            f"of {record['batch_size']} images; the plain loop's DataLoader has {record['workers']} worker processes.",
+            list_candidates(record["rows"]),
+        ]
+    )
+
+
+def list_nets(nets: Sequence[dict[str, Any]]) -> str:
+    header = ["depth", "precision", "GFLOP a step", "MB a step, at least", "floor, ms", "preparing a batch, ms"]
+    rows = []
+    for net in nets:
+        work = [f"{net['operations'] / 1e9:.1f}", f"{net['bytes'] / 1e6:.0f}"]
+        rows.append([net["depth"], net["precision"], *work, f"{net['floor']:.3f}", f"{net['preparation']:.3f}"])
+    return write_table(header, rows)
+
+
+def list_candidates(rows: Sequence[dict[str, Any]]) -> str:
+    header = ["depth", "precision", "candidate", "ms per iteration", "images/s", "times plain", "of the floor's speed"]
+    lines = []
+    for row in rows:
+        times = f"{row['median']:.3f} ({row['min']:.3f} to {row['max']:.3f})"
+        beside = f"{row['times_plain']:.2f}" if "times_plain" in row else "-"
+        speed = [f"{row['images_per_second']:,}", beside, f"{100 * row['floor_fraction']:.1f}%"]
+        lines.append([row["depth"], row["precision"], row["candidate"], times, *speed, f"{row['seconds_to_start']:.0f}"])
+    return write_table([*header, "seconds to start"], lines)

@@ -1,0 +1,18 @@
+"""Precision: do TF32 or bf16 in place of full single precision change the test error?
+
+The paper makes no claim here; it trained in single precision. Each net is trained in all three with the same seeds, and so
+from the same weights on the same batches. Only a precision shown to be neutral stands for the paper's in RESULTS.md, whose
+section on precision has the rule.
+
+Expected: no difference that a handful of seeds shows; there is no published number for these nets.
+
+Device-hours: not measured yet.
+
+    python experiments/sweep.py precision
+"""
+
+from typing import get_args
+
+from reproduce.config import Config, Precision
+
+CONFIGS = [Config(depth=depth, precision=precision) for precision in get_args(Precision) for depth in (20, 56)]
