@@ -4,6 +4,7 @@ Import this module before torch: where torch_npu is installed without CANN, torc
 fail for the whole process. Here that loading is put off until torch is in, and its failure is kept as the reason.
 """
 
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -26,6 +27,8 @@ AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 _autoload_before = os.environ.get(AUTOLOAD)
 os.environ[AUTOLOAD] = "0"
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; deterministic mode needs it
+# Read when CUDA starts: the hardware queues. With fewer than there are streams, one run would wait for another.
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 import torch  # noqa: E402
 
 
@@ -220,12 +223,17 @@ def capture(device: Device, step: Callable[[], None]) -> Callable[[], None] | st
     Returns: what replays it, or, where capture fails, the reason in one line.
     """
     graph_type = "NPUGraph" if device.kind == "npu" else "CUDAGraph"
+    # A collection within the capture could free another run's graph, which a capture does not survive.
+    gc.collect()
+    gc.disable()
     try:
         graph = getattr(device.backend, graph_type)()
         with device.backend.graph(graph, stream=device.backend.current_stream()):
             step()
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    finally:
+        gc.enable()
     return graph.replay
 
 

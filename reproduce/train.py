@@ -141,8 +141,9 @@ class Training:
             for _ in range(done):
                 self.step()
             self.try_capture()
-        for begin in range(done, count, BURST):
-            self.burst(min(BURST, count - begin))
+        size = max(1, BURST // self.device.steps_per_replay) * self.device.steps_per_replay
+        for begin in range(done, count, size):
+            self.burst(min(size, count - begin))
             ahead.append(mark(self.device))
             yield
             while len(ahead) == BURSTS_AHEAD and not ahead[0]():
