@@ -34,6 +34,7 @@ from torch import Tensor
 from reproduce.data import choose_folder, load
 from reproduce.device import Device
 from reproduce.train import Training, evaluate, learning_rate
+from reproduce.turns import complete
 
 TOLERANCES = {
     "fp32": {"loss": 2e-5, "gradients": 3e-2, "BN": 4e-5, "free": 0.1, "test error": 0.1},
@@ -104,7 +105,7 @@ def advance(training: Training, start: int, stop: int) -> list[float]:
     while start < stop:
         end = min(stop, start + training.device.chunk)
         rates = [learning_rate(training.config, iteration, 0) for iteration in range(start, end)]
-        losses += devices.complete(training.chunk(start, end, rates))[0]
+        losses += complete(training.chunk(start, end, rates))[0]
         start = end
     return losses
 

@@ -58,7 +58,7 @@ class Sweep:
     """cpu, or some of cuda:0 cuda:1 npu:0 ..., or a kind for all of it; by default all devices that there are. On a
     cluster, one of cpu cuda npu."""
     per_device: int = 1
-    """Runs side by side on each device."""
+    """Runs at the same time on each device: in one process on cuda and npu, in a process each on a CPU or a cluster."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Stop the whole sweep after so many seconds, every run with a checkpoint."""
     engine: Literal["local", "ray"] = "local"

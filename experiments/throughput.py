@@ -11,7 +11,7 @@ measures, for each depth and precision, and all in one process in rounds in whic
   captured           the same as a graph that is replayed, as run.py trains (cuda, npu)
   captured by 10     ten steps in each graph
   captured compiled  the network compiled by torch.compile, then captured (on a CPU: compiled)
-  4 together         four runs that take turns, as together.py trains them: time per iteration of one, divided by four
+  4 together         four runs that take turns, as together.py trains them: time of an iteration of all, divided by four
   4 fused            four seeds as one network, whose convolutions are grouped (HFTA, arXiv:2102.02344), captured: likewise
 
 The floor of a net is the larger of two times: its floating-point operations at the rate of a large matrix product, and the
@@ -44,10 +44,11 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from reproduce.data import Data, Synthetic, batch, choose_folder, load, plan
-from reproduce.device import Device, Turns, autocast, complete_all, on_own_stream
+from reproduce.device import Device, autocast
 from reproduce.model import build_network
 from reproduce.record import describe_code, write_json
 from reproduce.train import Training, make_optimizer
+from reproduce.turns import Turns, complete_all, on_own_stream
 
 Candidate = Callable[[int], float]
 """Trains so many iterations and returns the seconds that one of one run took, the others' share taken off."""

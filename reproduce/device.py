@@ -10,18 +10,13 @@ import importlib.util
 import os
 import platform
 import sys
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from reproduce.config import Precision, UserError
-
-T = TypeVar("T")
-Turns = Generator[None, None, T]
-"""Work that gives way at every yield, so that other work may have its turn on the same device; its end returns a T."""
 
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 _autoload_before = os.environ.get(AUTOLOAD)
@@ -85,9 +80,6 @@ class Device:
     def has_graphs(self) -> bool:
         return self.kind != "cpu"
 
-
-PAUSE = 1e-4
-"""Seconds from one turn to the next of work that is alone or, of several, from one round to the next."""
 
 DEVICES = {
     "npu": Device("npu", torch.contiguous_format, chunk=500, eval_batch_size=1000, fused=False),
@@ -174,38 +166,6 @@ def on_stream(device: Device, stream: Any) -> AbstractContextManager:
 def own_stream(device: Device) -> AbstractContextManager:
     """A stream of its own for what is computed within (capture refuses the default one)."""
     return on_stream(device, make_stream(device))
-
-
-def on_own_stream(device: Device, work: Turns[T], begin_turn: Callable[[], Any]) -> Turns[T]:
-    """The same work, each of its turns on one stream of its own, and after a call of begin_turn."""
-    stream = make_stream(device)
-    while True:
-        with on_stream(device, stream):
-            begin_turn()
-            try:
-                next(work)
-            except StopIteration as end:
-                return end.value
-        yield
-
-
-def complete(work: Turns[T]) -> T:
-    """Does all of the work, with nothing in between."""
-    return complete_all([work])[0]
-
-
-def complete_all(works: Sequence[Turns[T]]) -> list[T]:
-    """Does several pieces of work, turn by turn, and returns what each returns."""
-    left, results = dict(enumerate(works)), {}
-    while left:
-        for number, work in list(left.items()):
-            try:
-                next(work)
-            except StopIteration as end:
-                results[number] = end.value
-                del left[number]
-        time.sleep(PAUSE)
-    return [results[number] for number in range(len(works))]
 
 
 def mark(device: Device) -> Callable[[], bool]:

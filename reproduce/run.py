@@ -23,7 +23,7 @@ from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine
 from reproduce.record import add_session, open_folder, read_result
 
 if TYPE_CHECKING:
-    from reproduce.device import Turns
+    from reproduce.turns import Turns
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
 
@@ -76,8 +76,9 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_STATUS[result["status"]]
 
     # Only now what needs torch, the device first (see there).
-    from reproduce.device import complete
+    from reproduce import device  # noqa: F401
     from reproduce.train import stop_requests
+    from reproduce.turns import complete
 
     stop = threading.Event()
     training = run_in_turns(config, machine, arguments, began, stop)
@@ -105,6 +106,7 @@ def run_in_turns(
     from reproduce import device as devices
     from reproduce import train
     from reproduce.data import choose_folder, load_once
+    from reproduce.turns import on_own_stream
 
     device = devices.choose(machine.device)
     set_numerics = partial(devices.set_numerics, device, config.precision, machine.deterministic)
@@ -117,7 +119,7 @@ def run_in_turns(
         deadline = math.inf if machine.time_limit is None else began + machine.time_limit
         devices.reset_peak_memory(device)
         training = train.train_in_turns(config, machine, data, device, folder, deadline, stop)
-        ending = yield from devices.on_own_stream(device, training, set_numerics)
+        ending = yield from on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:
         return EXIT_STATUS[ending], f"stopped early with a checkpoint; the same command goes on from there; {folder}"

@@ -3,9 +3,9 @@
     printf '%s\\n' '--depth 20 --seed 0' '--depth 20 --seed 1' | python reproduce/together.py
 
 reads lines of flags, each as for reproduce/run.py, and begins a run as soon as its line is there; it ends when there are
-no more lines and no runs. The runs take turns at giving the device work, each on a stream of its own: nets as small as
-these leave most of an accelerator idle. What a run computes does not depend on its neighbours, and one that fails leaves
-them alone. Says of every run that ends
+no more lines and no runs. The runs take turns at giving the device work, each on a stream of its own, since one net as small
+as these is not expected to fill an accelerator. What a run computes does not depend on its neighbours, and one that fails
+leaves them alone. Says of every run that ends
 
     line 1, exit status 0: residual20: final test error ...
 
@@ -22,12 +22,12 @@ import time
 import traceback
 from collections.abc import Iterable
 
-from reproduce import command
+from reproduce import command, device  # noqa: F401 - the device before torch (see there)
 from reproduce.config import UserError
-from reproduce.device import PAUSE, Turns
 from reproduce.record import read_result
 from reproduce.run import EXIT_STATUS, describe_ending, parse, run_in_turns
 from reproduce.train import stop_requests
+from reproduce.turns import PAUSE, Turns
 
 IDLE = 0.1
 """Seconds from one look for new lines to the next while nothing is in training."""
@@ -64,9 +64,11 @@ def train_lines(lines: Iterable[str]) -> int:
     arrivals: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
 
     def read():
-        for numbered in enumerate(lines, start=1):
-            arrivals.put(numbered)
-        arrivals.put(None)
+        try:
+            for numbered in enumerate(lines, start=1):
+                arrivals.put(numbered)
+        finally:
+            arrivals.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     stop, more = threading.Event(), True

@@ -25,8 +25,9 @@ from tqdm import tqdm
 from reproduce import record
 from reproduce.config import SCHEMA, Config, Machine
 from reproduce.data import Data, Images, batch, central, plan
-from reproduce.device import Device, Turns, autocast, capture, complete, mark, own_stream, peak_memory
+from reproduce.device import Device, autocast, capture, mark, own_stream, peak_memory
 from reproduce.model import Network, build_network
+from reproduce.turns import Turns, complete
 
 WARMUP_ERROR = 80.0
 """The training error, in percent, that ends an error-triggered warm-up (section 4.2, on ResNet-110)."""
@@ -107,7 +108,7 @@ class Training:
         self.optimizer = make_optimizer(config, self.network, self.rate, device)
         self.may_capture = capture and device.has_graphs
         self.replay = None
-        self.planned, self.planned_from = plan(config, len(data.train), 0, device.chunk), 0
+        self.planned, self.planned_from = self.rows[:0].cpu(), 0
 
     def step(self):
         """One iteration: the batch at the cursor, forward, backward, update, loss and wrong answers noted, cursor moved."""

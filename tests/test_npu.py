@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from reproduce import device as devices
-from reproduce import record, train
+from reproduce import record, train, turns
 from reproduce.config import SCHEMA, Block, Config, Machine
 from reproduce.data import Images, load
 from tests.conftest import QUICK
@@ -153,7 +153,7 @@ def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = Fa
 
     training.try_capture = counted
     with devices.own_stream(training.device):
-        chunk = devices.complete(training.chunk(0, STEPS, [config.lr or 0.0] * STEPS))
+        chunk = turns.complete(training.chunk(0, STEPS, [config.lr or 0.0] * STEPS))
     return pack({"chunk": chunk, "state": training.state(), "replays": len(replays)})
 
 
@@ -181,7 +181,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
     training = prepare("npu", config, folder, capture)
     with devices.own_stream(training.device):
-        devices.complete(training.chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
+        turns.complete(training.chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
         name = "replay" if capture else "step"
         step, seen = getattr(training, name), []
 
@@ -192,7 +192,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
         setattr(training, name, counted)
         torch_npu.reset_counts()
-        devices.complete(training.chunk(5, 5 + steps, [0.1] * steps))
+        turns.complete(training.chunk(5, 5 + steps, [0.1] * steps))
         return pack([seen[0], seen[-1], torch_npu.counts()])
 
 

@@ -10,8 +10,8 @@ import torch
 from experiments.throughput import Fused, Settings, candidates, count_work, measure
 from reproduce.config import Config, UserError
 from reproduce.data import Data
-from reproduce.device import complete
 from reproduce.train import Training
+from reproduce.turns import complete
 from tests.conftest import CPU, QUICK
 
 

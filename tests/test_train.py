@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from reproduce import train
 from reproduce.config import Config, Machine
 from reproduce.data import Data, load, plan
-from reproduce.device import Device, complete
+from reproduce.device import Device
 from reproduce.model import build_network
 from reproduce.train import ForeachSGD, History, Training, learning_rate
+from reproduce.turns import complete
 from tests.conftest import CPU, QUICK
 from tests.test_data import as_data, random_images
 

@@ -24,6 +24,7 @@ from reproduce import run  # noqa: E402
 from reproduce.config import Config  # noqa: E402
 from reproduce.data import load  # noqa: E402
 from reproduce.train import Training  # noqa: E402
+from reproduce.turns import complete  # noqa: E402
 
 MEMORY = {
     *("empty.memory_format", "empty_strided", "empty_like", "as_strided", "view", "_reshape_alias", "unfold", "alias"),
@@ -149,7 +150,7 @@ def use():
             devices.set_numerics(device, one.precision, deterministic=False)
             with devices.own_stream(device):
                 training = Training(one, load(one, Path("data/synthetic"), device.torch_device), device, capture=True)
-                losses, _ = devices.complete(training.chunk(0, 5, [0.1] * 5))
+                losses, _ = complete(training.chunk(0, 5, [0.1] * 5))
             outcomes.append((losses, training.state()["network"]))
         (losses, cpu), (same, npu_state) = outcomes
         assert losses == same and all(torch.equal(cpu[name], npu_state[name]) for name in cpu), (losses, same)

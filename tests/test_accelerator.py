@@ -1,0 +1,96 @@
+"""On a real accelerator, in deterministic mode and to the bit: captured steps, runs side by side, interrupted runs.
+
+Skipped where there is none. tests/test_npu.py asks the same and more of a stand-in, everywhere.
+"""
+
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reproduce import device as devices
+from reproduce import record, together, train
+from reproduce.config import Config, Machine
+from reproduce.data import load
+from reproduce.run import main, parse
+from reproduce.turns import complete
+from tests.conftest import CPU, QUICK
+from tests.test_npu import CONFIGS, outcome_anywhere
+from tests.test_resume import interrupt
+from tests.test_train import assert_equal
+
+KIND = next((kind for kind in ("npu", "cuda") if devices.problem(kind) is None), "none")
+STEPS = 53
+"""Three before a capture, fifty of it."""
+
+pytestmark = pytest.mark.skipif(KIND == "none", reason="there is no accelerator: neither npu nor cuda is usable")
+
+
+@pytest.fixture(autouse=True)
+def leave_no_flags():
+    yield
+    devices.set_numerics(CPU, "fp32", deterministic=False)
+
+
+def steps(config: Config, folder: Path, device: devices.Device, capture: bool) -> tuple[list[float], dict[str, Any], bool]:
+    """Losses and state after some steps, and whether they were captured."""
+    device = replace(device, chunk=STEPS)
+    devices.set_numerics(device, config.precision, deterministic=True)
+    data = load(config, folder, device.torch_device)
+    with devices.own_stream(device):
+        training = train.Training(config, data, device, capture)
+        losses, _ = complete(training.chunk(0, STEPS, [config.lr or 0.0] * STEPS))
+        return losses, training.state(), training.replay is not None
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_captured_steps_equal_eager_ones(synthetic_folder: Path, config: Config):
+    device = devices.choose(KIND)
+    *eager, replayed = steps(config, synthetic_folder, device, capture=False)
+    assert not replayed
+    for steps_per_replay in (1, 10):
+        by_some = replace(device, steps_per_replay=steps_per_replay)
+        *captured, replayed = steps(config, synthetic_folder, by_some, capture=True)
+        assert replayed
+        assert_equal(captured, eager)
+
+
+def test_the_first_losses_are_close_to_the_cpus(synthetic_folder: Path):
+    here, _, _ = steps(QUICK, synthetic_folder, devices.choose(KIND), capture=True)
+    cpu, _, _ = steps(QUICK, synthetic_folder, CPU, capture=False)
+    assert here[:4] == pytest.approx(cpu[:4], rel=1e-3)
+
+
+FLAGS = "--depth 8 --batch-size 8 --iterations 60 --data synthetic --eval-every 20 --checkpoint-every 20 --deterministic"
+VARIANTS = ("", "--seed 1", "--no-residual --precision bf16", "--optimizer adam", "--block full-preactivation")
+
+
+def test_runs_side_by_side_equal_runs_alone(workplace: Path):
+    lines = [f"{FLAGS} --device {KIND} {variant}" for variant in VARIANTS]
+    for line in lines:
+        assert main([*line.split(), "--out", "alone"]) == 0
+    assert together.train_lines(f"{line} --out together" for line in lines) == 0
+    for line in lines:
+        folder = parse(line.split())[0].folder
+        assert_equal(outcome_anywhere(Path("together") / folder), outcome_anywhere(Path("alone") / folder))
+
+
+def test_an_interrupted_run_ends_as_an_unbroken_one(synthetic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    device = devices.choose(KIND)
+    devices.set_numerics(device, QUICK.precision, deterministic=True)
+    data = load(QUICK, synthetic_folder, device.torch_device)
+
+    def run(out: Path) -> train.Ending:
+        with record.open_folder(QUICK, out) as folder:
+            return train.train(QUICK, Machine(eval_every=6, checkpoint_every=4), data, device, folder, math.inf)
+
+    assert run(tmp_path / "unbroken") == "finished"
+    interrupt(monkeypatch, 11, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(tmp_path / "broken") == "stopped"
+    assert run(tmp_path / "broken") == "finished"
+    broken, unbroken = (outcome_anywhere(tmp_path / name / QUICK.folder) for name in ("broken", "unbroken"))
+    assert_equal(broken, unbroken)
