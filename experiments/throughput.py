@@ -15,7 +15,8 @@ measures, for each depth and precision, and all in one process in rounds in whic
   4 fused            four seeds as one network, whose convolutions are grouped (HFTA, arXiv:2102.02344), captured: likewise
 
 The floor of a net is the larger of two times: its floating-point operations at the rate of a large matrix product, and the
-bytes that every step has to move at the speed of a large copy (see `count_work`), both measured on the same device.
+bytes that every step has to move at the speed of a large copy (see `count_work`), both measured on the same device. It is
+no law: a convolution in fewer operations than its definition has (Winograd's) can be faster.
 What is measured is printed and written to a record, which python analysis/table.py makes into a table.
 """
 
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reproduce import command
 from reproduce import device as devices
@@ -76,7 +77,7 @@ class Settings:
     """Processes of the plain loop's DataLoader."""
     data: str = "data"
     """Folder of CIFAR-10, or the word synthetic."""
-    device: str = "auto"
+    device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
     out: Path = Path("experiments/records/throughput")
     """Folder that receives <device>.json."""
 
@@ -227,8 +228,7 @@ def count_work(config: Config) -> tuple[int, int]:
 
     Operations: those of convolutions and the linear layer, forward and backward, 2 for a multiply-add. Bytes: the output
     of every convolution written and read once (the backward pass needs it, and all other maps follow from it), in 2 bytes a
-    number for bf16 and 4 else; every weight and its momentum read and written once, in 4. Both for 3x3 nets of this
-    family without the addition's part in them, which is none of either.
+    number for bf16 and 4 else; every weight and its momentum read and written once, in 4.
     """
     network = build_network(config).to("meta")
     size = 2 if config.precision == "bf16" else 4
