@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.records import PRECISIONS, choose_precision, comparable, finished, label, select, stuck
+from analysis.records import choose_precision, comparable, finished, label, select, stuck
 from reproduce.config import Config
 
 CONFIDENCE = 0.95
@@ -147,7 +147,7 @@ def is_neutral(runs: pd.DataFrame, precision: str) -> Truth:
 def admitted(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that may stand beside the paper's: comparable ones, in fp32 or a precision shown to be neutral."""
     runs = comparable(runs)
-    return runs[runs["precision"].isin([precision for precision in PRECISIONS if is_neutral(runs, precision)])]
+    return runs[runs["precision"].isin([precision for precision in runs["precision"].unique() if is_neutral(runs, precision)])]
 
 
 class NotEnoughRuns(Exception):

@@ -152,9 +152,9 @@ def test_stopped_within_a_warmup_window(synthetic: Data, tmp_path: Path, monkeyp
 
 def test_killed_for_real_at_random_moments(workplace: Path):
     """SIGKILL to the process, twice, with checkpoints every other iteration; then to the end."""
-    flags = "--depth 8 --batch-size 16 --iterations 120 --eval-every 40 --checkpoint-every 2 --data synthetic".split()
+    flags = "--depth 8 --batch-size 16 --iterations 80 --eval-every 40 --checkpoint-every 2 --data synthetic".split()
     command = [sys.executable, str(RUN), *flags, "--device", "cpu", "--deterministic"]
-    config = Config(depth=8, batch_size=16, iterations=120, dataset="synthetic")
+    config = Config(depth=8, batch_size=16, iterations=80, dataset="synthetic")
     subprocess.run([*command, "--out", "unbroken"], check=True, capture_output=True)
     generator, folder = random.Random(0), workplace / "killed" / config.folder
     for _ in range(2):

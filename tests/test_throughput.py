@@ -16,7 +16,7 @@ from tests.conftest import CPU, QUICK
 
 
 def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str]):
-    settings = Settings(depths=(8,), precisions=("bf16",), only="^(plain|eager|2 .*)$", together=(2,), iterations=2, rounds=2)
+    settings = Settings(depths=(8,), precisions=("bf16",), only="^(plain|eager|2 .*)$", together=(2,), iterations=1, rounds=2)
     path = measure(replace(settings, data="synthetic", device="cpu", out=workplace / "out"))
     record = json.loads(path.read_text())
     assert record["device"] == "cpu" and torch.__version__.startswith(record["versions"]["torch"])

@@ -299,7 +299,7 @@ def test_a_run_that_overflows_is_recorded_as_diverged(synthetic: Data, tmp_path)
 
 
 def test_the_synthetic_set_is_learned(synthetic_folder, tmp_path):
-    config = Config(iterations=100, batch_size=32, dataset="synthetic")
+    config = Config(depth=8, iterations=100, batch_size=32, dataset="synthetic")
     data = load(config, synthetic_folder, CPU.torch_device)
     assert train.train(config, Machine(), data, CPU, tmp_path, math.inf) == "finished"
     result = train.record.read_result(tmp_path)
