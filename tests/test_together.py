@@ -17,6 +17,7 @@ from reproduce.run import main, parse
 from reproduce.train import Training
 from tests.conftest import QUICK
 from tests.test_resume import outcome
+from tests.test_sweep import wait_until
 from tests.test_train import assert_equal
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --eval-every 12 --checkpoint-every 4"
@@ -136,8 +137,7 @@ def test_lines_are_taken_as_they_come(workplace: Path, capsys):
 
     def lines() -> Iterator[str]:
         yield f"{RUNS['residual']} --out together"
-        while not (first / "result.json").exists():
-            pass
+        wait_until(lambda: (first / "result.json").exists())
         yield f"{RUNS['seed 1']} --out together"
 
     assert together.train_lines(lines()) == 0
