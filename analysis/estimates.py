@@ -134,14 +134,27 @@ def precision_effects(runs: pd.DataFrame, precision: str) -> list[pd.Series]:
 
 
 def is_neutral(runs: pd.DataFrame, precision: str) -> Truth:
-    """Whether a precision is shown to give the test errors of fp32: the interval of the mean difference of all pairs, of
-    at least MINIMUM seeds of each net, lies within NEUTRAL_WITHIN points of zero."""
+    """Whether a precision is shown to give the test errors of fp32 (the rule stands in template.md)."""
     if precision == Config().precision:
         return True
     effects = precision_effects(runs, precision)
-    if any(len(effect) < MINIMUM for effect in effects):
+    both = mean_effect(effects)
+    if len(both) < MINIMUM:
         return None
-    return within(estimate(pd.concat(effects)), NEUTRAL_WITHIN)
+    each = [True if abs(estimate(effect).mean) < NEUTRAL_WITHIN else None for effect in effects]
+    return all_of(within(estimate(both), NEUTRAL_WITHIN), *each, not diverges(comparable(runs), precision))
+
+
+def mean_effect(effects: list[pd.Series]) -> pd.Series:
+    """The mean over the nets by seed, over the seeds that all of them have."""
+    return pd.concat(effects, axis=1, join="inner").mean(axis=1)
+
+
+def diverges(runs: pd.DataFrame, precision: str) -> bool:
+    """Whether a run of NEUTRAL_ON diverged in a precision whose twin in fp32 finished."""
+    lost, full = runs[runs["status"] == "diverged"], finished(runs[runs["precision"] == Config().precision])
+    lost = lost[lost["precision"] == precision]
+    return any(select(lost, net)["seed"].isin(select(full, net)["seed"]).any() for net in NEUTRAL_ON)
 
 
 def admitted(runs: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,16 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.estimates import NEUTRAL_ON, NEUTRAL_WITHIN, estimate, is_neutral, pair, precision_effects, signed
+from analysis.estimates import (
+    NEUTRAL_ON,
+    NEUTRAL_WITHIN,
+    estimate,
+    is_neutral,
+    mean_effect,
+    pair,
+    precision_effects,
+    signed,
+)
 from analysis.records import (
     HE,
     IDENTITY,
@@ -103,7 +112,7 @@ def compare_precisions(runs: pd.DataFrame) -> str:
             errors = [write_estimates(select(runs, net), precision=which) for which in (PRECISIONS[0], precision)]
             rows.append([precision, label(net), *errors, signed(estimate(effect)), "-"])
         verdict = {True: "neutral", False: "not neutral", None: "not shown to be neutral"}[is_neutral(runs, precision)]
-        rows.append([precision, "both", "-", "-", signed(estimate(pd.concat(effects))), f"**{verdict}**"])
+        rows.append([precision, "both", "-", "-", signed(estimate(mean_effect(effects))), f"**{verdict}**"])
     header = ["precision", "net", "test error, fp32", "test error", "difference", f"within {NEUTRAL_WITHIN:g} points"]
     return write_table(header, rows)
 

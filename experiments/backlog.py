@@ -75,7 +75,8 @@ class Backlog:
         self.latest = time.monotonic()
         if verdict == "failed":
             failure = describe_failure(status, tail)
-            if status == 2 and failure in self.failures.values():
+            # A precision that the device lacks is in the way of some runs only.
+            if status == 2 and failure in self.failures.values() and not tail.startswith("precision "):
                 self.obstacle = tail.splitlines()[-1].removeprefix("error: ")
             self.failures[config] = failure
             self.display.event(f"{config.folder}: failed, {failure.splitlines()[0]}")

@@ -90,8 +90,10 @@ def train_here(backlog: Backlog, machine: Machine, devices: Sequence[str], per_d
                 for ended in worker.collect():
                     backlog.note_end(*ended, stopping)
                 if status is not None:
+                    # A worker that somebody else has stopped ends in order, maybe just before it was sent another run.
+                    in_order = status in (0, 2, 3, 75)
                     for config in worker.training.values():
-                        backlog.note_end(config, status, worker.read_tail(), stopping)
+                        backlog.note_end(config, 75 if in_order else status, worker.read_tail(), stopping)
                     workers.pop(place).close()
             # Runs spread over the devices before they share one.
             while not stopping and room(place := max(range(len(places)), key=room)) and (config := backlog.take()) is not None:

@@ -17,7 +17,7 @@ from reproduce.config import Config, Machine
 from reproduce.record import read_metrics, read_result
 
 RUNNER = Path(reproduce.__file__).with_name("together.py")
-ENDING = re.compile(r"line (\d+), exit status (\d+): (.*)\n")
+ENDING = re.compile(r"^line (\d+), exit status (\d+): (.*)\n", re.MULTILINE)
 """What it says of a run that has ended."""
 TAIL = 12
 """Lines of a failed run's output that are shown."""
@@ -83,7 +83,7 @@ class Worker:
         self.training[self.lines] = config
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has just died, which shows at the next look
-            self.process.stdin.write(f"{shlex.join(command(config, machine))}\n".encode())
+            self.process.stdin.write(f"{shlex.join(command(config, machine))}\n".encode(errors="surrogateescape"))
             self.process.stdin.flush()
 
     def collect(self) -> list[tuple[Config, int, str]]:
@@ -92,10 +92,11 @@ class Worker:
         ended = []
         for match in ENDING.finditer(written, self.seen):
             self.seen = match.end()
-            number, status, sentence = int(match[1]), int(match[2]), match[3]
-            ended.append((self.training.pop(number), status, last_lines(written[: self.seen]) if status == 1 else sentence))
-            if status == 1:
-                self.dismiss()  # a device in error would fail every other run, too
+            config, status, sentence = self.training.pop(int(match[1]), None), int(match[2]), match[3]
+            if config is not None:  # else a run has printed something alike
+                ended.append((config, status, last_lines(written[: self.seen]) if status == 1 else sentence))
+            if status in (1, 75):
+                self.dismiss()  # a device in error would fail every other run, too; a worker that stops takes no more
         return ended
 
     def dismiss(self):

@@ -45,11 +45,11 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from reproduce.data import Data, Synthetic, batch, choose_folder, load, plan
-from reproduce.device import Device, autocast
+from reproduce.device import Device, autocast, make_stream
 from reproduce.model import build_network
 from reproduce.record import describe_code, write_json
 from reproduce.train import Training, make_optimizer
-from reproduce.turns import Turns, complete_all, on_own_stream
+from reproduce.turns import Turns, complete_all, each_turn_on
 
 Candidate = Callable[[int], float]
 """Trains so many iterations and returns the seconds that one of one run took, the others' share taken off."""
@@ -66,11 +66,12 @@ class Settings:
     depths: tuple[int, ...] = (20, 56)
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     only: str = ""
-    """Only candidates whose name matches this regular expression; by default all."""
+    """Only candidates whose name matches this regular expression, and no record; by default all."""
     together: tuple[int, ...] = (4,)
     """Numbers of runs that are trained together or fused."""
     iterations: int = 20
-    """Iterations of one candidate in one round; half as many before them are not counted."""
+    """Iterations of one candidate in one round; half as many before them are not counted. Those but the plain ones train whole
+    chunks on an accelerator, as run.py does."""
     rounds: int = 5
     """Rounds that are counted; one more before them, in which kernels are chosen, compiled and captured, is not."""
     workers: int = 2
@@ -139,15 +140,17 @@ def advance(training: Training, start: int, stop: int) -> Turns[None]:
 
 def advancing(runs: Sequence[Training], device: Device) -> Candidate:
     """Trains runs that take turns."""
-    start = 0
+    start, streams = 0, [make_stream(device) for _ in runs]
 
     def train(iterations: int) -> float:
         nonlocal start
-        turns = [on_own_stream(device, advance(run, start, start + iterations), lambda: None) for run in runs]
-        before = time.perf_counter()
+        stop = start + (math.ceil(iterations / device.chunk) * device.chunk if device.has_graphs else iterations)
+        each = zip(streams, runs, strict=True)
+        turns = [each_turn_on(stream, device, advance(run, start, stop), lambda: None) for stream, run in each]
+        before, count = time.perf_counter(), stop - start
         complete_all(turns)
-        start += iterations
-        return (time.perf_counter() - before) / iterations / len(runs)
+        start = stop
+        return (time.perf_counter() - before) / count / len(runs)
 
     return train
 
@@ -167,7 +170,7 @@ class Fused(Training):
         self.rows = self.rows.new_zeros(device.chunk, 4, len(configs) * self.config.batch_size)
         self.optimizer = make_optimizer(self.config, nn.ParameterList(self.weights.values()), self.rate, device)
 
-    def plan(self, start: int, stop: int) -> Tensor:
+    def draw(self, start: int, stop: int) -> Tensor:
         return torch.cat([plan(config, len(self.data.train), start, stop) for config in self.configs], dim=2)
 
     def step(self):
@@ -292,10 +295,19 @@ def compare(settings: Settings, config: Config, folder: Path, data: Data, device
     seconds: dict[str, list[float]] = {}
     trains: dict[str, Candidate] = {}
     rows = []
+    torch._dynamo.reset()  # it keeps a few nets only, and would pass the next one on uncompiled
     for name, make in candidates(settings, config, folder, data, device).items():
         before = time.perf_counter()
-        trains[name] = make()
-        trains[name](settings.iterations)
+        try:
+            train = make()
+            train(settings.iterations)
+        except Exception as error:  # torch.compile wants a compiler, an operator may be missing: the others are measured
+            print(
+                f"depth {config.depth:4}  {config.precision}  {name:17} not measured, {type(error).__name__}: {error}",
+                flush=True,
+            )
+            continue
+        trains[name] = train
         rows.append({"depth": config.depth, "precision": config.precision, "candidate": name})
         rows[-1]["seconds_to_start"] = round(time.perf_counter() - before, 1)
         seconds[name] = []
@@ -326,8 +338,8 @@ def describe(row: dict[str, Any]) -> str:
     )
 
 
-def measure(settings: Settings) -> Path:
-    """Prints the table, writes the record and returns its path.
+def measure(settings: Settings) -> Path | None:
+    """Prints the table, writes the record of all candidates and returns its path; of some, None.
 
     Raises:
         UserError: the data set is missing or the device not usable.
@@ -359,6 +371,8 @@ def measure(settings: Settings) -> Path:
         )
         nets.append(net)
         rows += compare(settings, config, folder, data, device, max(times.values()))
+    if settings.only:
+        return None
     path = settings.out / f"{re.sub('[^a-z0-9]+', '-', about['device_name'].lower()).strip('-')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}

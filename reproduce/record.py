@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,12 @@ def add_session(folder: Path, arguments: Sequence[str], session: dict[str, Any])
     write_json(path, [*sessions, {"command": command, "git": describe_code()} | session])
 
 
+@cache
 def describe_code() -> dict[str, Any] | None:
-    """The commit, and whether this package differs from it; None outside a git checkout."""
+    """The commit, and whether this package differs from it; None outside a git checkout.
+
+    Looked at once: what a process runs is what was there when it began.
+    """
 
     def git(*arguments: str) -> str:
         package = Path(__file__).parent

@@ -4,16 +4,18 @@
 
 reads lines of flags, each as for reproduce/run.py, and begins a run as soon as its line is there; it ends when there are
 no more lines and no runs. The runs take turns at giving the device work, each on a stream of its own, since one net as small
-as these is not expected to fill an accelerator. What a run computes does not depend on its neighbours, and one that fails
-leaves them alone. Says of every run that ends
+as these is not expected to fill an accelerator. What a run computes does not depend on its neighbours (on accelerators to the
+bit in deterministic mode, as two runs of the same config do), and one that fails leaves them alone. Says of every line's end
 
     line 1, exit status 0: residual20: final test error ...
 
-with the exit status of run.py, or 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a checkpoint.
+with the exit status of run.py, or 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a checkpoint, and
+what has not begun does not begin. Empty lines are passed over.
 Exit status: 0 all finished, else the last of theirs that is not 0.
 """
 
 import contextlib
+import io
 import queue
 import shlex
 import sys
@@ -73,25 +75,33 @@ def train_lines(lines: Iterable[str]) -> int:
     threading.Thread(target=read, daemon=True).start()
     stop, more = threading.Event(), True
     training: dict[int, Turns[tuple[int, str]]] = {}
-    worst = 0
+    last = 0
+
+    def tell(number: int, status: int, sentence: str):
+        nonlocal last
+        last = status or last
+        try:
+            print(f"line {number}, exit status {status}: {sentence}", flush=True)
+        except OSError:  # nobody is listening any more: the others are not to be lost
+            stop.set()
+
     with stop_requests(stop):
-        while training or (more and not stop.is_set()):
+        while training or (more and not (stop.is_set() and arrivals.empty())):
             with contextlib.suppress(queue.Empty):
                 arrival = arrivals.get(timeout=PAUSE if training else IDLE)
                 if arrival is None:
                     more = False
-                elif not stop.is_set():
-                    number, line = arrival
-                    training[number] = run_line(line, stop, beside=len(training))
+                elif stop.is_set():
+                    tell(arrival[0], 75, "not begun")
+                elif arrival[1].strip():
+                    training[arrival[0]] = run_line(arrival[1], stop, beside=len(training))
             for number, run in list(training.items()):
                 try:
                     next(run)
                 except StopIteration as end:
                     del training[number]
-                    status, sentence = end.value
-                    worst = status or worst
-                    print(f"line {number}, exit status {status}: {sentence}", flush=True)
-    return worst
+                    tell(number, *end.value)
+    return last
 
 
 if __name__ == "__main__":
@@ -99,4 +109,8 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(__doc__)
         sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 2)
+    if not isinstance(sys.stdin, io.TextIOWrapper):
+        print("error: there is no standard input to read lines from", file=sys.stderr)
+        sys.exit(2)
+    sys.stdin.reconfigure(errors="surrogateescape")  # a path may be any bytes
     sys.exit(train_lines(sys.stdin))

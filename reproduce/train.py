@@ -171,9 +171,12 @@ class Training:
         """The batches of a chunk's iterations, from a plan made for as many as the device's chunk."""
         first, last = start - self.planned_from, stop - self.planned_from
         if first < 0 or last > len(self.planned):
-            self.planned, self.planned_from = plan(self.config, len(self.data.train), start, start + self.device.chunk), start
+            self.planned, self.planned_from = self.draw(start, start + self.device.chunk), start
             first, last = 0, stop - start
         return self.planned[first:last]
+
+    def draw(self, start: int, stop: int) -> Tensor:
+        return plan(self.config, len(self.data.train), start, stop)
 
     def try_capture(self):
         def steps():

@@ -15,7 +15,11 @@ PAUSE = 1e-4
 
 def on_own_stream(device: Device, work: Turns[T], begin_turn: Callable[[], Any]) -> Turns[T]:
     """The same work, each of its turns on one stream of its own, and after a call of begin_turn."""
-    stream = make_stream(device)
+    return (yield from each_turn_on(make_stream(device), device, work, begin_turn))
+
+
+def each_turn_on(stream: Any, device: Device, work: Turns[T], begin_turn: Callable[[], Any]) -> Turns[T]:
+    """The same work on a stream of `make_stream`."""
     while True:
         with on_stream(device, stream):
             begin_turn()

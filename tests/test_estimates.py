@@ -124,10 +124,12 @@ def write_precisions(folder, effects: dict[int, list[float]], precision: str = "
 @pytest.mark.parametrize(
     ("effects", "neutral"),
     [
-        ({20: [0.1, -0.1, 0.1], 56: [-0.1, 0.1, -0.1]}, True),
-        # six pairs of mean 0 and std 0.44, t with 5 degrees of freedom 2.571: half the interval is 0.46; of 0.51, 0.54
-        ({20: [0.4, -0.4, 0.4], 56: [-0.4, 0.4, -0.4]}, True),
-        ({20: [0.47, -0.47, 0.47], 56: [-0.47, 0.47, -0.47]}, None),
+        ({20: [0.1, -0.1, 0.1], 56: [0.1, -0.1, 0.1]}, True),
+        # of s, -s, s the mean is s/3 and the std 1.155 s; t with 2 degrees of freedom is 4.303: the interval ends at 3.20 s
+        ({20: [0.15, -0.15, 0.15], 56: [0.15, -0.15, 0.15]}, True),
+        ({20: [0.16, -0.16, 0.16], 56: [0.16, -0.16, 0.16]}, None),
+        ({20: [1.0, 1.1, 0.9], 56: [-1.0, -1.1, -0.9]}, None),
+        ({20: [0.0] * 20, 56: [1.0, 1.01, 0.99]}, None),
         ({20: [1.0, 1.1, 0.9], 56: [1.0, 1.1, 0.9]}, False),
         ({20: [-1.0, -1.1, -0.9], 56: [-1.0, -1.1, -0.9]}, False),
         ({20: [0.0, 0.1, 0.0, 0.1], 56: [0.0, 0.1]}, None),
@@ -140,6 +142,14 @@ def test_a_precision_is_neutral_when_the_interval_of_its_effect_is_small(tmp_pat
     assert is_neutral(runs, "bf16") is neutral
     assert is_neutral(runs, "fp32") is True and is_neutral(runs, "tf32") is None
     assert set(admitted(runs)["precision"]) == ({"fp32", "bf16"} if neutral else {"fp32"})
+
+
+def test_a_precision_in_which_a_run_diverges_that_does_not_in_fp32_is_not_neutral(tmp_path):
+    write_precisions(tmp_path, {20: [0.0, 0.1, 0.0], 56: [0.0, 0.1, 0.0]})
+    write_run(tmp_path, Config(depth=56, seed=3, precision="bf16"), status="diverged")
+    assert is_neutral(load(tmp_path)[0], "bf16") is True
+    write_run(tmp_path, Config(depth=56, seed=3))
+    assert is_neutral(load(tmp_path)[0], "bf16") is False
 
 
 def test_a_sample_takes_three_seeds_in_one_precision(tmp_path):

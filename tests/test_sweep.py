@@ -369,6 +369,16 @@ def test_a_stopped_sweep_leaves_checkpoints_and_goes_on_from_there(stand_in, tmp
     assert all(re.fullmatch("start at [123]", event) for event in resumed), resumed
 
 
+def test_a_worker_that_somebody_else_stops_loses_no_run(stand_in, tmp_path):
+    out = tmp_path / "records"
+    process = begin(stand_in, *arguments(out), PACE="0.3")
+    wait_until(lambda: list(out.glob("*/seed0/metrics.jsonl")))
+    os.kill(read_log(out)[0]["pid"], signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "3 of 4 runs finished, 0 diverged, 0 failed, 1 left; the same command goes on from there" in said
+
+
 def test_a_second_interrupt_kills_the_workers(stand_in, tmp_path):
     out = tmp_path / "records"
     process = begin(stand_in, *arguments(out), PACE="1000")  # never comes to looking at its signals

@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from experiments import throughput
 from experiments.throughput import Fused, Settings, candidates, count_work, measure
 from reproduce.config import Config, UserError
 from reproduce.data import Data
@@ -15,13 +17,21 @@ from reproduce.turns import complete
 from tests.conftest import CPU, QUICK
 
 
-def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str]):
-    settings = Settings(depths=(8,), precisions=("bf16",), only="^(plain|eager|2 .*)$", together=(2,), iterations=1, rounds=2)
-    path = measure(replace(settings, data="synthetic", device="cpu", out=workplace / "out"))
+def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    def some(*arguments: Any) -> dict[str, Any]:
+        chosen = {name: make for name, make in candidates(*arguments).items() if "compiled" not in name}
+        return chosen | {"broken": lambda: 1 / 0}
+
+    monkeypatch.setattr(throughput, "candidates", some)
+    settings = Settings(depths=(8,), precisions=("bf16",), together=(2,), iterations=1, rounds=2)
+    settings = replace(settings, data="synthetic", device="cpu", out=workplace / "out")
+    path = measure(settings)
+    assert path is not None
     record = json.loads(path.read_text())
     assert record["device"] == "cpu" and torch.__version__.startswith(record["versions"]["torch"])
     assert [row["candidate"] for row in record["rows"]] == ["plain", "eager", "2 together", "2 fused"]
     said = capsys.readouterr().out
+    assert "broken            not measured, ZeroDivisionError: division by zero" in said
     (net,) = record["nets"]
     for row in record["rows"]:
         assert 0 < row["min"] <= row["median"] <= row["max"]
@@ -31,6 +41,9 @@ def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str]):
         assert f"{row['candidate']:17} {row['median']:9.3f} ms" in said
     by_operations, by_bytes = net["operations"] / record["ceilings"]["bf16"], net["bytes"] / record["ceilings"]["copy"]
     assert net["floor"] == pytest.approx(1000 * max(by_operations, by_bytes), rel=1e-3)
+    before = path.read_bytes()
+    monkeypatch.setattr(throughput, "measure_ceilings", lambda *_: record["ceilings"])
+    assert measure(replace(settings, only="eager", rounds=1)) is None and path.read_bytes() == before
 
 
 @pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])

@@ -123,6 +123,7 @@ def test_all_are_stopped_with_a_checkpoint_and_go_on_from_there(alone: dict[str,
     lines = [RUNS[name] for name in names]
     status, ended, _ = train(lines, capsys)
     assert status == 75 and {status for status, _ in ended.values()} == {75}
+    assert set(ended) == {1, 2}
     assert all((folder_of(line, "together") / record.NEWEST).exists() for line in lines)
     assert train(lines, capsys)[0] == 0
     for name, line in zip(names, lines, strict=True):
@@ -138,9 +139,11 @@ def test_lines_are_taken_as_they_come(workplace: Path, capsys):
     def lines() -> Iterator[str]:
         yield f"{RUNS['residual']} --out together"
         wait_until(lambda: (first / "result.json").exists())
+        yield "\n"
         yield f"{RUNS['seed 1']} --out together"
 
     assert together.train_lines(lines()) == 0
+    assert "line 3, exit status 0: " in capsys.readouterr().out, "the empty line counts"
     assert (folder_of(RUNS["seed 1"], "together") / "result.json").exists()
 
 
