@@ -290,6 +290,17 @@ def test_what_every_run_is_refused_for_ends_the_sweep_in_its_words(stand_in, tmp
     assert sweep.main(arguments(out, "--seeds", "1")) == 1
 
 
+def test_a_precision_that_the_device_lacks_is_in_the_way_of_no_other_run(tmp_path):
+    configs = [Config(precision=precision, seed=seed) for seed in (0, 1) for precision in ("tf32", "fp32")]
+    waiting = backlog.Backlog(lambda: configs, tmp_path, display.Display())
+    refused = []
+    while (config := waiting.take()) is not None:
+        if config.precision == "tf32":
+            refused.append(config)
+            waiting.note_end(config, 2, "precision tf32 needs an accelerator: choose fp32 or bf16 on a cpu", stopping=False)
+    assert waiting.obstacle is None and list(waiting.failures) == refused == configs[::2]
+
+
 def test_a_diverged_run_does_not_stop_the_others_and_is_not_trained_again(stand_in, tmp_path, monkeypatch, capsys):
     out = tmp_path / "records"
     monkeypatch.setenv("DIVERGE", "plain8")
