@@ -104,7 +104,7 @@ def describe_sessions(runs: pd.DataFrame) -> str:
 
 
 def compare_precisions(runs: pd.DataFrame) -> str:
-    """Every lower precision against fp32, net by net and over all pairs, and whether it is neutral."""
+    """Every lower precision against fp32, net by net and averaged over the nets, and whether it is neutral."""
     rows = []
     for precision in PRECISIONS[1:]:
         effects = precision_effects(runs, precision)

@@ -118,7 +118,7 @@ def run_in_turns(
         add_session(folder, arguments, devices.describe(device) | session)
         deadline = math.inf if machine.time_limit is None else began + machine.time_limit
         devices.reset_peak_memory(device)
-        training = train.train_in_turns(config, machine, data, device, folder, deadline, stop)
+        training = train.train(config, machine, data, device, folder, deadline, stop)
         ending = yield from on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:

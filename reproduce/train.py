@@ -25,9 +25,9 @@ from tqdm import tqdm
 from reproduce import record
 from reproduce.config import SCHEMA, Config, Machine
 from reproduce.data import Data, Images, batch, central, plan
-from reproduce.device import Device, autocast, capture, mark, own_stream, peak_memory
+from reproduce.device import Device, autocast, capture, mark, peak_memory
 from reproduce.model import Network, build_network
-from reproduce.turns import Turns, complete
+from reproduce.turns import Turns
 
 WARMUP_ERROR = 80.0
 """The training error, in percent, that ends an error-triggered warm-up (section 4.2, on ResNet-110)."""
@@ -149,7 +149,8 @@ class Training:
             yield
             while len(ahead) == BURSTS_AHEAD and not ahead[0]():
                 yield
-        self.plan(stop, stop + 1)  # the host's share of the next chunk, while the device is busy with this one
+        if stop < self.config.iterations:
+            self.plan(stop, stop + 1)  # the host's share of the next chunk, while the device is busy with this one
         while ahead and not ahead[-1]():
             yield
         if self.replay is not None and int(self.cursor) != count:
@@ -342,14 +343,7 @@ def stop_requests(event: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def train(config: Config, machine: Machine, data: Data, device: Device, folder: Path, deadline: float) -> Ending:
-    """Trains one run, with nothing beside it (see `train_in_turns`)."""
-    stop = threading.Event()
-    with stop_requests(stop), own_stream(device):
-        return complete(train_in_turns(config, machine, data, device, folder, deadline, stop))
-
-
-def train_in_turns(
+def train(
     config: Config, machine: Machine, data: Data, device: Device, folder: Path, deadline: float, stop: threading.Event
 ) -> Turns[Ending]:
     """Trains from the folder's checkpoint, or from the start, until the end, the deadline (of time.monotonic) or stop.

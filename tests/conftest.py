@@ -1,16 +1,20 @@
 """Fixtures: a generated data set made once per session, the real CIFAR-10 where it is at hand, a quick config."""
 
 import lzma
+import math
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from reproduce import device
-from reproduce.config import Config
+from reproduce import device, train
+from reproduce.config import Config, Machine
 from reproduce.data import Data, Images, load, write_synthetic
+from reproduce.device import Device, own_stream
+from reproduce.turns import complete
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar-10-batches-py"
 CPU = device.DEVICES["cpu"]
@@ -21,6 +25,13 @@ torch.set_num_threads(1)
 
 QUICK = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 """The smallest net of the family; its milestones are at 12 and 18."""
+
+
+def train_alone(config: Config, machine: Machine, data: Data, device: Device, folder: Path) -> train.Ending:
+    """A run with nothing beside it, which SIGTERM and SIGINT stop, as reproduce/run.py trains it."""
+    stop = threading.Event()
+    with train.stop_requests(stop), own_stream(device):
+        return complete(train.train(config, machine, data, device, folder, math.inf, stop))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 Skipped where there is none. tests/test_npu.py asks the same and more of a stand-in, everywhere.
 """
 
-import math
 import os
 import signal
 from dataclasses import replace
@@ -18,7 +17,7 @@ from reproduce.config import Config, Machine
 from reproduce.data import load
 from reproduce.run import main, parse
 from reproduce.turns import complete
-from tests.conftest import CPU, QUICK
+from tests.conftest import CPU, QUICK, train_alone
 from tests.test_npu import CONFIGS, outcome_anywhere
 from tests.test_resume import interrupt
 from tests.test_train import assert_equal
@@ -86,7 +85,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(synthetic_folder: Path, tmp_
 
     def run(out: Path) -> train.Ending:
         with record.open_folder(QUICK, out) as folder:
-            return train.train(QUICK, Machine(eval_every=6, checkpoint_every=4), data, device, folder, math.inf)
+            return train_alone(QUICK, Machine(eval_every=6, checkpoint_every=4), data, device, folder)
 
     assert run(tmp_path / "unbroken") == "finished"
     interrupt(monkeypatch, 11, lambda: os.kill(os.getpid(), signal.SIGTERM))

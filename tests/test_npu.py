@@ -26,7 +26,7 @@ from reproduce import device as devices
 from reproduce import record, train, turns
 from reproduce.config import SCHEMA, Block, Config, Machine
 from reproduce.data import Images, load
-from tests.conftest import QUICK
+from tests.conftest import QUICK, train_alone
 from tests.npu_standin import build
 from tests.test_resume import newest, outcome, without_times
 from tests.test_sweep import STARTER
@@ -238,7 +238,7 @@ def on_standin_run(kind: str, config: Config, folder: Path, out: Path) -> bytes:
     data = replace(data, test=Images(data.test.positions[: 100 * 1600], data.test.labels[:100]))
     with record.open_folder(config, out) as run_folder:
         machine = Machine(eval_every=6, checkpoint_every=4)
-        assert train.train(config, machine, data, device, run_folder, math.inf) == "finished"
+        assert train_alone(config, machine, data, device, run_folder) == "finished"
     return pack(outcome_anywhere(run_folder))
 
 

@@ -1,7 +1,6 @@
 """A run that is stopped or killed anywhere and started again ends as if nothing had happened, to the bit."""
 
 import json
-import math
 import os
 import random
 import signal
@@ -18,7 +17,7 @@ from reproduce import record, train
 from reproduce.config import SCHEMA, Config, Machine
 from reproduce.data import Data
 from reproduce.train import Training
-from tests.conftest import CPU, QUICK
+from tests.conftest import CPU, QUICK, train_alone
 from tests.test_train import assert_equal
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
@@ -42,7 +41,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 def run(config: Config, data: Data, out: Path, chunk: int = 10) -> train.Ending:
     with record.open_folder(config, out) as folder:
-        return train.train(config, MACHINE, data, replace(CPU, chunk=chunk), folder, math.inf)
+        return train_alone(config, MACHINE, data, replace(CPU, chunk=chunk), folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Learning rate, warm-up, the step, evaluation, and that the host's way of cutting the work changes nothing."""
 
 import itertools
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from reproduce.device import Device
 from reproduce.model import build_network
 from reproduce.train import ForeachSGD, History, Training, learning_rate
 from reproduce.turns import complete
-from tests.conftest import CPU, QUICK
+from tests.conftest import CPU, QUICK, train_alone
 from tests.test_data import as_data, random_images
 
 # Learning rate --------------------------------------------------------------------------------------------------------
@@ -63,7 +62,7 @@ def test_warmup_ends_in_a_real_run(synthetic: Data, tmp_path):
     """At lr/10 the net falls below 80% error at its own time; the rate of the rows before and after shows when."""
     config = replace(QUICK, warmup="error", iterations=500, lr=0.2)
     machine = Machine(eval_every=100)
-    assert train.train(config, machine, synthetic, CPU, tmp_path, math.inf) == "finished"
+    assert train_alone(config, machine, synthetic, CPU, tmp_path) == "finished"
     rows = train.record.read_metrics(tmp_path)
     ended = (train.record.read_result(tmp_path) or {})["warmup_ended"]
     assert ended is not None and 100 <= ended < 250 and ended % train.WARMUP_WINDOW == 0
@@ -292,7 +291,7 @@ def test_layer_responses_are_the_standard_deviations_over_the_test_set(synthetic
 
 def test_a_run_that_overflows_is_recorded_as_diverged(synthetic: Data, tmp_path):
     config = replace(QUICK, lr=1e30)
-    assert train.train(config, Machine(), synthetic, CPU, tmp_path, math.inf) == "diverged"
+    assert train_alone(config, Machine(), synthetic, CPU, tmp_path) == "diverged"
     result = train.record.read_result(tmp_path)
     assert result is not None and result["status"] == "diverged" and 0 < result["iteration"] < 24
     assert train.record.read_metrics(tmp_path) == []
@@ -301,6 +300,6 @@ def test_a_run_that_overflows_is_recorded_as_diverged(synthetic: Data, tmp_path)
 def test_the_synthetic_set_is_learned(synthetic_folder, tmp_path):
     config = Config(depth=8, iterations=100, batch_size=32, dataset="synthetic")
     data = load(config, synthetic_folder, CPU.torch_device)
-    assert train.train(config, Machine(), data, CPU, tmp_path, math.inf) == "finished"
+    assert train_alone(config, Machine(), data, CPU, tmp_path) == "finished"
     result = train.record.read_result(tmp_path)
     assert result is not None and result["test_error"] < 20
