@@ -67,35 +67,24 @@ def run(arguments: Sequence[str]) -> int:
         UserError: something the user can mend.
         OSError: the data or the run folder cannot be read or written.
     """
-    began = time.monotonic()
-    config, machine = parse(arguments)
-    folder = machine.out / config.folder
-    result = read_result(folder)
-    if result is not None:
-        print(f"already ended, nothing to do: {describe_ending(config, folder, result)}")
-        return EXIT_STATUS[result["status"]]
-
-    # Only now what needs torch, the device first (see there).
-    from reproduce import device  # noqa: F401
-    from reproduce.train import stop_requests
-    from reproduce.turns import complete
-
     stop = threading.Event()
-    training = run_in_turns(config, machine, arguments, began, stop)
-    next(training)  # reads the data, at which a signal may still end the process at once
-    with stop_requests(stop):
-        status, sentence = complete(training)
+    training = run_in_turns(arguments, stop)
+    try:
+        next(training)  # reads the data, at which a signal may still end the process at once
+    except StopIteration as end:
+        status, sentence = end.value
+    else:
+        from reproduce.train import stop_requests
+        from reproduce.turns import complete
+
+        with stop_requests(stop):
+            status, sentence = complete(training)
     print(sentence)
     return status
 
 
-def run_in_turns(
-    config: Config, machine: Machine, arguments: Sequence[str], began: float, stop: threading.Event, beside: int = 0
-) -> "Turns[tuple[int, str]]":
-    """A run that has not ended yet, from its data to its result.
-
-    arguments: the command line that asked for it. began: its beginning, of time.monotonic, from which its time limit
-    counts. beside: how many others are in training as it begins.
+def run_in_turns(arguments: Sequence[str], stop: threading.Event, beside: int = 0) -> "Turns[tuple[int, str]]":
+    """The run that a command line asks for, while `beside` others are in training as it begins.
 
     Returns: exit status, and the sentence that tells the ending.
 
@@ -103,6 +92,14 @@ def run_in_turns(
         UserError: something the user can mend.
         OSError: the data or the run folder cannot be read or written.
     """
+    began = time.monotonic()
+    config, machine = parse(arguments)
+    folder = machine.out / config.folder
+    result = read_result(folder)
+    if result is not None:
+        return EXIT_STATUS[result["status"]], f"already ended, nothing to do: {describe_ending(config, folder, result)}"
+
+    # Only now what needs torch, the device first (see there).
     from reproduce import device as devices
     from reproduce import train
     from reproduce.data import choose_folder, load_once

@@ -20,14 +20,12 @@ import queue
 import shlex
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterable
 
 from reproduce import command, device  # noqa: F401 - the device before torch (see there)
 from reproduce.config import UserError
-from reproduce.record import read_result
-from reproduce.run import EXIT_STATUS, describe_ending, parse, run_in_turns
+from reproduce.run import run_in_turns
 from reproduce.train import stop_requests
 from reproduce.turns import PAUSE, Turns
 
@@ -45,13 +43,7 @@ def split(line: str) -> list[str]:
 def run_line(line: str, stop: threading.Event, beside: int) -> Turns[tuple[int, str]]:
     """The run that a line of flags asks for; exit status and sentence, whatever happens to it."""
     try:
-        began, arguments = time.monotonic(), split(line)
-        config, machine = parse(arguments)
-        folder = machine.out / config.folder
-        result = read_result(folder)
-        if result is not None:
-            return EXIT_STATUS[result["status"]], f"already ended: {describe_ending(config, folder, result)}"
-        return (yield from run_in_turns(config, machine, arguments, began, stop, beside))
+        return (yield from run_in_turns(split(line), stop, beside))
     except (UserError, OSError) as error:
         return 2, command.explain(error)
     except SystemExit:

@@ -129,7 +129,7 @@ def test_all_are_stopped_with_a_checkpoint_and_go_on_from_there(alone: dict[str,
     for name, line in zip(names, lines, strict=True):
         assert_equal(outcome(folder_of(line, "together")), alone[name])
     _, ended, _ = train(lines[:1], capsys)
-    assert ended[1][0] == 0 and ended[1][1].startswith("already ended: residual8: final test error")
+    assert ended[1][0] == 0 and ended[1][1].startswith("already ended, nothing to do: residual8: final test error")
 
 
 def test_lines_are_taken_as_they_come(workplace: Path, capsys):
