@@ -129,10 +129,10 @@ def set_numerics(device: Device, precision: Precision, deterministic: bool) -> d
     flags: dict[str, Any] = {"precision": precision, "deterministic": torch.are_deterministic_algorithms_enabled()}
     fast_float32 = precision == "tf32"
     if device.kind == "cuda":
-        convolution = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
-        for name, module in (("matmul", torch.backends.cuda.matmul), ("convolution", convolution)):
-            module.fp32_precision = "tf32" if fast_float32 else "ieee"
-            flags[f"{name}.fp32_precision"] = module.fp32_precision
+        # Each sets the newer fp32_precision as well. That set alone leaves these unreadable, and torch.compile reads them.
+        for name, module in (("matmul", torch.backends.cuda.matmul), ("convolution", torch.backends.cudnn)):
+            module.allow_tf32 = fast_float32  # pyright: ignore[reportAttributeAccessIssue]
+            flags[f"{name}.allow_tf32"] = module.allow_tf32
         torch.backends.cudnn.benchmark = not deterministic
         flags["cudnn.benchmark"] = torch.backends.cudnn.benchmark
     if device.kind == "npu":

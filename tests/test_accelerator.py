@@ -22,6 +22,9 @@ from tests.test_npu import CONFIGS, outcome_anywhere
 from tests.test_resume import interrupt
 from tests.test_train import assert_equal
 
+import torch  # isort: skip
+from torch.nn import functional as F
+
 KIND = next((kind for kind in ("npu", "cuda") if devices.problem(kind) is None), "none")
 STEPS = 53
 """Three before a capture, fifty of it."""
@@ -44,6 +47,17 @@ def steps(config: Config, folder: Path, device: devices.Device, capture: bool) -
         training = train.Training(config, data, device, capture)
         losses, _ = complete(training.chunk(0, STEPS, [config.lr or 0.0] * STEPS))
         return losses, training.state(), training.replay is not None
+
+
+def test_fp32_keeps_more_bits_than_tf32_and_hf32():
+    device = devices.choose(KIND)
+    devices.set_numerics(device, "fp32", deterministic=True)
+    value = 1 + 2**-14  # next to 1 with the 10 or 11 bits of those formats
+    inputs = torch.full((128, 64, 8, 8), value, device=device.torch_device)
+    weights = torch.eye(64, device=device.torch_device)
+    convolved = F.conv2d(inputs, F.pad(weights[..., None, None], (1, 1, 1, 1)), padding=1)
+    for result in (convolved, inputs[:, :, 0, 0] @ weights):
+        torch.testing.assert_close(result, torch.full_like(result, value), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

@@ -66,21 +66,25 @@ def test_what_stands_in_the_way_of_an_npu_and_the_environment_is_as_before(tmp_p
 
 @pytest.fixture(autouse=True)
 def restore_flags():
-    matmul, convolution = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     benchmark, deterministic = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
     yield
-    torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision = matmul, convolution
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
     torch.backends.cudnn.benchmark = benchmark
     torch.use_deterministic_algorithms(deterministic)
 
 
-@pytest.mark.parametrize(("precision", "flag"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")])
-def test_cuda_flags_follow_the_precision(monkeypatch: pytest.MonkeyPatch, precision: Any, flag: str):
+@pytest.mark.parametrize(("precision", "fast"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_cuda_flags_follow_the_precision(monkeypatch: pytest.MonkeyPatch, precision: Any, fast: bool):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     flags = device.set_numerics(device.DEVICES["cuda"], precision, deterministic=False)
-    assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == flag
+    assert flags["matmul.allow_tf32"] is flags["convolution.allow_tf32"] is fast
     assert torch.backends.cudnn.benchmark
-    assert flags["matmul.fp32_precision"] == flags["convolution.fp32_precision"] == flag
+    # Whichever way a library asks, it gets the same answer.
+    assert torch.get_float32_matmul_precision() == ("high" if fast else "highest")
+    assert torch.backends.cudnn.allow_tf32 is fast
+    for module in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # pyright: ignore[reportAttributeAccessIssue]
+        assert (module.fp32_precision == "tf32") is fast
 
 
 def test_deterministic_mode(monkeypatch: pytest.MonkeyPatch):
