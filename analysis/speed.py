@@ -33,6 +33,7 @@ def describe(record: dict[str, Any]) -> str:
     """One device: its ceilings, the floor of each net, and the candidates."""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
     ceilings = record["ceilings"]
+    counts = " or ".join(str(n) for n in sorted({row.get("iterations", record["iterations"]) for row in record["rows"]}))
     rates = ", ".join(f"{ceilings[p] / 1e12:.3g} TFLOP/s in {p}" for p in PRECISIONS if p in ceilings)
     return "\n\n".join(
         [
@@ -40,8 +41,8 @@ def describe(record: dict[str, Any]) -> str:
             f"{record['threads']} threads, {versions}, commit {describe_commit(record['git'])}. A large copy moves "
             f"{ceilings['copy'] / 1e9:,.1f} GB/s, read and written; a large matrix product makes {rates}.",
             list_nets(record["nets"]),
-            f"Medians, and in brackets minimum and maximum, of {record['rounds']} rounds of {record['iterations']} iterations "
-            f"of {record['batch_size']} images; the plain loop's DataLoader has {record['workers']} worker processes.",
+            f"Medians, and in brackets minimum and maximum, of {record['rounds']} rounds of {counts} iterations of "
+            f"{record['batch_size']} images; the plain loop's DataLoader has {record['workers']} worker processes.",
             list_candidates(record["rows"]),
         ]
     )

@@ -10,6 +10,7 @@ measures, for each depth and precision, and all in one process in rounds in whic
   eager              this repository's step, operator by operator
   captured           the same as a graph that is replayed, as run.py trains (cuda, npu)
   captured by 10     ten steps in each graph
+  ... contiguous     the same with contiguous tensors, where this repository's are channels_last
   captured compiled  the network compiled by torch.compile, then captured (on a CPU: compiled)
   4 together         four runs that take turns, as together.py trains them: time of an iteration of all, divided by four
   4 fused            four seeds as one network, whose convolutions are grouped (HFTA, arXiv:2102.02344), captured: likewise
@@ -17,7 +18,7 @@ measures, for each depth and precision, and all in one process in rounds in whic
 The floor of a net is the larger of two times: its floating-point operations at the rate of a large matrix product, and the
 bytes that every step has to move at the speed of a large copy (see `count_work`), both measured on the same device. It is
 no law: a convolution in fewer operations than its definition has (Winograd's) can be faster.
-What is measured is printed and written to a record, which python analysis/table.py makes into a table.
+What is measured is printed and, net by net, written to a record, which python analysis/table.py makes into a table.
 """
 
 import math
@@ -70,8 +71,8 @@ class Settings:
     together: tuple[int, ...] = (4,)
     """Numbers of runs that are trained together or fused."""
     iterations: int = 20
-    """Iterations of one candidate in one round; half as many before them are not counted. Those but the plain ones train whole
-    chunks on an accelerator, as run.py does."""
+    """Iterations of one candidate in one round; half as many before them are not counted. What is captured trains whole chunks,
+    as run.py does."""
     rounds: int = 5
     """Rounds that are counted; one more before them, in which kernels are chosen, compiled and captured, is not."""
     workers: int = 2
@@ -144,13 +145,13 @@ def advancing(runs: Sequence[Training], device: Device) -> Candidate:
 
     def train(iterations: int) -> float:
         nonlocal start
-        stop = start + (math.ceil(iterations / device.chunk) * device.chunk if device.has_graphs else iterations)
+        stop = start + iterations
         each = zip(streams, runs, strict=True)
         turns = [each_turn_on(stream, device, advance(run, start, stop), lambda: None) for stream, run in each]
-        before, count = time.perf_counter(), stop - start
+        before = time.perf_counter()
         complete_all(turns)
         start = stop
-        return (time.perf_counter() - before) / count / len(runs)
+        return (time.perf_counter() - before) / iterations / len(runs)
 
     return train
 
@@ -213,12 +214,18 @@ def candidates(
         return advancing(runs, device)
 
     made["eager"] = partial(ours, capture=False)
+    contiguous = replace(device, memory_format=torch.contiguous_format)
+    other_layout = device.has_graphs and device != contiguous
     if device.has_graphs:
         made["captured"] = ours
         made["captured by 10"] = partial(ours, device=replace(device, steps_per_replay=10))
+    if other_layout:
+        made["captured contiguous"] = partial(ours, device=contiguous)
     made["captured compiled" if device.has_graphs else "eager compiled"] = partial(ours, compiled=True)
     for count in settings.together:
         made[f"{count} together"] = partial(ours, count)
+        if other_layout:
+            made[f"{count} together contiguous"] = partial(ours, count, device=contiguous)
         made[f"{count} fused"] = partial(fused, seeds(config, count), data, device)
     return {name: make for name, make in made.items() if re.search(settings.only, name)}
 
@@ -290,6 +297,12 @@ def preparation(config: Config, data: Data, device: Device, iterations: int) -> 
     return time_calls(prepare, device) / iterations
 
 
+def round_up(iterations: int, name: str, device: Device) -> int:
+    """To whole chunks for a candidate that is captured."""
+    whole = device.chunk if device.has_graphs and name not in ("plain", "plain compiled", "eager") else 1
+    return math.ceil(iterations / whole) * whole
+
+
 def compare(settings: Settings, config: Config, folder: Path, data: Data, device: Device, floor: float) -> list[dict[str, Any]]:
     """A row for every candidate of one net in one precision, printed as well; times in milliseconds."""
     seconds: dict[str, list[float]] = {}
@@ -300,21 +313,20 @@ def compare(settings: Settings, config: Config, folder: Path, data: Data, device
         before = time.perf_counter()
         try:
             train = make()
-            train(settings.iterations)
+            train(round_up(settings.iterations, name, device))
         except Exception as error:  # torch.compile wants a compiler, an operator may be missing: the others are measured
-            print(
-                f"depth {config.depth:4}  {config.precision}  {name:17} not measured, {type(error).__name__}: {error}",
-                flush=True,
-            )
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            print(f"depth {config.depth:4}  {config.precision}  {name:21} not measured, {reason}", flush=True)
             continue
         trains[name] = train
         rows.append({"depth": config.depth, "precision": config.precision, "candidate": name})
+        rows[-1]["iterations"] = round_up(settings.iterations, name, device)
         rows[-1]["seconds_to_start"] = round(time.perf_counter() - before, 1)
         seconds[name] = []
     for _ in range(settings.rounds):
         for name, train in trains.items():
-            train(math.ceil(settings.iterations / 2))
-            seconds[name].append(train(settings.iterations))
+            train(round_up(math.ceil(settings.iterations / 2), name, device))
+            seconds[name].append(train(round_up(settings.iterations, name, device)))
     for row in rows:
         times = [1000 * value for value in seconds[row["candidate"]]]
         median = statistics.median(times)
@@ -332,7 +344,7 @@ def compare(settings: Settings, config: Config, folder: Path, data: Data, device
 def describe(row: dict[str, Any]) -> str:
     beside = f"{row['times_plain']:6.2f} times plain, " if "times_plain" in row else ""
     return (
-        f"depth {row['depth']:4}  {row['precision']}  {row['candidate']:17} {row['median']:9.3f} ms ({row['min']:.3f} to "
+        f"depth {row['depth']:4}  {row['precision']}  {row['candidate']:21} {row['median']:9.3f} ms ({row['min']:.3f} to "
         f"{row['max']:.3f})  {row['images_per_second']:7} images/s  {beside}{100 * row['floor_fraction']:.2f}% of the floor's "
         f"speed; started in {row['seconds_to_start']:.1f} s"
     )
@@ -355,6 +367,9 @@ def measure(settings: Settings) -> Path | None:
     ceilings = measure_ceilings(device, settings.precisions)
     rates = ", ".join(f"{name} {value / 1e12:.3f} TFLOP/s" for name, value in ceilings.items() if name != "copy")
     print(f"ceilings: copy {ceilings['copy'] / 1e9:.1f} GB/s, {rates}")
+    path = settings.out / f"{re.sub('[^a-z0-9]+', '-', about['device_name'].lower()).strip('-')}.json"
+    chosen = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}
+    record = {"git": describe_code()} | about | {"data": default.dataset, "batch_size": default.batch_size} | chosen
     nets, rows = [], []
     for config in configs:
         devices.set_numerics(device, config.precision, deterministic=False)
@@ -371,13 +386,11 @@ def measure(settings: Settings) -> Path | None:
         )
         nets.append(net)
         rows += compare(settings, config, folder, data, device, max(times.values()))
+        if not settings.only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, record | {"ceilings": ceilings, "nets": nets, "rows": rows})
     if settings.only:
         return None
-    path = settings.out / f"{re.sub('[^a-z0-9]+', '-', about['device_name'].lower()).strip('-')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    chosen = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}
-    record = {"git": describe_code()} | about | {"data": default.dataset, "batch_size": default.batch_size} | chosen
-    write_json(path, record | {"ceilings": ceilings, "nets": nets, "rows": rows})
     print(path)
     return path
 

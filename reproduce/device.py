@@ -209,8 +209,7 @@ def reset_peak_memory(device: Device):
 
 def describe(device: Device) -> dict[str, Any]:
     """The device's name and the versions that decide what it computes."""
-    installed = {package.name.lower().replace("-", "_"): package.version for package in importlib.metadata.distributions()}
-    versions: dict[str, Any] = {name: installed.get(name) for name in ("torch", "torchvision", "torch_npu", "numpy")}
+    versions: dict[str, Any] = {name: installed_version(name) for name in ("torch", "torchvision", "torch_npu", "numpy")}
     versions["python"] = platform.python_version()
     if device.kind == "cuda":
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
@@ -221,6 +220,13 @@ def describe(device: Device) -> dict[str, Any]:
         "platform": f"{sys.platform} {platform.machine()}",
         "versions": versions,
     }
+
+
+def installed_version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def processor() -> str:

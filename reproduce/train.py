@@ -144,11 +144,11 @@ class Training:
             self.try_capture()
         size = max(1, BURST // self.device.steps_per_replay) * self.device.steps_per_replay
         for begin in range(done, count, size):
+            while len(ahead) == BURSTS_AHEAD and not ahead[0]():
+                yield
             self.burst(min(size, count - begin))
             ahead.append(mark(self.device))
             yield
-            while len(ahead) == BURSTS_AHEAD and not ahead[0]():
-                yield
         if stop < self.config.iterations:
             self.plan(stop, stop + 1)  # the host's share of the next chunk, while the device is busy with this one
         while ahead and not ahead[-1]():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments import throughput
-from experiments.throughput import Fused, Settings, candidates, count_work, measure
+from experiments.throughput import Fused, Settings, candidates, count_work, measure, round_up
 from reproduce.config import Config, UserError
 from reproduce.data import Data
 from reproduce.train import Training
@@ -18,9 +18,12 @@ from tests.conftest import CPU, QUICK
 
 
 def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    def broken():
+        raise OSError("no compiler\nand much more")
+
     def some(*arguments: Any) -> dict[str, Any]:
         chosen = {name: make for name, make in candidates(*arguments).items() if "compiled" not in name}
-        return chosen | {"broken": lambda: 1 / 0}
+        return chosen | {"broken": broken}
 
     monkeypatch.setattr(throughput, "candidates", some)
     settings = Settings(depths=(8,), precisions=("bf16",), together=(2,), iterations=1, rounds=2)
@@ -31,14 +34,14 @@ def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], 
     assert record["device"] == "cpu" and torch.__version__.startswith(record["versions"]["torch"])
     assert [row["candidate"] for row in record["rows"]] == ["plain", "eager", "2 together", "2 fused"]
     said = capsys.readouterr().out
-    assert "broken            not measured, ZeroDivisionError: division by zero" in said
+    assert "broken                not measured, OSError: no compiler\n" in said and "much more" not in said
     (net,) = record["nets"]
     for row in record["rows"]:
         assert 0 < row["min"] <= row["median"] <= row["max"]
         assert row["images_per_second"] == pytest.approx(128_000 / row["median"], abs=1)
         assert row["floor_fraction"] == pytest.approx(net["floor"] / row["median"], rel=1e-3)
         assert row["times_plain"] == pytest.approx(record["rows"][0]["median"] / row["median"], abs=0.01)
-        assert f"{row['candidate']:17} {row['median']:9.3f} ms" in said
+        assert f"{row['candidate']:21} {row['median']:9.3f} ms" in said
     by_operations, by_bytes = net["operations"] / record["ceilings"]["bf16"], net["bytes"] / record["ceilings"]["copy"]
     assert net["floor"] == pytest.approx(1000 * max(by_operations, by_bytes), rel=1e-3)
     before = path.read_bytes()
@@ -69,9 +72,14 @@ def test_fused_seeds_train_as_each_alone(synthetic: Data):
 def test_a_device_with_graphs_has_captured_candidates(synthetic: Data, monkeypatch: pytest.MonkeyPatch):
     names = candidates(Settings(), QUICK, Path(), synthetic, CPU)
     assert list(names) == ["plain", "plain compiled", "eager", "eager compiled", "4 together", "4 fused"]
+    assert round_up(101, "4 together", CPU) == 101
     monkeypatch.setattr(type(CPU), "has_graphs", property(lambda self: True))
     names = candidates(Settings(only="captured|together"), QUICK, Path(), synthetic, CPU)
-    assert list(names) == ["captured", "captured by 10", "captured compiled", "4 together"]
+    captured = ["captured", "captured by 10", "captured contiguous", "captured compiled"]
+    assert list(names) == [*captured, "4 together", "4 together contiguous"]
+    contiguous = replace(CPU, memory_format=torch.contiguous_format)
+    assert not any("contiguous" in name for name in candidates(Settings(), QUICK, Path(), synthetic, contiguous))
+    assert [round_up(101, name, replace(CPU, chunk=50)) for name in ("eager", "4 together")] == [101, 150]
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"iterations": 0}, {"workers": -1}, {"together": (1,)}, {"only": "("}])
