@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from reproduce.config import PAPER_ITERATIONS, Config, UserError
+from reproduce.config import PAPER_ITERATIONS, Config, UserError, write_flags
 from reproduce.record import describe_config, read_metrics, read_result
 
 RECORDS = Path("experiments/records")
@@ -176,15 +177,10 @@ def departures(config: Config) -> dict[str, Any]:
 
 
 def command(config: Config) -> str:
-    """What trains it, without the seed: only the flags that differ from the defaults."""
-    flags = [f"--depth {config.depth}"]
-    for name, value in departures(config).items():
-        flag = {"dataset": "data"}.get(name, name.replace("_", "-"))
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            flags.append(f"--{flag} {value:g}" if isinstance(value, float) else f"--{flag} {value}")
-    return "python reproduce/run.py " + " ".join(flags)
+    """What trains it, without the seed: the depth, and the flags that differ from the defaults."""
+    flags = write_flags(replace(config, seed=0))
+    depth = [] if "--depth" in flags else ["--depth", str(config.depth)]
+    return shlex.join(["python", "reproduce/run.py", *depth, *flags])
 
 
 def label(config: Config) -> str:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from experiments.runs import command, has_ended, look, say_time, show
-from reproduce.config import Config, Machine
+from experiments.runs import has_ended, look, say_time, show
+from reproduce.config import Config, Machine, write_flags
 
 
 def print_status(runs: Sequence[Config], out: Path):
@@ -34,7 +34,7 @@ def print_plan(runs: Sequence[Config], machine: Machine, lanes: int):
     """The commands of the runs that have not ended, and how long they would take on so many lanes."""
     left = [config for config in runs if not has_ended(config, machine.out)]
     for config in left:
-        print(f"{shlex.join(['python', 'reproduce/run.py', *command(config, machine)])}  # {config.folder}")
+        print(f"{shlex.join(['python', 'reproduce/run.py', *write_flags(config, machine)])}  # {config.folder}")
     print(f"{len(left)} runs to train, {len(runs) - len(left)} have ended")
     speeds = read_speeds(machine.out)
     for device in sorted({device for device, _, _ in speeds}):

@@ -6,14 +6,14 @@ import shlex
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 from typing import IO, Literal
 
 import reproduce
-from reproduce.config import Config, Machine
+from reproduce.config import Config, Machine, write_flags
 from reproduce.record import read_metrics, read_result
 
 RUNNER = Path(reproduce.__file__).with_name("together.py")
@@ -33,29 +33,9 @@ if os.getppid() == int(parent):
 """
 
 
-def command(config: Config, machine: Machine) -> list[str]:
-    """The arguments of reproduce/run.py that give this config and machine; what is at its default is left out."""
-    assert (config.dataset == "synthetic") == (machine.data == "synthetic"), "the data set is named by --data"
-    ordinary = replace(config, lr=None, warmup="auto")  # both defaults depend on other fields
-    arguments = []
-    for settings in (config, machine):
-        for each in fields(settings):
-            value = getattr(settings, each.name)
-            default = getattr(ordinary, each.name) if each.name in ("lr", "warmup") else each.default
-            if value == default or each.name == "dataset":
-                continue
-            flag = each.name.replace("_", "-")
-            if isinstance(value, bool):
-                arguments.append(f"--{flag}" if value else f"--no-{flag}")
-            else:
-                arguments += [f"--{flag}", str(value)]
-    return arguments
-
-
 def show(config: Config) -> str:
     """A run's folder and the flags that make it what it is, in one line."""
-    data = "synthetic" if config.dataset == "synthetic" else Machine.data
-    return shlex.join([str(config.folder), *command(config, Machine(data=data))])
+    return shlex.join([str(config.folder), *write_flags(config)])
 
 
 @dataclass
@@ -83,7 +63,7 @@ class Worker:
         self.training[self.lines] = config
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has just died, which shows at the next look
-            self.process.stdin.write(f"{shlex.join(command(config, machine))}\n".encode(errors="surrogateescape"))
+            self.process.stdin.write(f"{shlex.join(write_flags(config, machine))}\n".encode(errors="surrogateescape"))
             self.process.stdin.flush()
 
     def collect(self) -> list[tuple[Config, int, str]]:

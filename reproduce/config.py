@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
@@ -159,6 +159,27 @@ class Machine:
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError("--tensorboard needs TensorBoard, which is not installed: pip install tensorboard")
         require(self.data != "", "data must name a folder or be the word synthetic", repr(self.data))
+
+
+def write_flags(config: Config, machine: Machine | None = None) -> list[str]:
+    """The flags of run.py that give this config, and this machine or any; what is at its default is left out."""
+    if machine is None:
+        machine = Machine(data="synthetic" if config.dataset == "synthetic" else Machine.data)
+    assert (config.dataset == "synthetic") == (machine.data == "synthetic"), "the data set is named by --data"
+    ordinary = replace(config, lr=None, warmup="auto")  # both defaults depend on other fields
+    flags = []
+    for settings in (config, machine):
+        for each in fields(settings):
+            value = getattr(settings, each.name)
+            default = getattr(ordinary, each.name) if each.name in ("lr", "warmup") else each.default
+            if value == default or each.name == "dataset":
+                continue
+            flag = each.name.replace("_", "-")
+            if isinstance(value, bool):
+                flags.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                flags += [f"--{flag}", str(value)]
+    return flags
 
 
 def require(condition: bool, rule: str, value: object):

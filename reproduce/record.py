@@ -15,16 +15,16 @@ import shlex
 import subprocess
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from reproduce.config import SCHEMA, Config, UserError
+from reproduce.config import SCHEMA, Config, Machine, UserError, write_flags
 
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
 
@@ -106,11 +106,15 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
         lock.release()
 
 
-def add_session(folder: Path, arguments: Sequence[str], session: dict[str, Any]):
-    """Appends one session to environment.json, with the command and the state of the code."""
+def add_session(folder: Path, config: Config, machine: Machine, session: dict[str, Any]):
+    """Appends one session to environment.json, with the command and the state of the code.
+
+    The command leaves out the folders of --data and --out: they say nothing of the run, and records are published.
+    """
     path = folder / "environment.json"
     sessions = read_json(path) or []
-    command = shlex.join(["python", "reproduce/run.py", *arguments])
+    data = machine.data if config.dataset == "synthetic" else Machine.data
+    command = shlex.join(["python", "reproduce/run.py", *write_flags(config, replace(machine, data=data, out=Machine.out))])
     write_json(path, [*sessions, {"command": command, "git": describe_code()} | session])
 
 

@@ -112,7 +112,7 @@ def run_in_turns(arguments: Sequence[str], stop: threading.Event, beside: int = 
     yield
     with open_folder(config, machine.out) as folder:
         session = {"flags": flags, "data": {"name": config.dataset, "sha256": data.fingerprint}, "beside": beside}
-        add_session(folder, arguments, devices.describe(device) | session)
+        add_session(folder, config, machine, devices.describe(device) | session)
         deadline = math.inf if machine.time_limit is None else began + machine.time_limit
         devices.reset_peak_memory(device)
         training = train.train(config, machine, data, device, folder, deadline, stop)

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import ambiguity, block_design, bn_placement, deep, degradation, optimizer
-from experiments.runs import command
 from experiments.sweep import Experiment
 from reproduce import config as options
-from reproduce.config import Config, Machine
+from reproduce.config import Config, Machine, write_flags
 from reproduce.run import parse
 
 PAPER = asdict(Config())
@@ -198,14 +197,14 @@ machines = st.builds(
 def test_the_command_of_a_config_gives_the_same_config_and_machine(config: Config, machine: Machine):
     if config.dataset == "synthetic":
         object.__setattr__(machine, "data", "synthetic")
-    assert parse(command(config, machine)) == (config, machine)
+    assert parse(write_flags(config, machine)) == (config, machine)
 
 
 def test_the_command_holds_no_default():
-    assert command(Config(), Machine()) == []
-    assert command(Config(depth=110, lr=0.1, warmup="error"), Machine()) == ["--depth", "110"]
+    assert write_flags(Config(), Machine()) == []
+    assert write_flags(Config(depth=110, lr=0.1, warmup="error"), Machine()) == ["--depth", "110"]
     config = Config(depth=56, residual=False, optimizer="adam", lr=1e-3, augment=False, warmup="iterations", seed=3)
-    assert command(config, Machine(time_limit=60.0, capture=False)) == [
+    assert write_flags(config, Machine(time_limit=60.0, capture=False)) == [
         "--depth", "56", "--no-residual", "--optimizer", "adam", "--warmup", "iterations", "--no-augment",
         "--seed", "3", "--time-limit", "60.0", "--no-capture",
     ]  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from reproduce import record
-from reproduce.config import SCHEMA, Config, UserError
+from reproduce.config import SCHEMA, Config, Machine, UserError
 from tests.test_train import assert_equal
 
 IDENTITY = {"schema": SCHEMA, "config": asdict(Config()), "data": "fingerprint"}
@@ -163,7 +163,7 @@ def test_a_damaged_description_is_refused(tmp_path: Path, name: str):
         (folder / name).write_text('{"depth": 2')
     with pytest.raises(UserError, match=f"{name} is damaged"), record.open_folder(Config(), tmp_path):
         record.read_result(folder)
-        record.add_session(folder, [], {})
+        record.add_session(folder, Config(), Machine(), {})
 
 
 def test_two_holders_of_one_folder(tmp_path: Path):
@@ -177,11 +177,19 @@ def test_two_holders_of_one_folder(tmp_path: Path):
 
 
 def test_every_session_is_recorded(tmp_path: Path):
-    record.add_session(tmp_path, ["--out", "a b"], {"device": "cpu"})
-    record.add_session(tmp_path, [], {"device": "npu"})
+    record.add_session(tmp_path, Config(depth=44), Machine(time_limit=60.0), {"device": "cpu"})
+    record.add_session(tmp_path, Config(depth=44), Machine(), {"device": "npu"})
     sessions = json.loads((tmp_path / "environment.json").read_text())
     assert [session["device"] for session in sessions] == ["cpu", "npu"]
-    assert sessions[0]["command"] == "python reproduce/run.py --out 'a b'"
+    commands = [session["command"] for session in sessions]
+    assert commands == [f"python reproduce/run.py --depth 44{rest}" for rest in (" --time-limit 60.0", "")]
+
+
+def test_a_recorded_command_names_no_folder_of_the_machine(tmp_path: Path):
+    record.add_session(tmp_path, Config(), Machine(data="/home/me/data", out=Path("/home/me/runs")), {})
+    record.add_session(tmp_path, Config(dataset="synthetic"), Machine(data="synthetic", out=Path("elsewhere")), {})
+    first, second = (session["command"] for session in json.loads((tmp_path / "environment.json").read_text()))
+    assert (first, second) == ("python reproduce/run.py", "python reproduce/run.py --data synthetic")
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------
