@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
 from analysis.command import Parser
-from analysis.records import choose_precision, comparable, finished, select
+from analysis.records import choose_precision, comparable, finished, load, select
 from reproduce.config import PAPER_ITERATIONS, Config, UserError
 
 FIGURES = Path(__file__).parent / "figures"
@@ -35,6 +35,7 @@ def parse(arguments: Sequence[str], description: str | None, stem: str) -> argpa
     parser = Parser(description)
     parser.add_argument("--output", type=Path, default=FIGURES / stem, help="picture, or its name without .svg and .png")
     parser.add_argument("--data-set", choices=("cifar10", "synthetic"), default="cifar10", help="whose runs to draw")
+    parser.add_argument("--iterations", type=int, metavar="N", help="draw runs of this length; by default full ones")
     parser.add_argument("--show", action="store_true", help="open a window as well")
     options = parser.parse_args(list(arguments))
     if not options.show:
@@ -42,6 +43,22 @@ def parse(arguments: Sequence[str], description: str | None, stem: str) -> argpa
     sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
     plt.rcParams.update({"svg.hashsalt": "analysis", "grid.color": "0.9", "axes.titlesize": "medium"})
     return options
+
+
+def load_runs(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs below --records, of --iterations where it is given, and all curves (see records.load).
+
+    Raises:
+        UserError: no run has that length, or a record is damaged.
+    """
+    runs, curves = load(options.records)
+    if options.iterations is None:
+        return runs, curves
+    of_length = runs[runs["iterations"] == options.iterations]
+    if of_length.empty:
+        lengths = ", ".join(map(str, sorted(set(runs["iterations"])))) or "none"
+        raise UserError(f"no run below {options.records} has {options.iterations} iterations; there are: {lengths}")
+    return of_length, curves
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from analysis import drawing
 from analysis.command import end
 from analysis.estimates import estimate
-from analysis.records import IDENTITY, load, load_paper, published
+from analysis.records import IDENTITY, load_paper, published
 from reproduce.config import Block, Config
 
 DEPTHS = (20, 32, 44, 56, 110)
@@ -89,7 +89,7 @@ def draw_published(axes: Axes, block: Block, shift: float):
 
 def main(arguments: Sequence[str]) -> int:
     options = drawing.parse(arguments, __doc__, "bn_placement")
-    runs, curves = load(options.records)
+    runs, curves = drawing.load_runs(options)
     drawing.save(draw(runs, curves, options.data_set), options)
     return 0
 

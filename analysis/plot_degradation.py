@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.command import end
-from analysis.records import load
 from reproduce.config import Config
 
 DEPTHS = (20, 32, 44, 56, 110)
@@ -39,7 +38,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
 
 def main(arguments: Sequence[str]) -> int:
     options = drawing.parse(arguments, __doc__, "degradation")
-    runs, curves = load(options.records)
+    runs, curves = drawing.load_runs(options)
     drawing.save(draw(runs, curves, options.data_set), options)
     return 0
 

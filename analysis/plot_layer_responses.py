@@ -11,10 +11,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis import drawing
 from analysis.command import end
-from analysis.records import load
 from reproduce.config import Config
 
 NETS = [Config(depth=depth, residual=False) for depth in (20, 56)] + [Config(depth=depth) for depth in (20, 56, 110)]
@@ -42,6 +42,7 @@ def draw(runs: pd.DataFrame, data_set: str = "cifar10") -> Figure:
             axes.plot(layers, mean, style, color=colour, linewidth=width, label=drawing.name_net(net))
             axes.fill_between(layers, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
         axes.set(xlabel=order, ylabel="std of the response", xlim=(0, max(net.depth for net in choice.cells)), ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(choice.remark, fontsize="small")
@@ -50,7 +51,7 @@ def draw(runs: pd.DataFrame, data_set: str = "cifar10") -> Figure:
 
 def main(arguments: Sequence[str]) -> int:
     options = drawing.parse(arguments, __doc__, "layer_responses")
-    runs, _ = load(options.records)
+    runs, _ = drawing.load_runs(options)
     drawing.save(draw(runs, options.data_set), options)
     return 0
 

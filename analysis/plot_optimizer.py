@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.command import end
-from analysis.records import load, optimizer_settings
+from analysis.records import optimizer_settings
 from reproduce.config import Config
 
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
@@ -57,7 +57,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
 
 def main(arguments: Sequence[str]) -> int:
     options = drawing.parse(arguments, __doc__, "optimizer")
-    runs, curves = load(options.records)
+    runs, curves = drawing.load_runs(options)
     drawing.save(draw(runs, curves, options.data_set), options)
     return 0
 

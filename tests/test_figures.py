@@ -228,6 +228,17 @@ def test_layer_responses_in_order_and_ranked(tmp_path):
     assert names == ["plain-20", "ResNet-20"]
 
 
+def test_shortened_runs_are_drawn_when_asked_for(tmp_path):
+    write_cell(tmp_path, Config(depth=20), [8.0])
+    write_cell(tmp_path, Config(depth=20, iterations=60), [88.0])
+    flags = ["--records", str(tmp_path), "--iterations"]
+    runs, curves = drawing.load_runs(drawing.parse([*flags, "60"], "", "degradation"))
+    figure = plot_degradation.draw(runs, curves)
+    assert title(figure).startswith("shortened: 60 of 64000") and xy(drawn(figure.axes[1])[1])[1][-1] == 88.0
+    with pytest.raises(UserError, match="has 61 iterations; there are: 60, 64000$"):
+        drawing.load_runs(drawing.parse([*flags, "61"], "", "degradation"))
+
+
 # The commands ---------------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +287,9 @@ def test_without_records_a_script_names_the_command_that_makes_them(tmp_path, mo
     assert f"python experiments/sweep.py {experiment}" in said and not output.parent.exists()
 
 
-@pytest.mark.parametrize("arguments", [["--color", "red"], ["--data-set", "imagenet"], ["--output"], ["stray"]])
+@pytest.mark.parametrize(
+    "arguments", [["--color", "red"], ["--data-set", "imagenet"], ["--output"], ["stray"], ["--iterations", "x"]]
+)
 def test_wrong_use_is_one_sentence(monkeypatch, capsys, arguments):
     complain(monkeypatch, capsys, "degradation", *arguments)
 
