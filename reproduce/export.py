@@ -123,6 +123,7 @@ def write_card(trained: Trained) -> str:
     data = "CIFAR-10" if config.dataset == "cifar10" else "a generated set, made to test the code"
     images = "45,000 of the 50,000 training images" if config.split == "val" else "all training images"
     full = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
+    remark = "" if full else "\n  **Not a run of the paper's length on the paper's data: not comparable with the paper.**"
     result_line = (
         f"Test error **{result['test_error']:.2f}%** at the last iteration, single view, on the whole test set (training error "
         f"{result['train_error']:.2f}%); {result['parameters']:,} parameters. The best of all evaluations, "
@@ -140,8 +141,7 @@ A {"residual" if config.residual else "plain"} net of {config.depth} layers for 
 - **Result**: {result_line}
 - **Use**: `python reproduce/predict.py FILE IMAGE`, or `hubconf.py`. Images in [0, 1]; the normalisation is in the file.
 - **Limits**: knows ten classes and answers with one of them for any picture; trained on small photographs, and its confidence
-  is not calibrated (`python reproduce/evaluate.py` measures it). One seed: the spread over seeds is in RESULTS.md.
-  {"" if full else "**Not a run of the paper's length on the paper's data: not comparable with the paper.**"}
+  is not calibrated (`python reproduce/evaluate.py` measures it). One seed: the spread over seeds is in RESULTS.md.{remark}
 """
 
 

@@ -22,15 +22,19 @@ README = "# A title\n\n<!-- results:begin -->\n<!-- results:end -->\n\nMore text
 
 
 class Place:
-    """A folder with records, and with a README.md and a RESULTS.md to write."""
+    """A folder with records, published weights, and with a README.md and a RESULTS.md to write."""
 
     def __init__(self, folder: Path):
         self.records, self.results, self.readme = folder / "records", folder / "RESULTS.md", folder / "README.md"
+        self.weights = folder / "weights"
         self.readme.write_text(README)
 
+    @property
+    def flags(self) -> list[str]:
+        return [f"--{name}={getattr(self, name)}" for name in ("records", "results", "readme", "weights")]
+
     def run(self, *flags: str) -> int:
-        paths = {"--records": self.records, "--results": self.results, "--readme": self.readme}
-        return table.main([*(str(part) for pair in paths.items() for part in pair), *flags])
+        return table.main([*self.flags, *flags])
 
     def section(self, name: str) -> str:
         """The text below a heading of RESULTS.md."""
@@ -320,8 +324,7 @@ def test_check_catches_a_missing_page_and_writes_none(place):
 )
 def test_a_readme_without_markers_is_one_sentence(place, monkeypatch, capsys, readme):
     place.readme.write_text(readme)
-    flags = ["--records", str(place.records), "--results", str(place.results), "--readme", str(place.readme)]
-    monkeypatch.setattr(sys, "argv", ["table.py", *flags])
+    monkeypatch.setattr(sys, "argv", ["table.py", *place.flags])
     with pytest.raises(SystemExit) as ending:
         command.end(table.main)
     out, err = capsys.readouterr()
@@ -390,21 +393,19 @@ def write_weights(folder: Path, config: Config):
     (folder / f"{config.net}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
 
 
-def test_published_weights_are_listed_with_the_error_of_their_record(place, tmp_path):
-    weights = tmp_path / "weights"
-    flags = ("--weights", str(weights))
+def test_published_weights_are_listed_with_the_error_of_their_record(place):
     write_cell(place.records, Config(depth=44), [7.25, 7.5])
-    assert place.run(*flags) == 0
+    assert place.run() == 0
     assert "No trained weights are published yet" in place.readme.read_text()
-    write_weights(weights, Config(depth=44, seed=1))
-    assert place.run(*flags, "--check") == 1
-    assert place.run(*flags) == 0
+    write_weights(place.weights, Config(depth=44, seed=1))
+    assert place.run("--check") == 1
+    assert place.run() == 0
     config = Config(depth=44, seed=1)
     row = f"| [residual44](weights/residual44.md) | 7.50 | 64,000 | fp32 | `{config.folder}` |"
     assert row in place.readme.read_text()
-    write_weights(weights, Config(depth=20))
+    write_weights(place.weights, Config(depth=20))
     with pytest.raises(UserError, match="has no finished record"):
-        place.run(*flags)
-    (weights / "residual20.safetensors").write_bytes(b"short")
+        place.run()
+    (place.weights / "residual20.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="not a weights file"):
-        place.run(*flags)
+        place.run()

@@ -13,7 +13,7 @@ from PIL import Image
 import hubconf
 from reproduce import evaluate, export, predict, record, run, weights
 from reproduce.config import Config, UserError
-from reproduce.data import central, load
+from reproduce.data import central, load, unpad
 from reproduce.model import build_network
 from tests.conftest import CPU, QUICK
 
@@ -242,6 +242,19 @@ def test_hub_gives_every_network_and_its_published_weights(folder: Path, tmp_pat
     with torch.inference_mode():
         expected = weights.read(folder, SYNTHETIC).classifier(images)
         assert torch.equal(hubconf.load(True, 8, pretrained=True)(images), expected)
+
+
+def test_the_published_network_errs_as_its_record_says(cifar10_folder: Path):
+    test = load(Config(), cifar10_folder, CPU.torch_device).test
+    images = unpad(test.positions).permute(0, 3, 1, 2).float() / 255
+    network = hubconf.resnet20_cifar10(pretrained=True)
+    with torch.inference_mode():
+        predicted = torch.cat([network(part).argmax(1) for part in images.split(500)])
+    error = 100 * float((predicted != test.labels).double().mean())
+    recorded = weights.read(hubconf.WEIGHTS / "residual20.safetensors", "")
+    result = record.read_result(hubconf.WEIGHTS.parent / "experiments" / "records" / recorded.config.folder)
+    assert result == recorded.result
+    assert error == pytest.approx(recorded.result["test_error"], abs=0.1), "in fp32 here, in the run's precision there"
 
 
 def test_tensorboard_has_the_curves_of_the_metrics(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
