@@ -12,6 +12,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -26,8 +27,10 @@ from analysis.records import HE, comparable, finished, load, load_paper, optimiz
 from analysis.speed import list_throughput, load_throughput
 from analysis.verdicts import VERDICTS, Verdict, judge_all
 from analysis.wording import write_estimates, write_number, write_runs, write_table
-from reproduce.config import Config, UserError
+from reproduce.config import PAPER_ITERATIONS, Config, UserError
 
+PREVIEW = PAPER_ITERATIONS // 20
+"""Iterations of the runs that show the degradation where nobody has an accelerator."""
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -62,6 +65,7 @@ def write_results(runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], verd
         shortened=sections.list_shortened(runs, link),
         without_result=sections.list_without_result(runs),
         figure_degradation=show_figure(full, sections.RESIDUAL[:5] + sections.PLAIN, "degradation"),
+        figure_shortened=show_figure(runs, sections.RESIDUAL[:5] + sections.PLAIN, "degradation", PREVIEW),
         figure_bn_placement=show_figure(full, sections.AFTER, "bn_placement"),
         figure_optimizer=show_figure(full, others, "optimizer"),
         figure_layer_responses=show_figure(full, sections.RESIDUAL[:5] + sections.PLAIN, "layer_responses"),
@@ -70,11 +74,15 @@ def write_results(runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], verd
     return text
 
 
-def show_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str) -> str:
+def show_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str, iterations: int = PAPER_ITERATIONS) -> str:
     """The picture where there are runs to draw it from, else the command that will draw it."""
-    if any(len(finished(select(runs, net))) for net in nets):
-        return f"![{name.replace('_', ' ')}](analysis/figures/{name}.svg)\n\nDrawn by `python analysis/plot_{name}.py`."
-    return f"`python analysis/plot_{name}.py` draws the figure once there are runs."
+    drawn_by, picture = f"python analysis/plot_{name}.py", f"analysis/figures/{name}"
+    if iterations != PAPER_ITERATIONS:
+        picture += f"_{iterations}"
+        drawn_by += f" --iterations {iterations} --output {picture}"
+    if any(len(finished(select(runs, replace(net, iterations=iterations)))) for net in nets):
+        return f"![{name.replace('_', ' ')}]({picture}.svg)\n\nDrawn by `{drawn_by}`."
+    return f"`{drawn_by}` draws the figure once there are runs."
 
 
 def list_weights(runs: pd.DataFrame, folder: Path) -> str:

@@ -18,6 +18,7 @@ from reproduce.config import Config, UserError
 from reproduce.run import parse
 from tests.fake_records import write_cell, write_run
 
+SHORTENED = "Shortened runs (not comparable with the paper)"
 README = "# A title\n\n<!-- results:begin -->\n<!-- results:end -->\n\nMore text.\n"
 
 
@@ -143,18 +144,17 @@ def test_layer_responses_are_averaged(study):
 def test_what_is_not_comparable_stands_apart(place, config):
     write_cell(place.records, config, [33.33, 33.33, 33.33])
     place.run()
-    apart = place.section("Shortened runs (not comparable with the paper)")
+    apart = place.section(SHORTENED)
     assert apart.count("33.33 ± 0.00 (n=3)") == 1
     rest = place.results.read_text().replace(apart, "") + place.readme.read_text()
     assert "33.33" not in rest and "No full-length run is recorded yet" in place.readme.read_text()
 
 
 def test_the_ledger_is_the_only_study_that_takes_the_smaller_training_set(study):
-    apart = "Shortened runs (not comparable with the paper)"
-    assert study.row(apart, "residual56", "64000", "cifar10", "val")[5:7] == ["7.38 ± 0.06 (n=3)", "8.38 ± 0.06 (n=3)"]
-    assert "| 64000 | cifar10 | full |" not in study.section(apart)
+    assert study.row(SHORTENED, "residual56", "64000", "cifar10", "val")[5:7] == ["7.38 ± 0.06 (n=3)", "8.38 ± 0.06 (n=3)"]
+    assert "| 64000 | cifar10 | full |" not in study.section(SHORTENED)
     ledger = study.section("The ambiguity ledger")
-    rest = study.results.read_text().replace(ledger, "").replace(study.section(apart), "")
+    rest = study.results.read_text().replace(ledger, "").replace(study.section(SHORTENED), "")
     assert "7.38" in ledger and "7.38" not in rest and "33.33" not in ledger
 
 
@@ -236,6 +236,11 @@ def test_figures_are_shown_once_there_are_runs(place):
     place.run()
     for name in ("degradation", "bn_placement", "optimizer", "layer_responses"):
         assert f"](analysis/figures/{name}.svg)" in place.results.read_text()
+    command = "python analysis/plot_degradation.py --iterations 3200 --output analysis/figures/degradation_3200"
+    assert f"`{command}` draws the figure once there are runs" in place.section(SHORTENED)
+    write_cell(place.records, Config(depth=20, iterations=3200), [20.0])
+    place.run()
+    assert f"](analysis/figures/degradation_3200.svg)\n\nDrawn by `{command}`." in place.section(SHORTENED)
 
 
 def test_no_records_make_a_valid_page(place):
