@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str], description: str | None, stem: str) -> argpa
     parser = Parser(description)
     parser.add_argument("--output", type=Path, default=FIGURES / stem, help="picture, or its name without .svg and .png")
     parser.add_argument("--data-set", choices=("cifar10", "synthetic"), default="cifar10", help="whose runs to draw")
-    parser.add_argument("--iterations", type=int, metavar="N", help="draw runs of this length; by default full ones")
+    parser.add_argument("--iterations", type=int, metavar="N", help="draw runs of this length; by default full ones, if any")
     parser.add_argument("--show", action="store_true", help="open a window as well")
     options = parser.parse_args(list(arguments))
     if not options.show:

@@ -261,7 +261,8 @@ def list_shortened(runs: pd.DataFrame, link: str) -> str:
         "dataset": default.dataset,
         "split": default.split,
     }  # in their own columns
-    for config in dict.fromkeys(replace(config, seed=default.seed) for config in configs(others)):
+    every = dict.fromkeys(replace(config, seed=default.seed) for config in configs(others))
+    for config in sorted(every, key=lambda config: (config.residual, config.depth, config.iterations)):
         cell = select(others, config)
         cell = cell[cell["precision"] == config.precision]
         errors = [write_estimates(cell, column, config.precision) for column in ("test_error", "held_out_error")]

@@ -30,7 +30,7 @@ from analysis.wording import write_estimates, write_number, write_runs, write_ta
 from reproduce.config import PAPER_ITERATIONS, Config, UserError
 
 PREVIEW = PAPER_ITERATIONS // 20
-"""Iterations of the runs that show the degradation where nobody has an accelerator."""
+"""Iterations of the shortened runs whose figure RESULTS.md shows."""
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 

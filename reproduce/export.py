@@ -141,7 +141,7 @@ A {"residual" if config.residual else "plain"} net of {config.depth} layers for 
 - **Result**: {result_line}
 - **Use**: `python reproduce/predict.py FILE IMAGE`, or `hubconf.py`. Images in [0, 1]; the normalisation is in the file.
 - **Limits**: knows ten classes and answers with one of them for any picture; trained on small photographs, and its confidence
-  is not calibrated (`python reproduce/evaluate.py` measures it). One seed: the spread over seeds is in RESULTS.md.{remark}
+  is not calibrated (`python reproduce/evaluate.py` measures it). One seed; others, if any, are in RESULTS.md.{remark}
 """
 
 

@@ -186,7 +186,7 @@ def test_every_session_is_recorded(tmp_path: Path):
 
 
 def test_a_recorded_command_names_no_folder_of_the_machine(tmp_path: Path):
-    record.add_session(tmp_path, Config(), Machine(data="/home/me/data", out=Path("/home/me/runs")), {})
+    record.add_session(tmp_path, Config(), Machine(data=str(tmp_path / "data"), out=tmp_path), {})
     record.add_session(tmp_path, Config(dataset="synthetic"), Machine(data="synthetic", out=Path("elsewhere")), {})
     first, second = (session["command"] for session in json.loads((tmp_path / "environment.json").read_text()))
     assert (first, second) == ("python reproduce/run.py", "python reproduce/run.py --data synthetic")
