@@ -1,6 +1,5 @@
 """Run folders and published numbers as frames: a row per run, a long frame of curves, a row per published number."""
 
-import json
 import math
 import shlex
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from reproduce.config import PAPER_ITERATIONS, Config, UserError, write_flags
-from reproduce.record import describe_config, read_metrics, read_result
+from reproduce.record import list_folders, read_config, read_metrics, read_responses, read_result, read_sessions
 
 RECORDS = Path("experiments/records")
 CONFIG_FIELDS = [field.name for field in fields(Config)]
@@ -53,12 +52,12 @@ def load(records: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         UserError: a folder's content contradicts itself, or cannot be read.
     """
     rows, curves = [], []
-    for path in sorted(records.glob("*/seed*/config.json")):
+    for folder in list_folders(records):
         try:
-            row, curve = read_run(path.parent, records)
+            row, curve = read_run(folder, records)
         except (ValueError, KeyError, TypeError) as error:
             reason = error if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
-            raise UserError(f"{path.parent} cannot be read as a run, restore or remove it: {reason}") from None
+            raise UserError(f"{folder} cannot be read as a run, restore or remove it: {reason}") from None
         rows.append(row)
         curves += curve
     return pd.DataFrame(rows, columns=pd.Index(RUN_COLUMNS)), pd.DataFrame(curves, columns=pd.Index(CURVE_COLUMNS))
@@ -66,24 +65,21 @@ def load(records: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One run's row and its evaluations."""
-    name = folder.relative_to(records).as_posix()
-    described = json.loads((folder / "config.json").read_text())
-    config = Config(**{field: value for field, value in described.items() if field not in ("schema", "key")})
-    # A record whose config was edited, or that lies under another's name, would enter the wrong cell.
-    if described != describe_config(config) or name != config.folder.as_posix():
-        raise ValueError("config.json contradicts its key or the folder's name")
+    name, config = folder.relative_to(records).as_posix(), read_config(folder)
+    # A record that lies under another's name would enter the wrong cell.
+    if config is None or name != config.folder.as_posix():
+        raise ValueError("its config contradicts the folder's name")
     curve = [row | {"folder": name} for row in read_metrics(folder)]
     result = read_result(folder) or {"status": "unfinished"}
     if result["status"] == "finished" and not math.isfinite(result["test_error"] + result["train_error"]):
-        raise ValueError("result.json has an error that is not finite")
+        raise ValueError("its result has an error that is not finite")
     reached = curve[-1] if curve else {"iteration": 0, "seconds": 0.0}
     progress = {"iteration": result.get("iterations", reached["iteration"]), "seconds": reached["seconds"]}
-    responses, sessions = folder / "responses.json", folder / "environment.json"
     extra = {
         "folder": name,
         "cell": name_cell(config),
-        "responses": json.loads(responses.read_text())["std"] if responses.is_file() else None,
-        "sessions": json.loads(sessions.read_text()) if sessions.is_file() else [],
+        "responses": read_responses(folder),
+        "sessions": read_sessions(folder),
     }
     return progress | result | extra | asdict(config), curve
 

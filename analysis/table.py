@@ -7,9 +7,7 @@ The text of RESULTS.md stands in analysis/template.md, its tables come from sect
 between the lines <!-- results:begin --> and <!-- results:end -->.
 """
 
-import json
 import os
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +26,7 @@ from analysis.speed import list_throughput, load_throughput
 from analysis.verdicts import VERDICTS, Verdict, judge_all
 from analysis.wording import write_estimates, write_number, write_runs, write_table
 from reproduce.config import PAPER_ITERATIONS, Config, UserError
+from reproduce.record import read_weights_header
 
 PREVIEW = PAPER_ITERATIONS // 20
 """Iterations of the shortened runs whose figure RESULTS.md shows."""
@@ -93,16 +92,7 @@ def list_weights(runs: pd.DataFrame, folder: Path) -> str:
     """
     rows = []
     for path in sorted(folder.glob("*.safetensors")):
-        content = path.read_bytes()
-        try:  # a safetensors file begins with the length of a header in JSON
-            header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
-            config = json.loads(header["__metadata__"]["config"])
-            run = (
-                Path(f"{'residual' if config['residual'] else 'plain'}{config['depth']}-{config['key']}")
-                / f"seed{config['seed']}"
-            )
-        except (struct.error, ValueError, KeyError):
-            raise UserError(f"{path} is not a weights file of reproduce/export.py: remove it or export it again") from None
+        run = read_weights_header(path)[0].folder
         found = finished(runs[runs["folder"] == str(run)])
         if found.empty:
             raise UserError(f"{path} is of {run}, which has no finished record: add the record or remove the file")

@@ -1,6 +1,5 @@
 """What a sweep tells without training: which runs are in which state, the commands, and how long they would take."""
 
-import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from statistics import median
 
 from experiments.runs import has_ended, look, say_time, show
 from reproduce.config import Config, Machine, write_flags
+from reproduce.record import list_folders, read_config, read_result, read_sessions
 
 
 def print_status(runs: Sequence[Config], out: Path):
@@ -60,11 +60,8 @@ def read_speeds(out: Path) -> dict[tuple[str, str, str], float]:
     Where runs had been trained side by side, it is the speed of each.
     """
     found = defaultdict(list)
-    for path in sorted(out.glob("*/seed*/result.json")):
-        speed = json.loads(path.read_text()).get("images_per_second")  # a diverged run has none
-        if speed is not None:
-            config = json.loads((path.parent / "config.json").read_text())
-            sessions = json.loads((path.parent / "environment.json").read_text())
-            net = path.parent.parent.name.partition("-")[0]
-            found[sessions[-1]["device_name"], net, config["precision"]].append(speed)
+    for folder in list_folders(out):
+        config, speed = read_config(folder), (read_result(folder) or {}).get("images_per_second")  # a diverged run has none
+        if config is not None and speed is not None:
+            found[read_sessions(folder)[-1]["device_name"], config.net, config.precision].append(speed)
     return {key: median(speeds) for key, speeds in found.items()}

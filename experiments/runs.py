@@ -14,7 +14,7 @@ from typing import IO, Literal
 
 import reproduce
 from reproduce.config import Config, Machine, write_flags
-from reproduce.record import read_metrics, read_result
+from reproduce.record import read_config, read_metrics, read_result
 
 RUNNER = Path(reproduce.__file__).with_name("together.py")
 ENDING = re.compile(r"^line (\d+), exit status (\d+): (.*)\n", re.MULTILINE)
@@ -133,7 +133,7 @@ def look(config: Config, out: Path) -> Progress:
         return Progress("diverged", result["iteration"])
     if result is not None:
         return Progress("finished", result["iterations"], result["test_error"], result["seconds"])
-    if not (folder / "config.json").is_file():
+    if read_config(folder) is None:
         return Progress("missing")
     rows = read_metrics(folder)
     if not rows:

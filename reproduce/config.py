@@ -4,9 +4,9 @@ import hashlib
 import importlib.util
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -23,6 +23,13 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Warmup = Literal["auto", "none", "error", "iterations"]
 Precision = Literal["fp32", "tf32", "bf16"]
 DEFAULT_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
+
+ALWAYS_RECORDED = frozenset(
+    "depth residual shortcut block optimizer lr momentum weight_decay batch_size iterations warmup augment split precision "
+    "normalization initialization last_layer decay bn_statistics bn_batch last_batch seed dataset".split()
+)
+"""The fields of the first published records. One added since has a default that changes nothing, and is left out of the key
+and of what is recorded while it is at that default, so that no older record's key moves and all of them can be read."""
 
 
 class UserError(ValueError):
@@ -112,10 +119,15 @@ class Config:
         """The network's name, e.g. residual44 or plain20."""
         return f"{'residual' if self.residual else 'plain'}{self.depth}"
 
+    def describe(self) -> dict[str, Any]:
+        """The fields as they are recorded (see ALWAYS_RECORDED)."""
+        every = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: value for name, (value, default) in every.items() if name in ALWAYS_RECORDED or value != default}
+
     @property
     def key(self) -> str:
         """Eight hexadecimal digits that name everything but the seed."""
-        recipe = {"schema": SCHEMA} | {name: value for name, value in asdict(self).items() if name != "seed"}
+        recipe = {"schema": SCHEMA} | {name: value for name, value in self.describe().items() if name != "seed"}
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
     @property

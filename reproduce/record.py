@@ -1,5 +1,7 @@
 """The run folder: what a run leaves behind, written so that a crash at any moment leaves a usable state.
 
+The only module that knows the names and the form of its files; it is read without torch, but for checkpoints.
+
 config.json              the config, with its schema version and key
 environment.json         one object per session: git commit, command, versions, device, flags, fingerprint of the data
 metrics.jsonl            one object per evaluation
@@ -17,15 +19,18 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from reproduce.config import SCHEMA, Config, Machine, UserError, write_flags
 
+CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
+RESPONSES, RESULT = "responses.json", "result.json"
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
 
 
@@ -69,14 +74,82 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged ({error}): remove {path.parent} to start the run over") from None
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a run that has ended, else None. Needs neither the lock nor torch."""
-    return read_json(folder / "result.json")
+# What a run is, and what came of it --------------------------------------------------------------------------------------
 
 
 def describe_config(config: Config) -> dict[str, Any]:
-    """What config.json holds."""
-    return {"schema": SCHEMA, "key": config.key} | asdict(config)
+    """What config.json and the weights files hold."""
+    return {"schema": SCHEMA, "key": config.key} | config.describe()
+
+
+def parse_config(described: Any, source: Path) -> Config:
+    """The config that `describe_config` has described.
+
+    Raises:
+        UserError: it is of another version of this repository, or was edited.
+    """
+    try:
+        config = Config(**{name: value for name, value in described.items() if name not in ("schema", "key")})
+    except (AttributeError, TypeError, UserError):
+        config = None
+    if config is None or described != describe_config(config):
+        raise UserError(f"{source} is of another version of this repository: its config does not read as one of today's")
+    return config
+
+
+def read_config(folder: Path) -> Config | None:
+    """The config of a run's folder, None where there is no config.json.
+
+    Raises:
+        UserError: as for `read_json` and `parse_config`.
+    """
+    described = read_json(folder / CONFIG)
+    return None if described is None else parse_config(described, folder)
+
+
+def list_folders(out: Path) -> list[Path]:
+    """The run folders below `out`, in the order of their names."""
+    return [path.parent for path in sorted(out.glob(f"*/seed*/{CONFIG}"))]
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of a run that has ended, else None. Needs neither the lock nor torch."""
+    return read_json(folder / RESULT)
+
+
+def write_result(folder: Path, result: dict[str, Any]):
+    write_json(folder / RESULT, result)
+
+
+def read_responses(folder: Path) -> list[float] | None:
+    """The standard deviation of every 3x3 layer's response, first layer first; None before the run has finished."""
+    content = read_json(folder / RESPONSES)
+    return None if content is None else content["std"]
+
+
+def write_responses(folder: Path, std: list[float], images: int):
+    """std: as `read_responses` gives it, taken over so many images."""
+    write_json(folder / RESPONSES, {"images": images, "std": std})
+
+
+def read_sessions(folder: Path) -> list[dict[str, Any]]:
+    """One object per session that has trained the run, see `add_session`."""
+    return read_json(folder / ENVIRONMENT) or []
+
+
+def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
+    """Config and result in the header of a weights file of reproduce/export.py.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+        described, result = json.loads(metadata["config"]), json.loads(metadata["result"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a weights file of this repository ({type(error).__name__}: {error})") from None
+    return parse_config(described, path), result
 
 
 @contextmanager
@@ -95,7 +168,7 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
     except Timeout:
         raise UserError(f"another process is training into {folder}: wait for it, or choose another --out") from None
     try:
-        path = folder / "config.json"
+        path = folder / CONFIG
         found = read_json(path)
         if found is None:
             write_json(path, describe_config(config))
@@ -111,11 +184,9 @@ def add_session(folder: Path, config: Config, machine: Machine, session: dict[st
 
     The command leaves out the folders of --data and --out: they say nothing of the run, and records are published.
     """
-    path = folder / "environment.json"
-    sessions = read_json(path) or []
     data = machine.data if config.dataset == "synthetic" else Machine.data
     command = shlex.join(["python", "reproduce/run.py", *write_flags(config, replace(machine, data=data, out=Machine.out))])
-    write_json(path, [*sessions, {"command": command, "git": describe_code()} | session])
+    write_json(folder / ENVIRONMENT, [*read_sessions(folder), {"command": command, "git": describe_code()} | session])
 
 
 @cache
@@ -140,13 +211,13 @@ def describe_code() -> dict[str, Any] | None:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The whole rows of metrics.jsonl; a row torn by a crash is left out."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def append_metrics(folder: Path, row: dict[str, Any]):
-    with open(folder / "metrics.jsonl", "a") as file:
+    with open(folder / METRICS, "a") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -155,10 +226,15 @@ def append_metrics(folder: Path, row: dict[str, Any]):
 def cut_metrics(folder: Path, iteration: int):
     """Drops the rows past an iteration, which the run is about to write again."""
     rows = [row for row in read_metrics(folder) if row["iteration"] <= iteration]
-    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------
+
+
+def identify(config: Config, fingerprint: str) -> dict[str, Any]:
+    """What a checkpoint must hold to be of this run; fingerprint: of the data that it saw."""
+    return {"schema": SCHEMA, "config": config.describe(), "data": fingerprint}
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]):
@@ -181,8 +257,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]):
 def load_checkpoint(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The newest undamaged checkpoint, its tensors on the CPU, or None where there is none at all.
 
-    A newest one that is damaged or of another run is set aside with a warning, and its predecessor taken. `identity` is
-    what a checkpoint must hold to be of this run.
+    A newest one that is damaged or of another run is set aside with a warning, and its predecessor taken. identity: of
+    `identify`.
 
     Raises:
         UserError: there are checkpoints, but none that can be used.

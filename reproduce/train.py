@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from reproduce import record
-from reproduce.config import SCHEMA, Config, Machine
+from reproduce.config import Config, Machine
 from reproduce.data import Data, Images, batch, central, plan
 from reproduce.device import Device, autocast, capture, mark, peak_memory
 from reproduce.model import Network, build_network
@@ -358,7 +358,7 @@ def train(
     """
     with ExitStack() as at_the_end:
         training, history = Training(config, data, device, machine.capture), History()
-        identity = {"schema": SCHEMA, "config": asdict(config), "data": data.fingerprint}
+        identity = record.identify(config, data.fingerprint)
         checkpoint = record.load_checkpoint(folder, identity)
         if checkpoint is not None:
             training.restore(checkpoint)
@@ -391,7 +391,7 @@ def train(
                 history.training_seconds += spent
                 bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
                 if bad:
-                    record.write_json(folder / "result.json", {"status": "diverged", "iteration": start + bad[0]})
+                    record.write_result(folder, {"status": "diverged", "iteration": start + bad[0]})
                     return "diverged"
                 history.note(config, losses, wrong)
                 show_chunk(bar, config, losses, wrong, spent)
@@ -406,8 +406,8 @@ def train(
                 if last or end % machine.checkpoint_every == 0:
                     saved = save()
         responses = layer_responses(training.network, data, device, config)
-        record.write_json(folder / "responses.json", {"images": len(data.test), "std": responses})
-        record.write_json(folder / "result.json", summarise(training, history, record.read_metrics(folder)))
+        record.write_responses(folder, responses, len(data.test))
+        record.write_result(folder, summarise(training, history, record.read_metrics(folder)))
         return "finished"
 
 

@@ -4,17 +4,17 @@ Shapes: N images in a batch, K classes.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reproduce import record
-from reproduce.config import SCHEMA, Config, UserError
+from reproduce.config import Config, UserError
 from reproduce.data import PADDING, SIDE, Data, choose_folder, load, unpad
 from reproduce.model import Network, build_network
 
@@ -75,32 +75,19 @@ def read(path: Path, data: str) -> Trained:
 
 
 def read_run(folder: Path, data: str) -> Trained:
-    described, result = record.read_json(folder / "config.json"), record.read_result(folder)
-    if described is None:
-        raise UserError(f"{folder} is not a run's folder: it holds no config.json")
+    config, result = record.read_config(folder), record.read_result(folder)
+    if config is None:
+        raise UserError(f"{folder} is not a run's folder: it holds no {record.CONFIG}")
     if result is None or result["status"] != "finished":
         raise UserError(f"{folder} is of a run that has not finished: train it to its end")
-    config = read_config(described, folder)
     images = load(config, choose_folder(config, data), torch.device("cpu"))
-    identity = {"schema": SCHEMA, "config": asdict(config), "data": images.fingerprint}
     if not (folder / record.NEWEST).exists():
         raise UserError(f"{folder} holds no {record.NEWEST}: weights are not part of the committed records")
-    checkpoint = record.read_checkpoint(folder / record.NEWEST, identity)
+    checkpoint = record.read_checkpoint(folder / record.NEWEST, record.identify(config, images.fingerprint))
     if isinstance(checkpoint, str):
         raise UserError(f"{folder / record.NEWEST} {checkpoint}")
     mean = unpad(images.mean)[0].permute(2, 0, 1)
     return assemble(config, checkpoint["network"], mean.contiguous(), images.std.view(3, 1, 1), result, str(folder))
-
-
-def read_config(described: dict[str, Any], path: Path) -> Config:
-    fields = {name: value for name, value in described.items() if name not in ("schema", "key")}
-    try:
-        config = Config(**fields)
-    except TypeError:
-        config = None
-    if config is None or described != record.describe_config(config):
-        raise UserError(f"{path} is of another version of this repository: its config does not read as one of today's")
-    return config
 
 
 def assemble(
@@ -126,16 +113,14 @@ def write(path: Path, trained: Trained):
 
 def read_published(path: Path) -> Trained:
     """A file by `write`."""
+    config, result = record.read_weights_header(path)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        described, result = json.loads(metadata["config"]), json.loads(metadata["result"])
+        tensors = load_file(path)
         mean, std = tensors.pop("mean"), tensors.pop("std")
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError) as error:
         raise UserError(f"{path} is not a weights file of this repository ({type(error).__name__}: {error})") from None
     network = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
-    return assemble(read_config(described, path), network, mean, std, result, str(path))
+    return assemble(config, network, mean, std, result, str(path))
 
 
 # Checkpoints of akamaster/pytorch_resnet_cifar10 ------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import random
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from reproduce import record
-from reproduce.config import SCHEMA, Config, Machine, UserError
+from reproduce.config import Config, Machine, UserError
 from tests.test_train import assert_equal
 
-IDENTITY = {"schema": SCHEMA, "config": asdict(Config()), "data": "fingerprint"}
+RECORDS = Path(__file__).parents[1] / "experiments" / "records"
+IDENTITY = record.identify(Config(), "fingerprint")
 
 
 def state(iteration: int) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def replace_by_tensor(path: Path):
 
 
 def replace_by_other_run(path: Path):
-    torch.save(state(7) | {"config": asdict(Config(depth=32))}, path)
+    torch.save(state(7) | record.identify(Config(depth=32), "fingerprint"), path)
 
 
 def replace_by_program(path: Path):
@@ -210,8 +211,45 @@ def test_the_key_names_everything_but_the_seed():
     assert len(keys) == 1 + len(others) == len(asdict(default))
 
 
-def test_the_default_key_is_what_the_records_are_named_by():
-    assert str(Config(depth=44).folder) == GOLDEN_FOLDER, "records of earlier runs would no longer be found"
+KEYS = {
+    "dece074e": Config(),
+    "29f33bb5": Config(depth=44),
+    "843053a6": Config(depth=56, residual=False),
+    "33634f61": Config(depth=110),
+    "65b9c68a": Config(depth=32, block="bn-after-add", precision="bf16"),
+    "7389fd68": Config(depth=56, optimizer="adamw", weight_decay=0.01),
+    "4b079079": Config(split="val", bn_batch="halves", dataset="synthetic", iterations=100),
+}
 
 
-GOLDEN_FOLDER = "residual44-29f33bb5/seed0"
+def test_keys_are_what_the_records_are_named_by():
+    assert {config.key: config for config in KEYS.values()} == KEYS, "records of earlier runs would no longer be found"
+
+
+@dataclass(frozen=True)
+class Wider(Config):
+    """As Config may be one day: a field more, whose default changes nothing."""
+
+    label_smoothing: float = 0.0
+
+
+def test_a_field_to_come_moves_no_key_and_keeps_every_record_readable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(record, "Config", Wider)
+    for key, config in KEYS.items():
+        assert Wider(**asdict(config)).key == key
+        assert Wider(**asdict(config), label_smoothing=0.1).key not in KEYS
+    folders = record.list_folders(RECORDS)
+    assert len(folders) >= 11
+    for folder in folders:
+        config = record.read_config(folder)
+        assert isinstance(config, Wider) and config.folder == folder.relative_to(RECORDS)
+    for path in (RECORDS.parents[1] / "weights").glob("*.safetensors"):
+        assert isinstance(record.read_weights_header(path)[0], Wider)
+
+
+def test_a_field_to_come_is_recorded_where_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(record, "Config", Wider)
+    for config, recorded in ((Wider(), False), (Wider(label_smoothing=0.1), True)):
+        with record.open_folder(config, tmp_path) as folder:
+            assert ("label_smoothing" in json.loads((folder / record.CONFIG).read_text())) == recorded
+            assert record.read_config(folder) == config

@@ -2,19 +2,20 @@
 
 import json
 import re
-import struct
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from analysis import command, sections, table
 from analysis.estimates import estimate
 from analysis.records import load, load_paper
 from analysis.wording import write_number, write_table
 from reproduce.config import Config, UserError
+from reproduce.record import describe_config
 from reproduce.run import parse
 from tests.fake_records import write_cell, write_run
 
@@ -391,11 +392,10 @@ def test_peers_of_table_6_are_all_there(place):
 
 
 def write_weights(folder: Path, config: Config):
-    """The beginning of a file as reproduce/export.py writes it."""
-    described = {"config": json.dumps({"key": config.key} | asdict(config))}
-    header = json.dumps({"__metadata__": described}).encode()
+    """A file with the header of those by reproduce/export.py."""
+    described = {"config": describe_config(config), "result": {}}
     folder.mkdir(exist_ok=True)
-    (folder / f"{config.net}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    save_file({}, folder / f"{config.net}.safetensors", {name: json.dumps(value) for name, value in described.items()})
 
 
 def test_published_weights_are_listed_with_the_error_of_their_record(place):
