@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from analysis import drawing
 from analysis.command import end
 from analysis.estimates import estimate
-from analysis.records import IDENTITY, load_paper, published
+from analysis.paper import IDENTITY, load_paper, published
+from experiments.bn_placement import AFTER, BEFORE, DEPTHS
 from reproduce.config import Block, Config
 
-DEPTHS = (20, 32, 44, 56, 110)
 PLACEMENTS: dict[Block, str] = {"original": "BN before the addition", "bn-after-add": "BN after the addition"}
 COLOURS: dict[Block, drawing.ColorType] = {"original": drawing.PALETTE[0], "bn-after-add": drawing.PALETTE[3]}
 MARKERS = {"gcr/torch-residual-networks": "D", IDENTITY: "^"}
@@ -31,7 +31,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     Raises:
         UserError: there is no run with BN after the addition to draw.
     """
-    nets: dict[Block, list[Config]] = {block: [Config(depth=depth, block=block) for depth in DEPTHS] for block in PLACEMENTS}
+    nets: dict[Block, list[Config]] = {"original": BEFORE, "bn-after-add": AFTER}
     drawing.choose(runs, nets["bn-after-add"], data_set, "bn_placement")  # the sweep's own runs, not only the baseline
     choice = drawing.choose(runs, nets["original"] + nets["bn-after-add"], data_set, "bn_placement")
     figure, panels = plt.subplot_mosaic([list(PLACEMENTS), ["final", "final"]], figsize=(8, 7), layout="constrained")

@@ -13,9 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.command import end
-from reproduce.config import Config
-
-DEPTHS = (20, 32, 44, 56, 110)
+from experiments.degradation import DEPTHS, PLAIN, RESIDUAL
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") -> Figure:
@@ -24,11 +22,10 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     Raises:
         UserError: there is no run to draw.
     """
-    nets = {residual: [Config(depth=depth, residual=residual) for depth in DEPTHS] for residual in (False, True)}
-    choice = drawing.choose(runs, nets[False] + nets[True], data_set, "degradation")
+    choice = drawing.choose(runs, PLAIN + RESIDUAL, data_set, "degradation")
     figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True, layout="constrained")
-    for (residual, configs), axes in zip(nets.items(), panels, strict=True):
-        drawing.draw_nets(axes, choice, curves, configs, "residual nets" if residual else "plain nets")
+    for title, configs, axes in zip(("plain nets", "residual nets"), (PLAIN, RESIDUAL), panels, strict=True):
+        drawing.draw_nets(axes, choice, curves, configs, title)
     panels[0].set_ylabel("error (%)")
     depths = {config.depth for config in choice.cells}
     drawing.add_legend(figure, {f"{depth} layers": drawing.DEPTH_COLOUR[depth] for depth in DEPTHS if depth in depths})

@@ -15,10 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import drawing
 from analysis.command import end
-from reproduce.config import Config
-
-NETS = [Config(depth=depth, residual=False) for depth in (20, 56)] + [Config(depth=depth) for depth in (20, 56, 110)]
-"""Those of Fig. 7."""
+from analysis.questions.layer_responses import NETS
 
 
 def draw(runs: pd.DataFrame, data_set: str = "cifar10") -> Figure:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.command import end
-from analysis.records import optimizer_settings
+from analysis.questions.optimizer import optimizer_settings
 from reproduce.config import Config
 
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}

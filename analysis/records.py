@@ -1,23 +1,20 @@
-"""Run folders and published numbers as frames: a row per run, a long frame of curves, a row per published number."""
+"""Run folders as frames: a row per run, and a long frame of curves."""
 
 import math
-import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
-from reproduce.config import PAPER_ITERATIONS, Config, UserError, write_flags
+from reproduce.config import PAPER_ITERATIONS, Config, Precision, UserError
 from reproduce.record import list_folders, read_config, read_metrics, read_responses, read_result, read_sessions
 
 RECORDS = Path("experiments/records")
 CONFIG_FIELDS = [field.name for field in fields(Config)]
-HE, BLOG, IDENTITY = "He et al. 2015", "a blog reproduction", "Identity Mappings (arXiv:1603.05027)"
-"""Sources in paper.csv."""
-PRECISIONS = ["fp32", "tf32", "bf16"]
+PRECISIONS = get_args(Precision)
 """In the order in which they are preferred where a cell exists in several."""
 STUCK_ERROR = 80.0
 """Training error in percent; section 4.2 takes a start to have succeeded below it."""
@@ -117,12 +114,6 @@ def stuck(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[(runs["status"] == "finished") & (runs["train_error"] >= STUCK_ERROR)]
 
 
-def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that have responses, with a column `mean_response`: the mean of the 3x3 layers' standard deviations."""
-    runs = runs[runs["responses"].notna()]
-    return runs.assign(mean_response=[math.fsum(std) / len(std) for std in runs["responses"]])
-
-
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that follow the paper in length and data (64,000 iterations on all of CIFAR-10's training images)."""
     as_paper = (runs["iterations"] == PAPER_ITERATIONS) & (runs["dataset"] == "cifar10") & (runs["split"] == "full")
@@ -147,77 +138,3 @@ def configs(runs: pd.DataFrame) -> list[Config]:
     """The Config of each run."""
     rows: list[dict[str, Any]] = runs[CONFIG_FIELDS].astype(object).to_dict("records")  # pyright: ignore
     return [Config(**row) for row in rows]
-
-
-def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:
-    """The nets that Adam or AdamW has trained, each with the paper's SGD and then every recorded setting of the others.
-
-    free: further fields in which the runs may differ from the default recipe; the configs have the default there.
-    """
-    found: dict[Config, set[Config]] = {}
-    for config in cells(runs[runs["optimizer"] != Config().optimizer]):
-        net = Config(depth=config.depth, residual=config.residual, augment=config.augment)
-        config = replace(config, **{name: getattr(net, name) for name in free})
-        as_sgd = replace(config, optimizer=net.optimizer, lr=net.lr, weight_decay=net.weight_decay)
-        if as_sgd == net:
-            found.setdefault(net, set()).add(config)
-    nets = sorted(found, key=lambda net: (not net.augment, not net.residual, net.depth))
-    others = {net: sorted(found[net], key=lambda c: (c.optimizer, c.lr or 0, c.weight_decay)) for net in nets}
-    return {net: [net, *others[net]] for net in nets}
-
-
-def departures(config: Config) -> dict[str, Any]:
-    """The fields in which a config differs from the default of its depth and optimizer, the seed left out."""
-    default = asdict(Config(depth=config.depth, optimizer=config.optimizer)) | {"optimizer": Config().optimizer}
-    return {name: value for name, value in asdict(config).items() if name != "seed" and value != default[name]}
-
-
-def command(config: Config) -> str:
-    """What trains it, without the seed: the depth, and the flags that differ from the defaults."""
-    flags = write_flags(replace(config, seed=0))
-    depth = [] if "--depth" in flags else ["--depth", str(config.depth)]
-    return shlex.join(["python", "reproduce/run.py", *depth, *flags])
-
-
-def label(config: Config) -> str:
-    """A cell in words, its precision left out: residual32, or residual32 (adam, no augment)."""
-    words = []
-    for name, value in departures(config).items():
-        plain_name = name.replace("_", " ")
-        if name in ("residual", "precision"):
-            continue
-        if isinstance(value, bool):
-            words.append(plain_name if value else f"no {plain_name}")
-        elif name in ("optimizer", "block", "dataset"):
-            words.append(value)
-        else:
-            words.append(f"{plain_name} {value:g}" if isinstance(value, float | int) else f"{plain_name} {value}")
-    return f"{config.net} ({', '.join(words)})" if words else config.net
-
-
-@cache
-def load_paper() -> pd.DataFrame:
-    """paper.csv: what the paper and its reproductions report, errors in percent; columns as in the file.
-
-    A range goes from `value` to `upto`, which is inf for "more than"; "less than" has the value 0.
-    """
-    text = dict.fromkeys(("source", "kind", "variant", "quantity", "where", "read_off_plot", "protocol"), "str")
-    return pd.read_csv(Path(__file__).with_name("paper.csv"), dtype=text, keep_default_na=False, na_values={
-        name: [""] for name in ("depth", "value", "upto", "spread", "n")
-    })  # fmt: skip
-
-
-def published(paper: pd.DataFrame, **where: Any) -> pd.DataFrame:
-    """The published numbers whose columns have the given values."""
-    for column, value in where.items():
-        paper = paper[paper[column] == value]
-    return paper
-
-
-def paper_value(source: str, quantity: str = "test error", column: str = "value", **where: Any) -> float:
-    """The one published number that fits.
-
-    Raises:
-        ValueError: none does, or several do.
-    """
-    return float(published(load_paper(), source=source, quantity=quantity, **where)[column].item())

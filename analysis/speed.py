@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.markdown import describe_commit, write_table
 from analysis.records import PRECISIONS
-from analysis.wording import describe_commit, write_table
 from reproduce.config import UserError
 
 

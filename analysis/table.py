@@ -3,14 +3,13 @@
     python analysis/table.py            writes both
     python analysis/table.py --check    writes nothing; exit status 1 and the names of the files that are out of date
 
-The text of RESULTS.md stands in analysis/template.md, its tables come from sections.py. README.md is changed only
-between the lines <!-- results:begin --> and <!-- results:end -->.
+The text of RESULTS.md stands in analysis/template.md; its sections come from questions/, sections.py and speed.py.
+README.md is changed only between the lines <!-- results:begin --> and <!-- results:end -->.
 """
 
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -18,14 +17,17 @@ from typing import Any
 import pandas as pd
 
 from analysis import sections
-from analysis.claims import TOLERANCE
+from analysis.claims import TOLERANCE, VERDICTS, Verdict, judge_all, list_claims
 from analysis.command import Parser, end
-from analysis.estimates import MINIMUM, NEUTRAL_WITHIN
-from analysis.records import HE, comparable, finished, load, load_paper, optimizer_settings, published, select
+from analysis.markdown import show_figure, write_estimates, write_number, write_table
+from analysis.paper import HE, load_paper, published
+from analysis.questions import QUESTIONS
+from analysis.questions.ambiguity import measure_effects
+from analysis.records import comparable, finished, load, select
+from analysis.sample import MINIMUM
 from analysis.speed import list_throughput, load_throughput
-from analysis.verdicts import VERDICTS, Verdict, judge_all
-from analysis.wording import write_estimates, write_number, write_runs, write_table
-from reproduce.config import PAPER_ITERATIONS, Config, UserError
+from experiments import degradation
+from reproduce.config import PAPER_ITERATIONS, UserError
 from reproduce.record import read_weights_header
 
 PREVIEW = PAPER_ITERATIONS // 20
@@ -35,53 +37,19 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 def write_results(runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], verdicts: Sequence[Verdict], link: str) -> str:
     """RESULTS.md. `link` is where the run folders are, seen from there."""
-    full = comparable(runs)
-    blocks = [Config(depth=depth, block=block) for depth in sections.BLOCK_DEPTHS for block in sections.BLOCKS[2:]]
-    others = [config for settings in optimizer_settings(full).values() for config in settings[1:]]
-    text = Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
+    return Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
         records_folder=f"[{link}]({link})",
         how_it_was_run=sections.describe_sessions(runs),
         throughput=list_throughput(throughput),
-        precisions=sections.compare_precisions(full),
-        neutral_within=NEUTRAL_WITHIN,
-        table_6=sections.side_by_side(full, sections.RESIDUAL),
-        table_6_runs=write_runs(full, sections.RESIDUAL, link),
-        plain_nets=sections.side_by_side(full, sections.PLAIN),
-        plain_nets_runs=write_runs(full, sections.PLAIN, link),
-        bn_placement=sections.compare_bn_placement(full),
-        bn_placement_runs=write_runs(full, sections.AFTER, link),
-        block_designs=sections.compare_block_designs(full),
-        block_designs_runs=write_runs(full, blocks, link),
-        optimizers=sections.compare_optimizers(full, link),
-        optimizers_published=sections.list_published_optimizers(),
-        warmups=sections.compare_warmups(full, link),
-        layer_responses=sections.compare_layer_responses(full),
-        # The ledger compares our own runs: there, and only there, the 45,000 images of --split val count.
-        ledger=sections.write_ledger(runs, link),
+        questions="\n\n".join(question.write_section(runs, link) for question in QUESTIONS),
         minimum=MINIMUM,
         tolerance=TOLERANCE,
-        claims=sections.list_claims(verdicts),
+        claims=list_claims(verdicts),
         shortened=sections.list_shortened(runs, link),
         without_result=sections.list_without_result(runs),
-        figure_degradation=show_figure(full, sections.RESIDUAL[:5] + sections.PLAIN, "degradation"),
-        figure_shortened=show_figure(runs, sections.RESIDUAL[:5] + sections.PLAIN, "degradation", PREVIEW),
-        figure_bn_placement=show_figure(full, sections.AFTER, "bn_placement"),
-        figure_optimizer=show_figure(full, others, "optimizer"),
-        figure_layer_responses=show_figure(full, sections.RESIDUAL[:5] + sections.PLAIN, "layer_responses"),
-        **sections.measure_effects(runs),
+        figure_shortened=show_figure(runs, degradation.CONFIGS, "degradation", PREVIEW),
+        **measure_effects(runs),
     )
-    return text
-
-
-def show_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str, iterations: int = PAPER_ITERATIONS) -> str:
-    """The picture where there are runs to draw it from, else the command that will draw it."""
-    drawn_by, picture = f"python analysis/plot_{name}.py", f"analysis/figures/{name}"
-    if iterations != PAPER_ITERATIONS:
-        picture += f"_{iterations}"
-        drawn_by += f" --iterations {iterations} --output {picture}"
-    if any(len(finished(select(runs, replace(net, iterations=iterations)))) for net in nets):
-        return f"![{name.replace('_', ' ')}]({picture}.svg)\n\nDrawn by `{drawn_by}`."
-    return f"`{drawn_by}` draws the figure once there are runs."
 
 
 def list_weights(runs: pd.DataFrame, folder: Path) -> str:
@@ -110,7 +78,7 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path
     numbers = published(load_paper(), source=HE, quantity="test error")
     paper = {(row["kind"], row["depth"]): write_number(row) for _, row in numbers.iterrows()}
     rows = []
-    for residual, plain in zip(sections.RESIDUAL[:5], sections.PLAIN, strict=True):
+    for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
         errors = []
         for kind, net in (("residual", residual), ("plain", plain)):
             errors += [paper[kind, net.depth], write_estimates(select(full, net))]

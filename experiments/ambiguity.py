@@ -20,15 +20,15 @@ from reproduce.config import Config
 
 DEFAULT = Config(depth=56)
 
-CONFIGS = [
-    DEFAULT,
-    replace(DEFAULT, split="val"),
-    replace(DEFAULT, normalization="channel-mean"),
-    replace(DEFAULT, normalization="channel-mean-std"),
-    replace(DEFAULT, initialization="fan-out"),
-    replace(DEFAULT, last_layer="uniform"),
-    replace(DEFAULT, decay="weights"),
-    replace(DEFAULT, bn_statistics="population"),
-    replace(DEFAULT, bn_batch="halves"),
-    replace(DEFAULT, last_batch="drop"),
-]
+ALTERNATIVES = {
+    "split": replace(DEFAULT, split="val"),
+    "channel_mean": replace(DEFAULT, normalization="channel-mean"),
+    "channel_std": replace(DEFAULT, normalization="channel-mean-std"),
+    "initialization": replace(DEFAULT, initialization="fan-out"),
+    "last_layer": replace(DEFAULT, last_layer="uniform"),
+    "decay": replace(DEFAULT, decay="weights"),
+    "bn_statistics": replace(DEFAULT, bn_statistics="population"),
+    "bn_batch": replace(DEFAULT, bn_batch="halves"),
+    "last_batch": replace(DEFAULT, last_batch="drop"),
+}
+CONFIGS = [DEFAULT, *ALTERNATIVES.values()]

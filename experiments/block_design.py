@@ -24,5 +24,6 @@ from typing import get_args
 from reproduce.config import Block, Config
 
 DEPTHS = (32, 56, 110)
+BLOCKS = get_args(Block)
 
-CONFIGS = [Config(depth=depth, block=block) for depth in DEPTHS for block in get_args(Block)]
+CONFIGS = [Config(depth=depth, block=block) for depth in DEPTHS for block in BLOCKS]

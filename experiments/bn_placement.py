@@ -20,4 +20,6 @@ from reproduce.config import Config
 
 DEPTHS = (20, 32, 44, 56, 110)
 
-CONFIGS = [Config(depth=depth, block=block) for depth in DEPTHS for block in ("original", "bn-after-add")]
+BEFORE = [Config(depth=depth) for depth in DEPTHS]
+AFTER = [Config(depth=depth, block="bn-after-add") for depth in DEPTHS]
+CONFIGS = [net for twins in zip(BEFORE, AFTER, strict=True) for net in twins]

@@ -19,4 +19,8 @@ Device-hours: not measured yet.
 
 from reproduce.config import Config
 
-CONFIGS = [*(Config(depth=110, warmup=warmup) for warmup in ("error", "iterations", "none")), Config(depth=1202)]
+UNTIL_LEARNING, FIXED_WARMUP, NO_WARMUP = WARMUPS = [
+    Config(depth=110, warmup=warmup) for warmup in ("error", "iterations", "none")
+]
+DEEPEST = Config(depth=1202)
+CONFIGS = [*WARMUPS, DEEPEST]

@@ -20,4 +20,6 @@ from reproduce.config import Config
 
 DEPTHS = (20, 32, 44, 56, 110)
 
-CONFIGS = [Config(depth=depth, residual=residual) for depth in DEPTHS for residual in (False, True)]
+PLAIN = [Config(depth=depth, residual=False) for depth in DEPTHS]
+RESIDUAL = [Config(depth=depth) for depth in DEPTHS]
+CONFIGS = [net for twins in zip(PLAIN, RESIDUAL, strict=True) for net in twins]

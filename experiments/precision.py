@@ -11,8 +11,10 @@ Device-hours: not measured yet.
     python experiments/sweep.py precision
 """
 
+from dataclasses import replace
 from typing import get_args
 
 from reproduce.config import Config, Precision
 
-CONFIGS = [Config(depth=depth, precision=precision) for precision in get_args(Precision) for depth in (20, 56)]
+NETS = [Config(depth=depth) for depth in (20, 56)]
+CONFIGS = [replace(net, precision=precision) for precision in get_args(Precision) for net in NETS]

@@ -11,25 +11,21 @@ from typing import Any
 
 import pytest
 
+from analysis.markdown import command, label
+from analysis.paper import HE, load_paper, paper_value, published
+from analysis.questions.layer_responses import with_mean_response
+from analysis.questions.optimizer import optimizer_settings
 from analysis.records import (
     CONFIG_FIELDS,
-    HE,
     RUN_COLUMNS,
     cells,
     choose_precision,
-    command,
     comparable,
     configs,
     finished,
-    label,
     load,
-    load_paper,
-    optimizer_settings,
-    paper_value,
-    published,
     select,
     stuck,
-    with_mean_response,
 )
 from reproduce.config import PAPER_TEST_ERROR, Config, UserError
 from reproduce.data import write_synthetic

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from analysis import command, sections, table
+from analysis import command, table
 from analysis.estimates import estimate
-from analysis.records import load, load_paper
-from analysis.wording import write_number, write_table
+from analysis.markdown import write_number, write_table
+from analysis.paper import load_paper
+from analysis.questions.degradation import RESIDUAL
+from analysis.records import load
 from reproduce.config import Config, UserError
 from reproduce.record import describe_config
 from reproduce.run import parse
@@ -388,7 +390,7 @@ def test_peers_of_table_6_are_all_there(place):
     paper = load_paper()
     paper = paper[(paper["quantity"] == "test error") & (paper["variant"] == "") & (paper["kind"] == "residual")]
     for source in paper["source"].unique():
-        assert len(place.row("Table 6: residual nets", source)) == 2 + len(sections.RESIDUAL)
+        assert len(place.row("Table 6: residual nets", source)) == 2 + len(RESIDUAL)
 
 
 def write_weights(folder: Path, config: Config):

@@ -1,15 +1,45 @@
-"""Numbers, cells and tables in Markdown. Errors are in percent."""
+"""Cells in words and commands; numbers, tables and figures in Markdown. Errors are in percent."""
 
+import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.estimates import estimate, pair, signed
-from analysis.records import PRECISIONS, choose_precision, command, finished, label, select, stuck
-from reproduce.config import Config
+from analysis.records import PRECISIONS, choose_precision, finished, select, stuck
+from reproduce.config import PAPER_ITERATIONS, Config, write_flags
+
+
+def departures(config: Config) -> dict[str, Any]:
+    """The fields in which a config differs from the default of its depth and optimizer, the seed left out."""
+    default = asdict(Config(depth=config.depth, optimizer=config.optimizer)) | {"optimizer": Config().optimizer}
+    return {name: value for name, value in asdict(config).items() if name != "seed" and value != default[name]}
+
+
+def command(config: Config) -> str:
+    """What trains it, without the seed: the depth, and the flags that differ from the defaults."""
+    flags = write_flags(replace(config, seed=0))
+    depth = [] if "--depth" in flags else ["--depth", str(config.depth)]
+    return shlex.join(["python", "reproduce/run.py", *depth, *flags])
+
+
+def label(config: Config) -> str:
+    """A cell in words, its precision left out: residual32, or residual32 (adam, no augment)."""
+    words = []
+    for name, value in departures(config).items():
+        plain_name = name.replace("_", " ")
+        if name in ("residual", "precision"):
+            continue
+        if isinstance(value, bool):
+            words.append(plain_name if value else f"no {plain_name}")
+        elif name in ("optimizer", "block", "dataset"):
+            words.append(value)
+        else:
+            words.append(f"{plain_name} {value:g}" if isinstance(value, float | int) else f"{plain_name} {value}")
+    return f"{config.net} ({', '.join(words)})" if words else config.net
 
 
 def write_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -94,3 +124,14 @@ def write_number(row: pd.Series) -> str:
 def describe_commit(git: dict[str, Any] | None) -> str:
     """The commit's first digits, with a star where there were uncommitted changes."""
     return (git or {}).get("commit", "-")[:8] + ("*" if (git or {}).get("dirty") else "")
+
+
+def show_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str, iterations: int = PAPER_ITERATIONS) -> str:
+    """The picture where there are runs to draw it from, else the command that will draw it."""
+    drawn_by, picture = f"python analysis/plot_{name}.py", f"analysis/figures/{name}"
+    if iterations != PAPER_ITERATIONS:
+        picture += f"_{iterations}"
+        drawn_by += f" --iterations {iterations} --output {picture}"
+    if any(len(finished(select(runs, replace(net, iterations=iterations)))) for net in nets):
+        return f"![{name.replace('_', ' ')}]({picture}.svg)\n\nDrawn by `{drawn_by}`."
+    return f"`{drawn_by}` draws the figure once there are runs."

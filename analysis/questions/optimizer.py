@@ -1,114 +1,86 @@
-"""The claims of others, which the two further sweeps look into: where BN belongs, and Adam or SGD. As in claims.py."""
+"""Does Adam train these nets as well as SGD does?"""
 
-from itertools import combinations
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pandas as pd
 
-from analysis.claims import TOLERANCE, Outcome
-from analysis.estimates import (
-    MINIMUM,
-    Estimate,
-    NotEnoughRuns,
-    Sample,
-    Truth,
-    admitted,
-    all_of,
-    clearly_positive,
-    estimate,
-    signed,
-    similar,
-)
-from analysis.records import (
-    BLOG,
-    HE,
-    IDENTITY,
-    cells,
-    choose_precision,
-    finished,
-    label,
-    load_paper,
-    paper_value,
-    published,
-    select,
-)
+from analysis.claims import TOLERANCE, Outcome, claim
+from analysis.estimates import all_of, clearly_positive, estimate, signed, similar
+from analysis.markdown import label, show_figure, write_difference, write_estimates, write_number, write_runs, write_table
+from analysis.paper import BLOG, HE, load_paper, paper_value
+from analysis.records import cells, choose_precision, comparable, finished, select
+from analysis.sample import MINIMUM, NotEnoughRuns, Sample, admitted
+from experiments.optimizer import BLOG as WITHOUT_AUGMENTATION
 from reproduce.config import Config
 
 
-def bn_after(runs: pd.DataFrame, depth: int) -> tuple[Estimate, str]:
-    """The test error with BN after the addition less that with BN before it, and the numbers in words."""
-    sample = Sample(runs, Config(depth=depth, block="bn-after-add"), Config(depth=depth))
-    gap = sample.difference(0, 1)
-    return gap, f"{sample.list()}; after - before {signed(gap)}{sample.note}"
+def write_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable(runs)
+    others = [config for settings in optimizer_settings(full).values() for config in settings[1:]]
+    return f"""## Optimizers
+
+{compare_optimizers(full, link)}
+
+What others report:
+
+{list_published_optimizers()}
+
+{show_figure(full, others, "optimizer")}"""
 
 
-def bn_placement_at_20(runs: pd.DataFrame) -> Outcome:
-    """At depth 20 it makes no difference whether BN comes before or after the addition (gcr: 8.29 and 8.34).
+def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:
+    """The nets that Adam or AdamW has trained, each with the paper's SGD and then every recorded setting of the others.
 
-    Rule: the test errors are similar.
+    free: further fields in which the runs may differ from the default recipe; the configs have the default there.
     """
-    gap, numbers = bn_after(runs, 20)
-    return similar(gap, TOLERANCE), numbers
+    found: dict[Config, set[Config]] = {}
+    for config in cells(runs[runs["optimizer"] != Config().optimizer]):
+        net = Config(depth=config.depth, residual=config.residual, augment=config.augment)
+        config = replace(config, **{name: getattr(net, name) for name in free})
+        as_sgd = replace(config, optimizer=net.optimizer, lr=net.lr, weight_decay=net.weight_decay)
+        if as_sgd == net:
+            found.setdefault(net, set()).add(config)
+    nets = sorted(found, key=lambda net: (not net.augment, not net.residual, net.depth))
+    others = {net: sorted(found[net], key=lambda c: (c.optimizer, c.lr or 0, c.weight_decay)) for net in nets}
+    return {net: [net, *others[net]] for net in nets}
 
 
-def bn_placement_at_110(runs: pd.DataFrame) -> Outcome:
-    """At depth 110 BN after the addition is worse than before it (Identity Mappings: 8.17 against 6.61).
-
-    Rule: its test error is clearly higher.
-    """
-    gap, numbers = bn_after(runs, 110)
-    return clearly_positive(gap, TOLERANCE), numbers
-
-
-def bn_placement_at_32(runs: pd.DataFrame) -> Outcome:
-    """At depth 32 BN before the addition is worth about 1.5 points (a blog reproduction).
-
-    Rule: with the paper's recipe BN after the addition has the clearly higher test error, and the difference is similar
-    to 1.5.
-    """
-    gap, numbers = bn_after(runs, 32)
-    gain = paper_value(BLOG, "gain of BN before the addition")
-    return all_of(clearly_positive(gap, TOLERANCE), similar(gap - gain, TOLERANCE)), numbers
+def compare_optimizers(runs: pd.DataFrame, link: str) -> str:
+    """Every recorded setting of Adam and AdamW beside SGD on the same net, and the runs behind it."""
+    found = optimizer_settings(runs)
+    rows = []
+    for net, settings in found.items():
+        for config in settings:
+            setting = [label(net), config.optimizer, f"{config.lr:g}", f"{config.weight_decay:g}"]
+            difference = "" if config == net else write_difference(runs, config, net)
+            rows.append([*setting, write_estimates(select(runs, config)), difference])
+    header = ["net", "optimizer", "learning rate", "weight decay", "test error", "difference from SGD"]
+    missing = [Config(optimizer="adam"), Config(depth=32, optimizer="adam", augment=False)]
+    behind = list(dict.fromkeys(config for settings in found.values() for config in settings)) or missing
+    return write_table(header, rows or [["-"] * len(header)]) + "\n\n" + write_runs(runs, behind, link)
 
 
-def order_of_blocks(runs: pd.DataFrame) -> Outcome:
-    """At depth 110 the five block designs come in the order of Identity Mappings, Table 2.
-
-    Rule: of any two designs that are at least 0.5 points apart there, the one that is worse there has the higher median
-    here; it fails where the other one is clearly worse.
-    """
-    table = published(load_paper(), source=IDENTITY).sort_values("value")
-    theirs = dict(zip(table["variant"], table["value"], strict=True))
-    sample = Sample(runs, *(Config(depth=110, block=block) for block in theirs))
-    ours = dict(zip(theirs, (mean.median for mean in sample.means()), strict=True))
-    truths: list[Truth] = []
-    for (i, better), (j, worse) in combinations(enumerate(theirs), 2):
-        if theirs[worse] - theirs[better] >= TOLERANCE:
-            reversed_here = clearly_positive(sample.difference(i, j))
-            truths.append(True if ours[better] < ours[worse] else False if reversed_here else None)
-    listed = ", ".join(f"{block} {ours[block]:.2f} ({theirs[block]:.2f} there)" for block in theirs)
-    return all_of(*truths), f"median test error {listed}; {truths.count(True)} of {len(truths)} in order{sample.note}"
+def list_published_optimizers() -> str:
+    numbers = load_paper()
+    numbers = numbers[numbers["variant"].str.match("sgd|adam|rmsprop|ada")]
+    rows = [
+        [row["source"], row["depth"] and f"{row['depth']:.0f}", row["variant"], row["quantity"], write_number(row)]
+        + [row["protocol"]]
+        for _, row in numbers.iterrows()
+    ]
+    return write_table(["source", "depth", "optimizer", "quantity", "%", "protocol"], rows)
 
 
-def full_preactivation(runs: pd.DataFrame) -> Outcome:
-    """At depth 110 full pre-activation is better than the original block (Identity Mappings: 6.37 and 6.61).
-
-    Rule: the original block's test error is clearly higher; it fails where a difference as large as theirs is ruled
-    out.
-    """
-    sample = Sample(runs, Config(depth=110), Config(depth=110, block="full-preactivation"))
-    gap = sample.difference(0, 1)
-    there = paper_value(IDENTITY, variant="original") - paper_value(IDENTITY, variant="full-preactivation")
-    return clearly_positive(gap, there), f"{sample.list()}; difference {signed(gap)}, {there:.2f} there{sample.note}"
-
-
-# Adam or SGD ----------------------------------------------------------------------------------------------------------
+# Claims ---------------------------------------------------------------------------------------------------------------
 
 
 def sample_blog(runs: pd.DataFrame) -> Sample:
     """Adam, then SGD, without augmentation at depth 32."""
-    return Sample(runs, Config(depth=32, optimizer="adam", augment=False), Config(depth=32, augment=False))
+    return Sample(runs, *reversed(WITHOUT_AUGMENTATION))
 
 
+@claim("A1")
 def adam_without_augmentation_tests_worse(runs: pd.DataFrame) -> Outcome:
     """At depth 32 without augmentation Adam at 0.001 tests far worse than SGD (a blog reproduction: 39 and 12.5).
 
@@ -121,6 +93,7 @@ def adam_without_augmentation_tests_worse(runs: pd.DataFrame) -> Outcome:
     return truth, f"{sample.list()}; Adam - SGD {signed(gap)}, {there:.1f} there{sample.note}"
 
 
+@claim("A2")
 def adam_without_augmentation_underfits(runs: pd.DataFrame) -> Outcome:
     """At depth 32 without augmentation Adam at 0.001 does not fit the training set and SGD does (the blog: 15 and 0).
 
@@ -133,6 +106,7 @@ def adam_without_augmentation_underfits(runs: pd.DataFrame) -> Outcome:
     return truth, f"{sample.list('train_error')}; the blog's {there:g}{sample.note}"
 
 
+@claim("A3")
 def blog_shortfall(runs: pd.DataFrame) -> Outcome:
     """Depth 32 and 44 reach 10 and 9, short of the paper's 7.51 and 7.17 (a blog reproduction).
 
@@ -165,6 +139,7 @@ def best_setting(runs: pd.DataFrame, net: Config) -> Config:
     return min(means, key=lambda config: means[config].mean)
 
 
+@claim("A4")
 def sgd_beats_adamw_at_20(runs: pd.DataFrame) -> Outcome:
     """At depth 20 SGD is better than AdamW (Tony-Y: 8.23 and, at the best, 8.55).
 
@@ -178,6 +153,7 @@ def sgd_beats_adamw_at_20(runs: pd.DataFrame) -> Outcome:
     return clearly_positive(gap, there), f"{sample.list()}; AdamW - SGD {signed(gap)}{sample.note}"
 
 
+@claim("A5")
 def sgd_beats_adam(runs: pd.DataFrame) -> Outcome:
     """SGD is better than Adam on residual 20 and 56 and on plain 56 (nobody has measured it with all else equal).
 

@@ -1,0 +1,38 @@
+"""paper.csv as a frame: what the paper and its reproductions report, a row per number."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+HE, BLOG, IDENTITY = "He et al. 2015", "a blog reproduction", "Identity Mappings (arXiv:1603.05027)"
+"""Sources."""
+
+
+@cache
+def load_paper() -> pd.DataFrame:
+    """paper.csv: what the paper and its reproductions report, errors in percent; columns as in the file.
+
+    A range goes from `value` to `upto`, which is inf for "more than"; "less than" has the value 0.
+    """
+    text = dict.fromkeys(("source", "kind", "variant", "quantity", "where", "read_off_plot", "protocol"), "str")
+    return pd.read_csv(Path(__file__).with_name("paper.csv"), dtype=text, keep_default_na=False, na_values={
+        name: [""] for name in ("depth", "value", "upto", "spread", "n")
+    })  # fmt: skip
+
+
+def published(paper: pd.DataFrame, **where: Any) -> pd.DataFrame:
+    """The published numbers whose columns have the given values."""
+    for column, value in where.items():
+        paper = paper[paper[column] == value]
+    return paper
+
+
+def paper_value(source: str, quantity: str = "test error", column: str = "value", **where: Any) -> float:
+    """The one published number that fits.
+
+    Raises:
+        ValueError: none does, or several do.
+    """
+    return float(published(load_paper(), source=source, quantity=quantity, **where)[column].item())

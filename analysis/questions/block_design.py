@@ -1,0 +1,77 @@
+"""Where in a residual block do BN and ReLU belong?"""
+
+from itertools import combinations
+
+import pandas as pd
+
+from analysis.claims import TOLERANCE, Outcome, claim
+from analysis.estimates import Truth, all_of, clearly_positive, signed
+from analysis.markdown import write_difference, write_estimates, write_number, write_runs, write_table
+from analysis.paper import IDENTITY, load_paper, paper_value, published
+from analysis.records import comparable, select
+from analysis.sample import Sample
+from experiments.block_design import BLOCKS, CONFIGS, DEPTHS
+from reproduce.config import Config
+
+
+def write_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable(runs)
+    shown_elsewhere = ("original", "bn-after-add")
+    return f"""## Block designs
+
+Test errors of the five designs of *Identity Mappings in Deep Residual Networks* (arXiv:1603.05027), and in brackets the
+difference from the original block.
+
+{compare_block_designs(full)}
+
+{write_runs(full, [net for net in CONFIGS if net.block not in shown_elsewhere], link)}"""
+
+
+def compare_block_designs(runs: pd.DataFrame) -> str:
+    theirs = {row["variant"]: write_number(row) for _, row in published(load_paper(), source=IDENTITY).iterrows()}
+    rows = []
+    for block in BLOCKS:
+        ours = []
+        for depth in DEPTHS:
+            net = Config(depth=depth, block=block)
+            difference = write_difference(runs, net, Config(depth=depth)) if block != "original" else "-"
+            ours.append(write_estimates(select(runs, net)) + (f" [{difference}]" if difference != "-" else ""))
+        rows.append([block, *ours, theirs[block]])
+    depths = [f"ours, {depth}" for depth in DEPTHS]
+    return write_table(["block", *depths, "Identity Mappings, 110, median of five"], rows)
+
+
+# Claims ---------------------------------------------------------------------------------------------------------------
+
+
+@claim("B4")
+def order_of_blocks(runs: pd.DataFrame) -> Outcome:
+    """At depth 110 the five block designs come in the order of Identity Mappings, Table 2.
+
+    Rule: of any two designs that are at least 0.5 points apart there, the one that is worse there has the higher median
+    here; it fails where the other one is clearly worse.
+    """
+    table = published(load_paper(), source=IDENTITY).sort_values("value")
+    theirs = dict(zip(table["variant"], table["value"], strict=True))
+    sample = Sample(runs, *(Config(depth=110, block=block) for block in theirs))
+    ours = dict(zip(theirs, (mean.median for mean in sample.means()), strict=True))
+    truths: list[Truth] = []
+    for (i, better), (j, worse) in combinations(enumerate(theirs), 2):
+        if theirs[worse] - theirs[better] >= TOLERANCE:
+            reversed_here = clearly_positive(sample.difference(i, j))
+            truths.append(True if ours[better] < ours[worse] else False if reversed_here else None)
+    listed = ", ".join(f"{block} {ours[block]:.2f} ({theirs[block]:.2f} there)" for block in theirs)
+    return all_of(*truths), f"median test error {listed}; {truths.count(True)} of {len(truths)} in order{sample.note}"
+
+
+@claim("B5")
+def full_preactivation(runs: pd.DataFrame) -> Outcome:
+    """At depth 110 full pre-activation is better than the original block (Identity Mappings: 6.37 and 6.61).
+
+    Rule: the original block's test error is clearly higher; it fails where a difference as large as theirs is ruled
+    out.
+    """
+    sample = Sample(runs, Config(depth=110), Config(depth=110, block="full-preactivation"))
+    gap = sample.difference(0, 1)
+    there = paper_value(IDENTITY, variant="original") - paper_value(IDENTITY, variant="full-preactivation")
+    return clearly_positive(gap, there), f"{sample.list()}; difference {signed(gap)}, {there:.2f} there{sample.note}"

@@ -1,0 +1,73 @@
+"""Does depth 110 need its warm-up, and what does depth 1202 gain?"""
+
+import pandas as pd
+
+from analysis.claims import TOLERANCE, Outcome, claim
+from analysis.estimates import all_of, clearly_positive, signed, similar
+from analysis.markdown import write_difference, write_estimates, write_runs, write_table
+from analysis.paper import HE, paper_value
+from analysis.records import comparable, finished, select
+from analysis.sample import Sample
+from experiments.deep import CONFIGS
+from reproduce.config import Config
+
+
+def write_section(runs: pd.DataFrame, link: str) -> str:
+    return f"""## Warm-ups and deep nets
+
+The paper warms ResNet-110 up at a tenth of the learning rate until the training error is below 80%, which it puts at about
+400 iterations.
+
+{compare_warmups(comparable(runs), link)}"""
+
+
+def compare_warmups(runs: pd.DataFrame, link: str) -> str:
+    names = {"error": "until the training error is below 80%", "iterations": "400 iterations", "none": "none"}
+    rows = []
+    for config in CONFIGS:
+        cell = finished(select(runs, config))
+        ended = sorted(f"{value:.0f}" for value in cell["warmup_ended"].dropna())
+        difference = "" if config == CONFIGS[0] else write_difference(runs, config, CONFIGS[0])
+        rows.append([config.depth, names[config.warmup], write_estimates(cell), difference, ", ".join(ended) or "-"])
+    header = ["depth", "warm-up", "test error", "difference from the first row", "warm-up ended at iteration"]
+    return write_table(header, rows) + "\n\n" + write_runs(runs, CONFIGS, link)
+
+
+# Claims ---------------------------------------------------------------------------------------------------------------
+
+
+@claim("C4")
+def warmup_converges(runs: pd.DataFrame) -> Outcome:
+    """ResNet-110 converges well when it is warmed up until the training error is below 80%.
+
+    Rule: no run diverged or got stuck, and the test error is similar to the paper's mean of five.
+    """
+    sample = Sample(runs, Config(depth=110))
+    paper = paper_value(HE, kind="residual", depth=110)
+    truth = all_of(sample.diverged == 0, sample.stuck == 0, similar(sample.means()[0] - paper, TOLERANCE))
+    return truth, f"{sample.list()}; the paper's {paper:.2f}{sample.note}"
+
+
+@claim("C5")
+def overfitting_at_1202(runs: pd.DataFrame) -> Outcome:
+    """ResNet-1202 trains to a training error below 0.1% but tests worse than ResNet-110.
+
+    Rule: its mean training error is below 0.1%, and its test error is clearly above that of 110.
+    """
+    sample = Sample(runs, Config(depth=1202), Config(depth=110))
+    gap = sample.difference(0, 1)
+    fits = sample.means("train_error")[0].mean < paper_value(HE, "training error", "upto", depth=1202)
+    numbers = f"{sample.list('train_error')}; {sample.list()}; 1202 - 110: {signed(gap)}{sample.note}"
+    return all_of(fits, clearly_positive(gap, TOLERANCE)), numbers
+
+
+@claim("C8")
+def no_warmup_is_similar(runs: pd.DataFrame) -> Outcome:
+    """ResNet-110 reaches similar accuracy without the warm-up (footnote).
+
+    Rule: the test errors with and without are similar, and no run diverged.
+    """
+    sample = Sample(runs, Config(depth=110, warmup="none"), Config(depth=110))
+    gap = sample.difference(0, 1)
+    truth = all_of(similar(gap, TOLERANCE), sample.diverged == 0)
+    return truth, f"{sample.list()}; difference {signed(gap)}{sample.note}"

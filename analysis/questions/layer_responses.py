@@ -1,0 +1,85 @@
+"""Are the responses of residual nets smaller, and the smaller the deeper the net? Fig. 7."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims import Outcome, claim
+from analysis.estimates import all_of, clearly_positive, signed
+from analysis.markdown import label, show_figure, write_estimates, write_table
+from analysis.records import comparable, finished, select
+from analysis.sample import Sample
+from experiments import deep, degradation
+from reproduce.config import Config
+
+NETS = [net for net in degradation.PLAIN if net.depth in (20, 56)] + [
+    net for net in degradation.RESIDUAL if net.depth in (20, 56, 110)
+]
+"""Those of Fig. 7."""
+
+
+def write_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable(runs)
+    return f"""## Layer responses
+
+Standard deviation of the responses of the 3x3 layers (after BN, before ReLU and addition), averaged over the layers.
+The runs are those of Table 6 and of the plain nets.
+
+{compare_layer_responses(full)}
+
+{show_figure(full, NETS, "layer_responses")}"""
+
+
+def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that have responses, with a column `mean_response`: the mean of the 3x3 layers' standard deviations."""
+    runs = runs[runs["responses"].notna()]
+    return runs.assign(mean_response=[math.fsum(std) / len(std) for std in runs["responses"]])
+
+
+def compare_layer_responses(runs: pd.DataFrame) -> str:
+    rows = []
+    for config in [*degradation.PLAIN, *degradation.RESIDUAL, deep.DEEPEST]:
+        cell = with_mean_response(finished(select(runs, config)))
+        rows.append([label(config), write_estimates(cell, "mean_response")])
+    return write_table(["net", "mean std of the responses"], rows)
+
+
+# Claims ---------------------------------------------------------------------------------------------------------------
+
+
+def sample_responses(runs: pd.DataFrame, *nets: Config) -> Sample:
+    """A sample with the column mean_response."""
+    sample = Sample(runs, *nets)
+    sample.cells = [with_mean_response(cell) for cell in sample.cells]
+    return sample
+
+
+@claim("C6")
+def responses_are_smaller(runs: pd.DataFrame) -> Outcome:
+    """Layer responses have generally smaller standard deviations in residual than in plain nets (Fig. 7).
+
+    Rule: at 20 and at 56 the mean over the layers is clearly larger in the plain net, and more than half of the layers
+    have, averaged over the seeds, the larger one there.
+    """
+    truths, numbers = [], []
+    for depth in (20, 56):
+        sample = sample_responses(runs, Config(depth=depth, residual=False), Config(depth=depth))
+        gap = sample.difference(0, 1, "mean_response")
+        plain, residual = (np.mean(cell["responses"].tolist(), axis=0) for cell in sample.cells)
+        share = float(np.mean(plain > residual))
+        truths += [clearly_positive(gap), share > 0.5]
+        numbers.append(f"plain - residual at {depth}: {signed(gap)}, {share:.0%} of the layers{sample.note}")
+    return all_of(*truths), "; ".join(numbers)
+
+
+@claim("C7")
+def responses_shrink_with_depth(runs: pd.DataFrame) -> Outcome:
+    """Deeper residual nets have smaller responses per layer (Fig. 7).
+
+    Rule: the mean over the layers rises from 110 to 56 and to 20, and 20 is clearly above 110.
+    """
+    sample = sample_responses(runs, *(Config(depth=depth) for depth in (110, 56, 20)))
+    ends = sample.difference(-1, 0, "mean_response")
+    truth = all_of(sample.rises("mean_response"), clearly_positive(ends))
+    return truth, f"{sample.list('mean_response')}; 20 - 110: {signed(ends)}{sample.note}"
