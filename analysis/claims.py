@@ -1,33 +1,48 @@
 """Claims: a claim is a function whose docstring states it and the rule by which it is judged.
 
-RESULTS.md prints both. The functions stand with their question in analysis/questions. The rules were fixed before the runs.
-They see only runs of 64,000 iterations on all of CIFAR-10's training images, and take at least MINIMUM finished runs of every
-cell, all in one precision: there is no Sample of fewer. Differences are paired by seed. What "clearly", "rises" and "similar"
-mean, and when the seeds leave a claim open, stands at the functions of estimates.py and, for the reader of RESULTS.md, in
-template.md.
+RESULTS.md prints both; the functions stand with their question in analysis/questions. They see only runs of 64,000 iterations
+on all of CIFAR-10's training images. What "clearly", "rises", "similar" and "met" mean stands at the functions of
+estimates.py and, for the reader of RESULTS.md, in template.md.
 """
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.estimates import Truth
+from analysis.estimates import Finding, adjust
 from analysis.markdown import write_table
-from analysis.sample import NotEnoughRuns
+from analysis.sample import MINIMUM, SEEDS, NotEnoughRuns
 
+RULES_VERSION, RULES_DATE, RULES_COMMIT = 2, "2026-11-24", "the one that brought version 2"
+"""Of the rules by which claims are judged, when they were fixed, and the commit that last changed them."""
 TOLERANCE = 0.5
-"""Points within which means over a few seeds are similar: peers' seeds spread by 0.1 to 1.0."""
-Outcome = tuple[Truth, str]
-"""Whether the rule holds (None where the seeds leave it open), and the numbers behind it."""
-Rule = Callable[[pd.DataFrame], Outcome]
-"""Takes the runs that records.load gives."""
+"""Points within which errors are similar: peers' seeds spread by 0.1 to 1.0."""
 
+
+class Outcome(NamedTuple):
+    """Whether the rule holds, the numbers behind it, and the runs of the cell that has fewest."""
+
+    finding: Finding
+    numbers: str
+    seeds: int
+
+
+Rule = Callable[[pd.DataFrame], Outcome]
+"""Takes the runs that records.load gives.
+
+Raises:
+    NotEnoughRuns: some cell has no finished run.
+"""
 CLAIMS: dict[str, Rule] = {}
 KINDS = ("C", "T", "B", "A")
 """In the order of RESULTS.md, then by number: the paper's claims, its table, those on blocks, those on optimizers."""
-REPRODUCED, NOT_REPRODUCED, NOT_ENOUGH = VERDICTS = ("reproduced", "not reproduced", "not enough data")
+REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "open"
+POINTS_TO, POINTS_AGAINST, NO_DATA = "points to it", "points against it", "no data"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, OPEN, POINTS_TO, POINTS_AGAINST, NO_DATA)
 
 
 def claim(name: str) -> Callable[[Rule], Rule]:
@@ -44,28 +59,37 @@ def claim(name: str) -> Callable[[Rule], Rule]:
 class Verdict:
     """One claim judged.
 
-    verdict: one of VERDICTS; numbers: what it rests on, in words.
+    verdict: one of VERDICTS; seeds: of the cell that has fewest; p: of the claim, None where it rests on no test or on single
+    runs; numbers: what the verdict rests on, in words.
     """
 
     name: str
     claim: str
     rule: str
     verdict: str
+    seeds: int
+    p: float | None
     numbers: str
+
+    @property
+    def words(self) -> str:
+        """The verdict, and on how many seeds it rests where they are few."""
+        return f"{self.verdict} ({SEEDS[self.seeds]})" if self.seeds in SEEDS else self.verdict
 
 
 def judge(name: str, runs: pd.DataFrame) -> Verdict:
     """Applies the rule of one claim to the runs that records.load gives."""
-    rule_of = CLAIMS[name]
-    claim, _, rule = (inspect.getdoc(rule_of) or "").partition("Rule: ")
+    claim, _, rule = (inspect.getdoc(CLAIMS[name]) or "").partition("Rule: ")
+    words = (" ".join(claim.split()), " ".join(rule.split()))
     try:
-        truth, numbers = rule_of(runs)
+        finding, numbers, seeds = CLAIMS[name](runs)
     except NotEnoughRuns as lack:
-        truth, numbers = None, str(lack)
-    else:
-        numbers += "; the seeds leave it open" if truth is None else ""
-    verdict = {True: REPRODUCED, False: NOT_REPRODUCED, None: NOT_ENOUGH}[truth]
-    return Verdict(name, " ".join(claim.split()), " ".join(rule.split()), verdict, numbers)
+        return Verdict(name, *words, NO_DATA, 0, None, str(lack))
+    several = {True: REPRODUCED, False: NOT_REPRODUCED, None: OPEN}
+    few = {True: POINTS_TO, False: POINTS_AGAINST, None: OPEN}
+    if seeds < MINIMUM:
+        return Verdict(name, *words, few[finding.holds], seeds, None, numbers)
+    return Verdict(name, *words, several[finding.holds], seeds, finding.p, numbers)
 
 
 def judge_all(runs: pd.DataFrame) -> list[Verdict]:
@@ -73,7 +97,22 @@ def judge_all(runs: pd.DataFrame) -> list[Verdict]:
     return [judge(name, runs) for name in sorted(CLAIMS, key=lambda name: (KINDS.index(name[0]), int(name[1:])))]
 
 
+def count_verdicts(verdicts: Sequence[Verdict]) -> str:
+    """How many claims came out how."""
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
+
+
 def list_claims(verdicts: Sequence[Verdict]) -> str:
-    table = write_table(["", "claim", "verdict"], [[v.name, v.claim, f"**{v.verdict}**"] for v in verdicts])
+    tested = [verdict for verdict in verdicts if verdict.p is not None]
+    holm = dict(zip(tested, adjust([verdict.p for verdict in tested if verdict.p is not None]), strict=True))
+    rows = []
+    for verdict in verdicts:
+        adjusted = "-"
+        if verdict in holm:
+            kept = verdict.verdict != REPRODUCED or holm[verdict] < 0.05
+            adjusted = f"{verdict.verdict if kept else OPEN} (p {holm[verdict]:.2g})"
+        rows.append([verdict.name, verdict.claim, f"**{verdict.words}**", adjusted])
+    table = write_table(["", "claim", "verdict", "adjusted for all claims"], rows)
     details = "\n".join(f"- **{v.name}**: {v.numbers}.\n  Rule: {v.rule}" for v in verdicts)
     return f"{table}\n\nThe numbers behind each verdict, and its rule:\n\n{details}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -15,7 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
 from analysis.command import Parser
-from analysis.records import choose_precision, comparable, finished, load, select
+from analysis.paper import HE, load_paper, published
+from analysis.records import comparable, finished, load, select
+from analysis.sample import choose_precision
 from reproduce.config import PAPER_ITERATIONS, Config, UserError
 
 FIGURES = Path(__file__).parent / "figures"
@@ -97,7 +100,7 @@ def choose(runs: pd.DataFrame, configs: Sequence[Config], data_set: str, experim
     full = comparable(done)
     length = PAPER_ITERATIONS if len(full) else int(done["iterations"].mode().max())
     wanted = {config: replace(config, iterations=length, dataset=data_set) for config in configs}
-    precision = choose_precision(runs, wanted.values())
+    precision = choose_precision(runs, list(wanted.values()))
     same = runs[runs["precision"] == precision]
     every = {config: select(same, there) for config, there in wanted.items()}
     cells = {config: finished(cell) for config, cell in every.items() if len(finished(cell))}
@@ -116,7 +119,7 @@ def choose(runs: pd.DataFrame, configs: Sequence[Config], data_set: str, experim
 
 
 def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: ColorType, unit: float) -> float:
-    """Draws a cell's training error (dashed) and test error (bold): means over its seeds, in a band of one std.
+    """Draws a cell's training error (dashed) and test error (bold): every seed thin, means over them in a band of one std.
 
     Returns: the lowest mean test error, in percent.
     """
@@ -128,6 +131,9 @@ def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: Co
         x, mean, std = points.index / unit, points["mean"], points["std"].fillna(0)
         few = {"marker": "o", "markersize": 4, "fillstyle": "none" if style == "--" else "full"}
         axes.plot(x, mean, style, color=colour, linewidth=width, **(few if len(points) < 10 else {}))
+        if len(runs) > 1:
+            for _, run in rows.groupby("folder"):
+                axes.plot(run["iteration"] / unit, run[column], style, color=colour, linewidth=0.4, alpha=0.6)
         axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
         lowest = float(mean.min())
     return lowest
@@ -170,6 +176,17 @@ def draw_nets(
         text = f"{', '.join(hidden)}: above {ERROR_LIMIT}%, not displayed"
         box = {"facecolor": "white", "edgecolor": "none", "pad": 2, "alpha": 0.9}
         axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize="small", bbox=box)
+
+
+def mark_published(axes: Axes, config: Config):
+    """The paper's final test error of a net, at the right edge: a number a triangle, a range read off its plot a bar."""
+    numbers = published(load_paper(), source=HE, kind="residual" if config.residual else "plain", quantity="test error")
+    for _, row in numbers[numbers["depth"] == config.depth].iterrows():
+        top = row["value"] if np.isnan(row["upto"]) else row["upto"]
+        if top <= ERROR_LIMIT:
+            look = {"color": DEPTH_COLOUR[config.depth], "clip_on": False, "transform": axes.get_yaxis_transform()}
+            axes.plot([1.015] * 2, [row["value"], top], linewidth=2, solid_capstyle="butt", **look)
+            axes.plot([1.015], [(row["value"] + top) / 2], marker="<", markersize=4, **look)
 
 
 def name_net(config: Config) -> str:

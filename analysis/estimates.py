@@ -1,11 +1,10 @@
-"""What a handful of seeds says: mean, spread, Student-t interval, paired differences."""
+"""What a few runs say: mean and spread of a cell, 95% intervals of means and differences, and what rules make of them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -28,11 +27,6 @@ class Estimate:
         if self.n == 0:
             return "-"
         return f"{self.mean:.2f}{'' if self.n < 2 else f' ± {self.std:.2f}'} (n={self.n})"
-
-    def __sub__(self, number: float) -> "Estimate":
-        """The estimate of the sample less a number."""
-        places = (self.mean - number, self.std, self.low - number, self.high - number)
-        return Estimate(self.n, *places, self.median - number, self.best - number)
 
     @property
     def interval(self) -> str:
@@ -57,57 +51,142 @@ def estimate(values: Iterable[float]) -> Estimate:
     return Estimate(n, mean, std, mean - half, mean + half, float(np.median(sample)), float(sample.min()))
 
 
-def differences(first: pd.DataFrame, second: pd.DataFrame, column: str = "test_error") -> pd.Series:
-    """first - second of a column, by seed, over the seeds that both cells have; each cell is of one config.
+# Means and differences -------------------------------------------------------------------------------------------------
 
-    Runs of one seed see the same batches, and equal nets start equal, so a difference is taken within seeds.
+
+@dataclass(frozen=True)
+class Term:
+    """A cell in a comparison: so many runs with this mean, whose single runs spread by std.
+
+    known: std is not the runs' own but taken from elsewhere, and as certain as that is. An infinite std is an unknown one.
     """
-    # Subtraction aligns the seeds and leaves a gap where one cell lacks it.
-    return (first.set_index("seed")[column] - second.set_index("seed")[column]).dropna().astype(float)
+
+    n: int
+    mean: float
+    std: float
+    known: bool = False
 
 
-def pair(first: pd.DataFrame, second: pd.DataFrame, column: str = "test_error") -> Estimate:
-    """The estimate of `differences`."""
-    return estimate(differences(first, second, column))
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of means: a mean, a difference, or a difference of differences.
+
+    error: its standard error; degrees: of freedom of Student's t, infinite for the normal distribution.
+    """
+
+    mean: float
+    error: float
+    degrees: float
+
+    @property
+    def half(self) -> float:
+        """Half of the 95% interval."""
+        return find_quantile(self.degrees) * self.error
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half
+
+    def __sub__(self, number: float) -> "Contrast":
+        return Contrast(self.mean - number, self.error, self.degrees)
+
+    def __str__(self) -> str:
+        """A difference in points with its interval: +1.20 (+0.80 to +1.60)."""
+        interval = f"{self.low:+.2f} to {self.high:+.2f}" if math.isfinite(self.error) else "of unknown spread"
+        return f"{self.mean:+.2f} ({interval})"
 
 
-def signed(difference: Estimate) -> str:
-    """A difference in points with its interval: +1.20 (+0.80 to +1.60, n=3)."""
-    if difference.n == 0:
-        return "-"
-    interval = f"{difference.low:+.2f} to {difference.high:+.2f}, " if difference.n > 1 else ""
-    return f"{difference.mean:+.2f} ({interval}n={difference.n})"
+def find_quantile(degrees: float) -> float:
+    """How many standard errors half of a 95% interval has."""
+    at = (1 + CONFIDENCE) / 2
+    return float(stats.norm.ppf(at) if math.isinf(degrees) else stats.t.ppf(at, degrees))
 
 
-# What an estimate says of a claim: it holds, it does not, or the seeds leave it open.
+def contrast(terms: Sequence[Term], weights: Sequence[float]) -> Contrast:
+    """The weighted sum of the terms' means; degrees of freedom by Welch and Satterthwaite.
+
+    Of one term it is Student's interval, of two with the weights 1 and -1 Welch's; with spreads that are known, the normal one.
+    """
+    variances = [(weight * term.std) ** 2 / term.n for term, weight in zip(terms, weights, strict=True)]
+    own = sum(v**2 / (term.n - 1) for v, term in zip(variances, terms, strict=True) if not term.known)
+    mean = sum(weight * term.mean for term, weight in zip(terms, weights, strict=True))
+    return Contrast(mean, math.sqrt(sum(variances)), sum(variances) ** 2 / own if own else math.inf)
+
+
+# Rules -----------------------------------------------------------------------------------------------------------------
 
 Truth = bool | None
+"""Whether a rule holds: it does, it does not, or the runs leave it open."""
 
 
-def clearly_positive(difference: Estimate, size: float = 0.0) -> Truth:
-    """Whether the interval lies above zero. It does not where the interval lies below `size`; in between it is open."""
-    return True if difference.low > 0 else False if difference.high < size else None
+@dataclass(frozen=True)
+class Finding:
+    """Whether a rule holds, and the p-value of the test that it rests on, None for a rule that is no test."""
+
+    holds: Truth
+    p: float | None = None
 
 
-def grows(difference: Estimate) -> Truth:
-    """Whether the mean is above zero. It is not where the whole interval is below; in between it is open."""
-    return True if difference.mean > 0 else False if difference.high < 0 else None
+def clearly_positive(difference: Contrast, size: float = 0.0) -> Finding:
+    """The interval lies above zero. Fails where it lies below zero, or below `size`; open in between."""
+    holds = True if difference.low > 0 else False if difference.high < size else None
+    return Finding(holds, find_p(difference))
 
 
-def similar(difference: Estimate, tolerance: float) -> Truth:
-    """Whether the mean is nearer to zero than the tolerance. It is not where the whole interval lies farther away."""
-    if abs(difference.mean) < tolerance:
-        return True
-    return False if difference.low > tolerance or difference.high < -tolerance else None
+def rises(difference: Contrast) -> Finding:
+    """The mean is above zero. Fails where the whole interval is below; open in between."""
+    return Finding(True if difference.mean > 0 else False if difference.high < 0 else None)
 
 
-def within(difference: Estimate, tolerance: float) -> Truth:
-    """Whether the whole interval is nearer to zero than the tolerance. It is not where all of it lies farther away."""
-    if -tolerance < difference.low and difference.high < tolerance:
-        return True
-    return False if difference.low > tolerance or difference.high < -tolerance else None
+def similar(difference: Contrast, tolerance: float) -> Finding:
+    """The whole interval lies within the tolerance of zero. Fails where it lies wholly outside; open in between."""
+    fails = difference.low > tolerance or difference.high < -tolerance
+    holds = True if -tolerance < difference.low and difference.high < tolerance else False if fails else None
+    nearer = Contrast(tolerance - abs(difference.mean), difference.error, difference.degrees)
+    return Finding(holds, find_p(nearer))  # of the two one-sided tests the one that has the harder time
 
 
-def all_of(*truths: Truth) -> Truth:
-    """False if any is, else open if any is, else True."""
-    return False if False in truths else None if None in truths else True
+def met(term: Term, number: float, tolerance: float) -> Finding:
+    """A published single number lies in the 95% prediction interval of one more run, and within the tolerance of the mean.
+
+    Fails where the whole interval of the mean lies farther than the tolerance from it; open in between.
+    """
+    distance = contrast([term], [1]) - number
+    if abs(distance.mean) <= min(tolerance, predict_half(term)):
+        return Finding(True)
+    return Finding(False if distance.low > tolerance or distance.high < -tolerance else None)
+
+
+def predict_half(term: Term) -> float:
+    """Half of the 95% prediction interval of one more run: t s sqrt(1 + 1/n)."""
+    degrees = math.inf if term.known else term.n - 1
+    return find_quantile(degrees) * term.std * math.sqrt(1 + 1 / term.n)
+
+
+def find_p(difference: Contrast) -> float:
+    """The p-value against a difference of zero or less, doubled: below 0.05 where the interval lies above zero."""
+    if difference.error == 0:
+        return 0.0 if difference.mean > 0 else 1.0
+    ratio = difference.mean / difference.error
+    tail = stats.norm.sf(ratio) if math.isinf(difference.degrees) else stats.t.sf(ratio, difference.degrees)
+    return min(1.0, 2 * float(tail))
+
+
+def all_of(*parts: Finding | bool) -> Finding:
+    """False if any is, else open if any is, else True. The p-value is the largest: all of them have to hold."""
+    findings = [part if isinstance(part, Finding) else Finding(part) for part in parts]
+    truths, ps = [finding.holds for finding in findings], [finding.p for finding in findings if finding.p is not None]
+    return Finding(False if False in truths else None if None in truths else True, max(ps, default=None))
+
+
+def adjust(ps: Sequence[float]) -> list[float]:
+    """Holm's p-values for several claims at once, in the order given."""
+    adjusted, largest = [0.0] * len(ps), 0.0
+    for rank, position in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[position]))
+        adjusted[position] = largest
+    return adjusted

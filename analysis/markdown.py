@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.estimates import estimate, pair, signed
-from analysis.records import PRECISIONS, choose_precision, finished, select, stuck
+from analysis.estimates import estimate
+from analysis.records import PRECISIONS, finished, select, stuck
 from reproduce.config import PAPER_ITERATIONS, Config, write_flags
 
 
@@ -55,14 +55,6 @@ def write_estimates(runs: pd.DataFrame, column: str = "test_error", precision: s
     if precision is not None or not found:
         return estimates[0] if estimates else "-"
     return "; ".join(f"{text}, {p}" for text, p in zip(estimates, found, strict=True))
-
-
-def write_difference(runs: pd.DataFrame, first: Config, second: Config) -> str:
-    """The test error of first - second, seed by seed, in the precision that serves both best."""
-    precision = choose_precision(runs, [first, second])
-    done = finished(runs[runs["precision"] == precision])
-    difference = pair(select(done, first), select(done, second))
-    return f"{signed(difference)}, {precision}" if difference.n else "-"
 
 
 def write_runs(runs: pd.DataFrame, configs: Iterable[Config], link: str) -> str:
@@ -126,12 +118,20 @@ def describe_commit(git: dict[str, Any] | None) -> str:
     return (git or {}).get("commit", "-")[:8] + ("*" if (git or {}).get("dirty") else "")
 
 
-def show_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str, iterations: int = PAPER_ITERATIONS) -> str:
-    """The picture where there are runs to draw it from, else the command that will draw it."""
-    drawn_by, picture = f"python analysis/plot_{name}.py", f"analysis/figures/{name}"
-    if iterations != PAPER_ITERATIONS:
-        picture += f"_{iterations}"
+def name_figure(name: str, iterations: int | None = None) -> str:
+    """The picture of full-length runs, or of runs of another length, without its suffix."""
+    return f"analysis/figures/{name}" + (f"_{iterations}" if iterations not in (None, PAPER_ITERATIONS) else "")
+
+
+def show_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str, iterations: int | None = PAPER_ITERATIONS) -> str:
+    """The picture where there are runs to draw it from, else the command that will draw it.
+
+    iterations: the length of the runs that it shows; None where the nets say it themselves.
+    """
+    drawn_by, picture = f"python analysis/plot_{name}.py", name_figure(name, iterations)
+    if iterations not in (None, PAPER_ITERATIONS):
         drawn_by += f" --iterations {iterations} --output {picture}"
-    if any(len(finished(select(runs, replace(net, iterations=iterations)))) for net in nets):
+    shown = nets if iterations is None else [replace(net, iterations=iterations) for net in nets]
+    if any(len(finished(select(runs, net))) for net in shown):
         return f"![{name.replace('_', ' ')}]({picture}.svg)\n\nDrawn by `{drawn_by}`."
     return f"`{drawn_by}` draws the figure once there are runs."

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from reproduce.config import Config
+
 HE, BLOG, IDENTITY = "He et al. 2015", "a blog reproduction", "Identity Mappings (arXiv:1603.05027)"
 """Sources."""
 
@@ -36,3 +38,17 @@ def paper_value(source: str, quantity: str = "test error", column: str = "value"
         ValueError: none does, or several do.
     """
     return float(published(load_paper(), source=source, quantity=quantity, **where)[column].item())
+
+
+@cache
+def find_spread(config: Config) -> float:
+    """The published standard deviation of single runs of a net, in points of test error.
+
+    The root mean square of those in paper.csv for its kind (plain or residual) and depth, for want of them of that kind; of
+    nets trained as the paper says, whatever the config changes.
+    """
+    numbers = published(load_paper(), kind="residual" if config.residual else "plain", quantity="test error", variant="")
+    numbers = numbers[numbers["spread"].notna()]
+    of_depth = numbers[numbers["depth"] == config.depth]
+    spreads = (numbers if of_depth.empty else of_depth)["spread"]
+    return float((spreads**2).mean() ** 0.5)

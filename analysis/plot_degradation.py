@@ -2,7 +2,8 @@
 
     python analysis/plot_degradation.py
 
-draws the finished full-length runs below --records to analysis/figures/degradation.svg and .png.
+draws the finished full-length runs below --records to analysis/figures/degradation.svg and .png. Triangles at the right
+edge are the paper's final test errors of the nets drawn, those of plain nets read off its plot.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis import drawing
 from analysis.command import end
@@ -23,13 +25,18 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
         UserError: there is no run to draw.
     """
     choice = drawing.choose(runs, PLAIN + RESIDUAL, data_set, "degradation")
-    figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True, layout="constrained")
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 0.985, 1))  # room for what is drawn on the right edge
+    figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True, layout=layout)
     for title, configs, axes in zip(("plain nets", "residual nets"), (PLAIN, RESIDUAL), panels, strict=True):
         drawing.draw_nets(axes, choice, curves, configs, title)
+        for config in configs:
+            if choice.is_full and config in choice.cells:
+                drawing.mark_published(axes, config)
     panels[0].set_ylabel("error (%)")
     depths = {config.depth for config in choice.cells}
     drawing.add_legend(figure, {f"{depth} layers": drawing.DEPTH_COLOUR[depth] for depth in DEPTHS if depth in depths})
-    figure.suptitle(choice.remark, fontsize="small")
+    remark = "; triangles: the paper's final test errors" if choice.is_full else ""
+    figure.suptitle(choice.remark + remark, fontsize="small")
     return figure
 
 

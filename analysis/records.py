@@ -120,20 +120,6 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[as_paper]
 
 
-def choose_precision(runs: pd.DataFrame, configs: Iterable[Config], seeds: int = 1) -> str:
-    """The one precision to compare the cells in: that in which most have `seeds` finished runs, then the preferred.
-
-    Cells of different precision are never compared or pooled.
-    """
-    cells = [finished(select(runs, config)) for config in configs]
-
-    def complete(precision: str) -> tuple[int, int]:
-        counts = [int((cell["precision"] == precision).sum()) for cell in cells]
-        return sum(count >= seeds for count in counts), sum(min(count, seeds) for count in counts)
-
-    return max(PRECISIONS, key=complete)  # the first of equals
-
-
 def configs(runs: pd.DataFrame) -> list[Config]:
     """The Config of each run."""
     rows: list[dict[str, Any]] = runs[CONFIG_FIELDS].astype(object).to_dict("records")  # pyright: ignore

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from analysis.markdown import (
@@ -13,8 +14,9 @@ from analysis.markdown import (
     write_folders,
     write_table,
 )
-from analysis.records import comparable, configs, select
-from reproduce.config import Config
+from analysis.records import comparable, configs, finished, select
+from analysis.sample import MINIMUM
+from reproduce.config import PAPER_ITERATIONS, Config
 
 
 def describe_sessions(runs: pd.DataFrame) -> str:
@@ -32,6 +34,7 @@ def describe_sessions(runs: pd.DataFrame) -> str:
                 "seconds": run["seconds"],
                 "speed": run["images_per_second"],
                 "finished": run["status"] == "finished",
+                "full": run["iterations"] == PAPER_ITERATIONS,
             }
         )
     if not rows:
@@ -43,10 +46,38 @@ def describe_sessions(runs: pd.DataFrame) -> str:
         numbers = [f"{group['seconds'].sum() / 3600:.2f}", f"{speed.median():,.0f}" if len(speed) else "-"]
         table.append([*machine, runs_of, *numbers, ", ".join(sorted(set(group["commit"])))])
     header = ["device", "software", "precision", "runs finished", "hours", "images/s", "commits"]
+    total = pd.DataFrame(rows)
+    total["length"] = np.where(total["full"], "full length", "shortened")
+    total["kind"] = total["length"] + np.where(total["finished"], "", " without a result")
+    hours = total.groupby("kind")["seconds"].sum() / 3600
+    parts = [f"{value:.2f} h {kind}" for kind, value in hours.items()]
     return write_table(header, table) + (
-        "\n\nHours are summed over the runs, evaluations included; runs that share a device share its hours, too. "
+        f"\n\nIn all {hours.sum():.2f} hours of training: {', '.join(parts)}. Preliminary runs are among them as far as they "
+        "left a record; tests, benchmarks and what was given up without a record are not counted.\n\n"
+        "Hours are summed over the runs, evaluations included; runs that share a device share its hours, too. "
         "Images/s is the median over the runs, in training alone. A commit with * had uncommitted changes."
     )
+
+
+def name_older_records(runs: pd.DataFrame, date: str) -> str:
+    """Which runs were begun before a date, as far as their records tell it."""
+    began = [min((session.get("began", "") for session in sessions), default="") for sessions in runs["sessions"]]
+    older = [folder for folder, start in zip(runs["folder"], began, strict=True) if start[:10] < date]
+    if not older:
+        return "No record is older."
+    return f"Records that were begun before that day, or do not say when: {len(older)} of {len(runs)} ({', '.join(older)})."
+
+
+def describe_seed_correlation(runs: pd.DataFrame) -> str:
+    """Over pairs of nets with at least MINIMUM seeds in common, in one precision."""
+    done = finished(comparable(runs)).astype({"test_error": float})
+    found = []
+    for _, same in done.groupby("precision"):
+        matrix = same.pivot_table(index="seed", columns="cell", values="test_error").corr(min_periods=MINIMUM).to_numpy()
+        found += [value for value in matrix[np.triu_indices_from(matrix, k=1)] if np.isfinite(value)]
+    if not found:
+        return f"not measured yet (no two nets share {MINIMUM} seeds)"
+    return f"{np.mean(found):+.2f} on average over {len(found)} pairs"
 
 
 def list_shortened(runs: pd.DataFrame, link: str) -> str:

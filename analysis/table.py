@@ -8,7 +8,6 @@ README.md is changed only between the lines <!-- results:begin --> and <!-- resu
 """
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -17,18 +16,18 @@ from typing import Any
 import pandas as pd
 
 from analysis import sections
-from analysis.claims import TOLERANCE, VERDICTS, Verdict, judge_all, list_claims
+from analysis.claims import RULES_COMMIT, RULES_DATE, RULES_VERSION, TOLERANCE, Verdict, judge_all, list_claims
 from analysis.command import Parser, end
-from analysis.markdown import show_figure, write_estimates, write_number, write_table
-from analysis.paper import HE, load_paper, published
+from analysis.markdown import show_figure
+from analysis.power import RATES, TRIALS, write_power
 from analysis.questions import QUESTIONS
 from analysis.questions.ambiguity import measure_effects
-from analysis.records import comparable, finished, load, select
+from analysis.records import load
 from analysis.sample import MINIMUM
 from analysis.speed import list_throughput, load_throughput
+from analysis.summary import write_readme_block, write_summary
 from experiments import degradation
 from reproduce.config import PAPER_ITERATIONS, UserError
-from reproduce.record import read_weights_header
 
 PREVIEW = PAPER_ITERATIONS // 20
 """Iterations of the shortened runs whose figure RESULTS.md shows."""
@@ -41,7 +40,15 @@ def write_results(runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], verd
         records_folder=f"[{link}]({link})",
         how_it_was_run=sections.describe_sessions(runs),
         throughput=list_throughput(throughput),
+        summary=write_summary(runs, verdicts, PREVIEW),
         questions="\n\n".join(question.write_section(runs, link) for question in QUESTIONS),
+        rules_version=RULES_VERSION,
+        rules_date=RULES_DATE,
+        rules_commit=RULES_COMMIT,
+        older_records=sections.name_older_records(runs, RULES_DATE),
+        seed_correlation=sections.describe_seed_correlation(runs),
+        trials=f"{TRIALS:,}",
+        power=write_power(pd.read_csv(RATES)),
         minimum=MINIMUM,
         tolerance=TOLERANCE,
         claims=list_claims(verdicts),
@@ -49,49 +56,6 @@ def write_results(runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], verd
         without_result=sections.list_without_result(runs),
         figure_shortened=show_figure(runs, degradation.CONFIGS, "degradation", PREVIEW),
         **measure_effects(runs),
-    )
-
-
-def list_weights(runs: pd.DataFrame, folder: Path) -> str:
-    """The published weights files and the test error that their runs' records give.
-
-    Raises:
-        UserError: a file is not by reproduce/export.py, or the record of its run is not there.
-    """
-    rows = []
-    for path in sorted(folder.glob("*.safetensors")):
-        run = read_weights_header(path)[0].folder
-        found = finished(runs[runs["folder"] == str(run)])
-        if found.empty:
-            raise UserError(f"{path} is of {run}, which has no finished record: add the record or remove the file")
-        row = found.iloc[0]
-        card = f"[{path.stem}](weights/{path.stem}.md)"
-        rows.append([card, f"{row['test_error']:.2f}", f"{row['iterations']:,}", row["precision"], f"`{run}`"])
-    if not rows:
-        return "No trained weights are published yet: they come with the runs of full length."
-    return write_table(["weights", "test error", "iterations", "precision", "record"], rows)
-
-
-def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path) -> str:
-    """README.md's block: Table 6 and the plain nets, the paper beside ours, how many claims came out, and the weights."""
-    full = comparable(runs)
-    numbers = published(load_paper(), source=HE, quantity="test error")
-    paper = {(row["kind"], row["depth"]): write_number(row) for _, row in numbers.iterrows()}
-    rows = []
-    for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
-        errors = []
-        for kind, net in (("residual", residual), ("plain", plain)):
-            errors += [paper[kind, net.depth], write_estimates(select(full, net))]
-        rows.append([residual.depth, *errors])
-    header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
-    counts = Counter(verdict.verdict for verdict in verdicts)
-    claims = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
-    basis = "" if len(finished(full)) else " No full-length run is recorded yet."
-    return (
-        f"{write_table(header, rows)}\n\n"
-        "Test error in % at the last of 64,000 iterations: mean ± standard deviation (n seeds), precision. The paper's "
-        f"plain nets are read off its Fig. 6.{basis} Claims: {claims}. Peers, rules, commands and records are in "
-        f"[RESULTS.md](RESULTS.md).\n\n{list_weights(runs, weights)}"
     )
 
 
@@ -125,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     readme = options.readme.read_text(encoding="utf-8")
     wanted = {
         options.results: write_results(runs, load_throughput(options.records), verdicts, link),
-        options.readme: replace_block(readme, write_summary(runs, verdicts, options.weights), options.readme.name),
+        options.readme: replace_block(readme, write_readme_block(runs, verdicts, options.weights), options.readme.name),
     }
     if options.check:
         stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,8 @@ def add_session(folder: Path, config: Config, machine: Machine, session: dict[st
     """
     data = machine.data if config.dataset == "synthetic" else Machine.data
     command = shlex.join(["python", "reproduce/run.py", *write_flags(config, replace(machine, data=data, out=Machine.out))])
-    write_json(folder / ENVIRONMENT, [*read_sessions(folder), {"command": command, "git": describe_code()} | session])
+    about = {"command": command, "began": datetime.now(UTC).isoformat(timespec="seconds"), "git": describe_code()}
+    write_json(folder / ENVIRONMENT, [*read_sessions(folder), about | session])
 
 
 @cache

@@ -10,6 +10,7 @@ from reproduce.record import describe_config
 
 SESSION = {
     "command": "python reproduce/run.py",
+    "began": "2026-11-25T12:00:00+00:00",
     "git": {"commit": "0123456789abcdef", "dirty": False},
     "device": "cuda",
     "device_name": "Test Accelerator",

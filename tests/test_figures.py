@@ -16,7 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import command, drawing, plot_bn_placement, plot_degradation, plot_layer_responses, plot_optimizer
+from analysis import (
+    command,
+    drawing,
+    plot_bn_placement,
+    plot_degradation,
+    plot_layer_responses,
+    plot_length,
+    plot_optimizer,
+)
 from analysis.records import load
 from reproduce.config import Config, UserError
 from tests.fake_records import make_curve, write_cell, write_run
@@ -29,6 +37,10 @@ SCRIPTS = {
 }
 
 
+THIN = 0.5
+"""Width of line that single seeds stay below."""
+
+
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
@@ -36,7 +48,9 @@ def close_figures():
 
 
 def drawn(axes: Axes) -> list[Line2D]:
-    return [line for line in axes.get_lines() if len(np.asarray(line.get_xdata())) > 0]
+    """What is drawn in the axes' own coordinates, but for the thin lines of single seeds."""
+    lines = [line for line in axes.get_lines() if len(np.asarray(line.get_xdata())) > 0]
+    return [line for line in lines if line.get_linewidth() > THIN and line.get_transform() == axes.transData]
 
 
 def xy(line: Line2D) -> tuple[list[float], list[float]]:
@@ -81,9 +95,21 @@ def test_degradation_draws_the_means_of_the_records(tmp_path):
         assert train.get_color() == test.get_color() == drawing.DEPTH_COLOUR[(20, 56)[net]]
     assert plain.get_xlim() == (0, 6.4) and plain.get_ylim() == residual.get_ylim() == (0, 20)
     assert plain.get_xlabel() == "iterations (1e4)" and plain.get_ylabel() == "error (%)"
-    assert title(figure) == "mean over 3 seeds, band ± one standard deviation; fp32"
+    about = "mean over 3 seeds, band ± one standard deviation; fp32; triangles: the paper's final test errors"
+    assert title(figure) == about
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["20 layers", "56 layers", "training error", "test error"]
+
+
+def test_single_seeds_are_thin_lines_and_the_papers_errors_marks_at_the_edge(tmp_path):
+    write_degradation(tmp_path)
+    plain, residual = plot_degradation.draw(*load(tmp_path)).axes
+    thin = [line for line in residual.get_lines() if line.get_linewidth() < THIN]
+    assert len(thin) == 2 * 2 * 3 and {xy(line)[1][-1] for line in thin} >= {8.0, 8.3, 8.6}
+    marks = [line for line in residual.get_lines() if line.get_marker() == "<"]
+    assert [xy(line)[1] for line in marks] == [[8.75], [6.97]] and all(xy(line)[0][0] > 1 for line in marks)
+    read_off = [xy(line)[1] for line in plain.get_lines() if line.get_marker() == "<"]
+    assert read_off == [[9.25], [13.25]], "the middle of what was read off the plot"
 
 
 def test_the_band_is_one_standard_deviation_of_the_seeds(tmp_path):
@@ -142,7 +168,7 @@ def test_synthetic_runs_are_drawn_only_when_asked_for(tmp_path):
 
 
 def test_precisions_are_not_pooled(tmp_path):
-    write_cell(tmp_path, Config(depth=20), [8.0, 8.0])
+    write_cell(tmp_path, Config(depth=20), [8.0] * 3)
     write_cell(tmp_path, Config(depth=20, precision="bf16"), [9.0] * 5)
     figure = plot_degradation.draw(*load(tmp_path))
     assert xy(drawn(figure.axes[1])[1])[1][-1] == 8.0 and "; fp32" in title(figure)
@@ -156,7 +182,7 @@ def test_runs_without_a_result_are_counted(tmp_path):
     write_run(tmp_path, Config(depth=56, residual=False, seed=3), status="diverged")
     write_run(tmp_path, Config(depth=56, seed=3), status="unfinished")
     figure = plot_degradation.draw(*load(tmp_path))
-    assert title(figure).endswith("1 diverged not drawn; 1 unfinished not drawn")
+    assert "1 diverged not drawn; 1 unfinished not drawn" in title(figure)
     assert xy(drawn(figure.axes[0])[3])[1][-1] == pytest.approx(13.1)
 
 
@@ -182,6 +208,19 @@ def test_shortened_bn_placement_stands_alone(tmp_path):
     write_cell(tmp_path, Config(depth=20, iterations=1000, block="bn-after-add"), [51.0])
     final = plot_bn_placement.draw(*load(tmp_path)).axes[2]
     assert sorted(y for line in drawn(final) for y in xy(line)[1]) == [50.0, 51.0]
+
+
+def test_errors_are_drawn_against_the_length_of_training(tmp_path):
+    for length, error in ((3200, 20.0), (16_000, 10.0), (64_000, 8.0)):
+        write_cell(tmp_path, Config(iterations=length), [error, error + 1])
+    write_cell(tmp_path, Config(depth=56, residual=False, iterations=3200), [60.0])
+    write_cell(tmp_path, Config(depth=32, iterations=3200), [50.0])
+    axes = plot_length.draw(load(tmp_path)[0]).axes[0]
+    lines = {str(line.get_label()): xy(line) for line in axes.get_lines() if not str(line.get_label()).startswith("_")}
+    assert lines["ResNet-20"] == ([3200, 16_000, 64_000], [20.5, 10.5, 8.5]) and lines["plain-56"] == ([3200], [60.0])
+    assert axes.get_xscale() == "log"
+    with pytest.raises(UserError, match="no finished run"):
+        plot_length.draw(load(tmp_path / "missing")[0])
 
 
 def test_optimizers_share_a_panel_per_net(tmp_path):

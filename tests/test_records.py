@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from analysis.records import (
     CONFIG_FIELDS,
     RUN_COLUMNS,
     cells,
-    choose_precision,
     comparable,
     configs,
     finished,
@@ -161,16 +159,6 @@ def test_a_run_that_never_learned_is_stuck_and_finished(tmp_path):
     write_cell(tmp_path, Config(depth=110), [6.6], train_error=79.9)
     runs, _ = load(tmp_path)
     assert configs(stuck(runs)) == [Config(depth=110, warmup="none")] and len(finished(runs)) == 2
-
-
-def test_the_precision_is_the_one_that_covers_most_cells_and_then_the_preferred(tmp_path):
-    nets = [Config(depth=20), Config(depth=32)]
-    write_cell(tmp_path, replace(nets[0], precision="bf16"), [8.0] * 3)
-    write_cell(tmp_path, nets[0], [8.0] * 3)
-    write_cell(tmp_path, replace(nets[1], precision="bf16"), [7.0] * 3)
-    assert choose_precision(load(tmp_path)[0], nets, seeds=3) == "bf16"
-    write_cell(tmp_path, nets[1], [7.0] * 3)
-    assert choose_precision(load(tmp_path)[0], nets, seeds=3) == "fp32"
 
 
 @pytest.mark.parametrize("field", OTHERS)

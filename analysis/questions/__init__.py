@@ -7,9 +7,10 @@ from analysis.questions import (
     deep,
     degradation,
     layer_responses,
+    length,
     optimizer,
     precision,
 )
 
-QUESTIONS = (precision, degradation, bn_placement, block_design, optimizer, deep, layer_responses, ambiguity)
+QUESTIONS = (precision, degradation, bn_placement, block_design, optimizer, deep, layer_responses, ambiguity, length)
 """Each has write_section(runs, link): Markdown from all runs; link is where the run folders are, seen from RESULTS.md."""

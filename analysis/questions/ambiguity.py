@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from analysis.estimates import pair, signed
-from analysis.markdown import write_difference, write_runs, write_table
-from analysis.records import PRECISIONS, finished, select
+from analysis.markdown import write_runs, write_table
+from analysis.questions.precision import write_effect
+from analysis.records import PRECISIONS
+from analysis.sample import write_difference
 from experiments.ambiguity import ALTERNATIVES
 from experiments.deep import FIXED_WARMUP
 from reproduce.config import Config
@@ -19,6 +20,8 @@ LEDGER = {
     "bn_statistics": ("BN tests with", "moving", "population"),
     "bn_batch": ("BN trains on", "mini-batch of 128", "halves of 64"),
     "last_batch": ("last partial batch", "filled up", "dropped"),
+    "shortcut_B": ("shortcuts", "A: no parameters", "B: projections where the shape changes"),
+    "shortcut_C": ("shortcuts", "A: no parameters", "C: projections everywhere"),
     "warmup": ("warm-up of 110", "training error", "400 iterations"),
 }
 """What is open, our choice, the alternative."""
@@ -38,10 +41,7 @@ warm-up): the difference alternative - ours.
 def measure_effects(runs: pd.DataFrame) -> dict[str, str]:
     """The effect of every alternative of the ledger and of the lower precisions, as alternative - ours."""
     effects = {name: write_difference(runs, config, Config(depth=config.depth)) for name, config in CONFIGS.items()}
-    default = finished(select(runs, Config()))
-    for precision in PRECISIONS[1:]:
-        lower, full = (default[default["precision"] == which] for which in (precision, Config().precision))
-        effects[precision] = signed(pair(lower, full))
+    effects |= {precision: write_effect(runs, precision, Config()) for precision in PRECISIONS[1:]}
     return {f"effect_{name}": "not measured" if effect == "-" else effect for name, effect in effects.items()}
 
 

@@ -5,11 +5,11 @@ from itertools import combinations
 import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
-from analysis.estimates import Truth, all_of, clearly_positive, signed
-from analysis.markdown import write_difference, write_estimates, write_number, write_runs, write_table
+from analysis.estimates import Finding, all_of, clearly_positive
+from analysis.markdown import write_estimates, write_number, write_runs, write_table
 from analysis.paper import IDENTITY, load_paper, paper_value, published
 from analysis.records import comparable, select
-from analysis.sample import Sample
+from analysis.sample import Sample, write_difference
 from experiments.block_design import BLOCKS, CONFIGS, DEPTHS
 from reproduce.config import Config
 
@@ -55,13 +55,15 @@ def order_of_blocks(runs: pd.DataFrame) -> Outcome:
     theirs = dict(zip(table["variant"], table["value"], strict=True))
     sample = Sample(runs, *(Config(depth=110, block=block) for block in theirs))
     ours = dict(zip(theirs, (mean.median for mean in sample.means()), strict=True))
-    truths: list[Truth] = []
+    parts: list[Finding] = []
     for (i, better), (j, worse) in combinations(enumerate(theirs), 2):
         if theirs[worse] - theirs[better] >= TOLERANCE:
-            reversed_here = clearly_positive(sample.difference(i, j))
-            truths.append(True if ours[better] < ours[worse] else False if reversed_here else None)
+            reversed_here = clearly_positive(sample.difference(i, j)).holds
+            parts.append(Finding(True if ours[better] < ours[worse] else False if reversed_here else None))
+    in_order = sum(part.holds is True for part in parts)
     listed = ", ".join(f"{block} {ours[block]:.2f} ({theirs[block]:.2f} there)" for block in theirs)
-    return all_of(*truths), f"median test error {listed}; {truths.count(True)} of {len(truths)} in order{sample.note}"
+    numbers = f"median test error {listed}; {in_order} of {len(parts)} in order{sample.note}"
+    return Outcome(all_of(*parts), numbers, sample.seeds)
 
 
 @claim("B5")
@@ -74,4 +76,5 @@ def full_preactivation(runs: pd.DataFrame) -> Outcome:
     sample = Sample(runs, Config(depth=110), Config(depth=110, block="full-preactivation"))
     gap = sample.difference(0, 1)
     there = paper_value(IDENTITY, variant="original") - paper_value(IDENTITY, variant="full-preactivation")
-    return clearly_positive(gap, there), f"{sample.list()}; difference {signed(gap)}, {there:.2f} there{sample.note}"
+    numbers = f"{sample.list()}; difference {gap}, {there:.2f} there{sample.note}"
+    return Outcome(clearly_positive(gap, there), numbers, sample.seeds)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import Outcome, claim
-from analysis.estimates import all_of, clearly_positive, signed
+from analysis.estimates import all_of, clearly_positive
 from analysis.markdown import label, show_figure, write_estimates, write_table
 from analysis.records import comparable, finished, select
 from analysis.sample import Sample
@@ -62,15 +62,16 @@ def responses_are_smaller(runs: pd.DataFrame) -> Outcome:
     Rule: at 20 and at 56 the mean over the layers is clearly larger in the plain net, and more than half of the layers
     have, averaged over the seeds, the larger one there.
     """
-    truths, numbers = [], []
+    parts, numbers, seeds = [], [], []
     for depth in (20, 56):
         sample = sample_responses(runs, Config(depth=depth, residual=False), Config(depth=depth))
         gap = sample.difference(0, 1, "mean_response")
         plain, residual = (np.mean(cell["responses"].tolist(), axis=0) for cell in sample.cells)
         share = float(np.mean(plain > residual))
-        truths += [clearly_positive(gap), share > 0.5]
-        numbers.append(f"plain - residual at {depth}: {signed(gap)}, {share:.0%} of the layers{sample.note}")
-    return all_of(*truths), "; ".join(numbers)
+        parts += [clearly_positive(gap), share > 0.5]
+        numbers.append(f"plain - residual at {depth}: {gap}, {share:.0%} of the layers{sample.note}")
+        seeds.append(sample.seeds)
+    return Outcome(all_of(*parts), "; ".join(numbers), min(seeds))
 
 
 @claim("C7")
@@ -80,6 +81,6 @@ def responses_shrink_with_depth(runs: pd.DataFrame) -> Outcome:
     Rule: the mean over the layers rises from 110 to 56 and to 20, and 20 is clearly above 110.
     """
     sample = sample_responses(runs, *(Config(depth=depth) for depth in (110, 56, 20)))
-    ends = sample.difference(-1, 0, "mean_response")
-    truth = all_of(sample.rises("mean_response"), clearly_positive(ends))
-    return truth, f"{sample.list('mean_response')}; 20 - 110: {signed(ends)}{sample.note}"
+    ends = sample.difference(2, 0, "mean_response")
+    finding = all_of(sample.rises("mean_response"), clearly_positive(ends))
+    return Outcome(finding, f"{sample.list('mean_response')}; 20 - 110: {ends}{sample.note}", sample.seeds)

@@ -2,34 +2,76 @@
 
 import pandas as pd
 
-from analysis.estimates import estimate, signed
+from analysis.estimates import Contrast, Truth, all_of, contrast, similar
 from analysis.markdown import label, write_estimates, write_table
 from analysis.records import PRECISIONS, comparable, select
-from analysis.sample import MINIMUM, NEUTRAL_WITHIN, is_neutral, mean_effect, precision_effects
+from analysis.sample import MINIMUM, NotEnoughRuns, Sample
 from experiments.precision import NETS
+from reproduce.config import Config
+
+NEUTRAL_WITHIN = 0.5
+"""Points: what the effect of a neutral precision is shown not to exceed."""
+FULL = PRECISIONS[0]
 
 
 def write_section(runs: pd.DataFrame, link: str) -> str:
-    within = f"{NEUTRAL_WITHIN:g} points of zero"
+    within = f"within {NEUTRAL_WITHIN:g} points of zero"
     return f"""## Precision
 
-Test errors in lower precisions less those in fp32, seed by seed. A precision is called neutral when the 95% interval of the
-difference, averaged over the two nets seed by seed for at least {MINIMUM} seeds, lies within {within}, the
-mean difference of each net does too, and no run diverged in it whose twin in fp32 did not. Only fp32 and a neutral precision
-count in the claims.
+Test errors in lower precisions less those in fp32. A precision is called neutral when there are at least {MINIMUM} runs of each
+cell, the 95% interval of the difference, averaged over the two nets, lies {within}, the mean difference of each net does
+too, and no run diverged in it where none did in fp32. The claims compare nets in one precision, whichever it is.
 
 {compare_precisions(comparable(runs))}"""
+
+
+def sample_pair(runs: pd.DataFrame, precision: str, *nets: Config) -> tuple[Sample, Sample]:
+    """The nets in a precision, and in fp32.
+
+    Raises:
+        NotEnoughRuns: one of them has no finished run in one of the two.
+    """
+    return Sample(runs, *nets, precision=precision), Sample(runs, *nets, precision=FULL)
+
+
+def average_effect(lower: Sample, full: Sample) -> Contrast:
+    """The test error of the first less that of the second, averaged over the nets."""
+    count = len(lower.configs)
+    terms = [sample.term(position) for sample in (lower, full) for position in range(count)]
+    return contrast(terms, [1 / count] * count + [-1 / count] * count)
+
+
+def write_effect(runs: pd.DataFrame, precision: str, *nets: Config) -> str:
+    try:
+        return str(average_effect(*sample_pair(runs, precision, *nets)))
+    except NotEnoughRuns:
+        return "-"
+
+
+def is_neutral(runs: pd.DataFrame, precision: str) -> Truth:
+    """Whether a precision is shown to give the test errors of fp32."""
+    if precision == FULL:
+        return True
+    try:
+        lower, full = sample_pair(runs, precision, *NETS)
+    except NotEnoughRuns:
+        return None
+    if min(lower.seeds, full.seeds) < MINIMUM:
+        return None
+    each = [abs(lower.mean(i).mean - full.mean(i).mean) < NEUTRAL_WITHIN or None for i in range(len(NETS))]
+    diverges = lower.diverged > 0 and full.diverged == 0
+    finding = all_of(similar(average_effect(lower, full), NEUTRAL_WITHIN), not diverges)
+    return None if finding.holds and None in each else finding.holds
 
 
 def compare_precisions(runs: pd.DataFrame) -> str:
     """Every lower precision against fp32, net by net and averaged over the nets, and whether it is neutral."""
     rows = []
     for precision in PRECISIONS[1:]:
-        effects = precision_effects(runs, precision)
-        for net, effect in zip(NETS, effects, strict=True):
-            errors = [write_estimates(select(runs, net), precision=which) for which in (PRECISIONS[0], precision)]
-            rows.append([precision, label(net), *errors, signed(estimate(effect)), "-"])
+        for net in NETS:
+            errors = [write_estimates(select(runs, net), precision=which) for which in (FULL, precision)]
+            rows.append([precision, label(net), *errors, write_effect(runs, precision, net), "-"])
         verdict = {True: "neutral", False: "not neutral", None: "not shown to be neutral"}[is_neutral(runs, precision)]
-        rows.append([precision, "both", "-", "-", signed(estimate(mean_effect(effects))), f"**{verdict}**"])
+        rows.append([precision, "both", "-", "-", write_effect(runs, precision, *NETS), f"**{verdict}**"])
     header = ["precision", "net", "test error, fp32", "test error", "difference", f"within {NEUTRAL_WITHIN:g} points"]
     return write_table(header, rows)

@@ -1,0 +1,130 @@
+"""What was found, in few words: the head of RESULTS.md and the README's block."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.claims import Verdict, count_verdicts
+from analysis.markdown import name_figure, write_estimates, write_number, write_table
+from analysis.paper import HE, load_paper, paper_value, published
+from analysis.records import PRECISIONS, comparable, finished, select
+from analysis.sample import NotEnoughRuns, Sample
+from experiments import bn_placement, deep, degradation
+from reproduce.config import Config, UserError
+from reproduce.record import read_weights_header
+
+
+def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int) -> str:
+    """What was asked and what was found, with the figure of the full-length runs or, until both kinds of nets have any, of the
+    shortened ones."""
+    full, done = finished(comparable(runs)), finished(runs)
+    said = {verdict.name: verdict.words for verdict in verdicts}
+    precisions = ", ".join(precision for precision in PRECISIONS if (full["precision"] == precision).any())
+    devices = ", ".join(sorted({session["device_name"] for sessions in full["sessions"] for session in sessions}))
+    recorded = f"{count(len(full), 'full-length run')} of {count(full['cell'].nunique(), 'net')}"
+    recorded += f" ({precisions}; on {devices})" if len(full) else ""
+    recorded += f", {len(done) - len(full)} shortened or with images held out, {len(runs) - len(done)} without a result"
+    residual = list_errors(full, [*degradation.RESIDUAL, deep.DEEPEST])
+    lines = [
+        "**Asked**: do deeper plain nets get worse and deeper residual nets better, as section 4.2 says? Where does BN belong, "
+        "and does Adam do as well as SGD?",
+        f"**Recorded**: {recorded}; {runs['seconds'].sum() / 3600:.1f} hours of training.",
+        f"**Plain nets**, test error (training error) in %: {list_errors(full, degradation.PLAIN)}. "
+        f"Deeper is worse (C1): {said['C1']}.",
+        f"**Residual nets**: {residual}. Deeper is better (C2): {said['C2']}; the errors of Table 6 (T6): {said['T6']}.",
+        f"**Residual less plain**: {list_gaps(full)}. Better, the more so the deeper (C3): {said['C3']}.",
+        f"**Layer responses** are smaller in residual nets (C6): {said['C6']}; the smaller the deeper (C7): {said['C7']}.",
+        f"**BN after the addition**: {list_errors(full, bn_placement.AFTER)}. No difference at 20 layers (B1): {said['B1']}; "
+        f"worse at 110 (B2): {said['B2']}.",
+        f"**Adam** is worse than SGD (A5): {said['A5']}.",
+        f"**Of {len(verdicts)} claims**: {count_verdicts(verdicts)}. Single runs only point; what the words mean stands under "
+        "[The rules](#the-rules).",
+    ]
+    text = "\n".join(f"- {line}" for line in lines)
+    if show_both_kinds(full):
+        return f"{text}\n\n![Fig. 6 from our runs]({name_figure('degradation')}.svg)"
+    shortened = [replace(net, iterations=preview) for net in degradation.CONFIGS]
+    if any(len(select(done, net)) for net in shortened):
+        text += f"\n\n![Runs of {preview:,} iterations, too short for any claim]({name_figure('degradation', preview)}.svg)"
+    return text
+
+
+def count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def list_errors(full: pd.DataFrame, nets: Sequence[Config]) -> str:
+    """Test and training error of those nets that have runs, with the paper's test error where it gives a number."""
+    words = []
+    for net in nets:
+        try:
+            sample = Sample(full, net)
+        except NotEnoughRuns:
+            continue
+        test, train = sample.means()[0], sample.means("train_error")[0]
+        paper = f", paper {paper_value(HE, kind='residual', depth=net.depth):.2f}" if net == Config(depth=net.depth) else ""
+        words.append(f"{net.depth} layers {test} ({train.mean:.2f}{paper})")
+    return "; ".join(words) or "no full-length run yet"
+
+
+def list_gaps(full: pd.DataFrame) -> str:
+    words = []
+    for plain, residual in zip(degradation.PLAIN, degradation.RESIDUAL, strict=True):
+        try:
+            words.append(f"{plain.depth} layers {Sample(full, residual, plain).difference(0, 1)}")
+        except NotEnoughRuns:
+            continue
+    return "; ".join(words) or "no depth has both yet"
+
+
+def show_both_kinds(full: pd.DataFrame) -> bool:
+    """Whether both panels of Fig. 6 have a run."""
+    done = finished(full)
+    return all(any(len(select(done, net)) for net in nets) for nets in (degradation.PLAIN, degradation.RESIDUAL))
+
+
+# README.md -------------------------------------------------------------------------------------------------------------
+
+
+def list_weights(runs: pd.DataFrame, folder: Path) -> str:
+    """The published weights files and the test error that their runs' records give.
+
+    Raises:
+        UserError: a file is not by reproduce/export.py, or the record of its run is not there.
+    """
+    rows = []
+    for path in sorted(folder.glob("*.safetensors")):
+        run = read_weights_header(path)[0].folder
+        found = finished(runs[runs["folder"] == str(run)])
+        if found.empty:
+            raise UserError(f"{path} is of {run}, which has no finished record: add the record or remove the file")
+        row = found.iloc[0]
+        card = f"[{path.stem}](weights/{path.stem}.md)"
+        rows.append([card, f"{row['test_error']:.2f}", f"{row['iterations']:,}", row["precision"], f"`{run}`"])
+    if not rows:
+        return "No trained weights are published yet: they come with the runs of full length."
+    return write_table(["weights", "test error", "iterations", "precision", "record"], rows)
+
+
+def write_readme_block(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path) -> str:
+    """Table 6 and the plain nets, the paper beside ours, Fig. 6, how many claims came out, and the weights."""
+    full = comparable(runs)
+    numbers = published(load_paper(), source=HE, quantity="test error")
+    paper = {(row["kind"], row["depth"]): write_number(row) for _, row in numbers.iterrows()}
+    rows = []
+    for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
+        errors = []
+        for kind, net in (("residual", residual), ("plain", plain)):
+            errors += [paper[kind, net.depth], write_estimates(select(full, net))]
+        rows.append([residual.depth, *errors])
+    header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
+    basis = "" if len(finished(full)) else " No full-length run is recorded yet."
+    figure = f"![Fig. 6 from our runs]({name_figure('degradation')}.png)\n\n" if show_both_kinds(full) else ""
+    return (
+        f"{figure}{write_table(header, rows)}\n\n"
+        "Test error in % at the last of 64,000 iterations: mean ± standard deviation (n seeds), precision. The paper's "
+        f"plain nets are read off its Fig. 6.{basis} Claims: {count_verdicts(verdicts)}. Peers, rules, commands and "
+        f"records are in [RESULTS.md](RESULTS.md).\n\n{list_weights(runs, weights)}"
+    )
