@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.estimates import Finding, adjust
 from analysis.markdown import write_table
+from analysis.records import comparable
 from analysis.sample import MINIMUM, SEEDS, NotEnoughRuns
 
 RULES_VERSION, RULES_DATE, RULES_COMMIT = 2, "2026-11-24", "e5da1462"
@@ -32,7 +33,7 @@ class Outcome(NamedTuple):
 
 
 Rule = Callable[[pd.DataFrame], Outcome]
-"""Takes the runs that records.load gives.
+"""Takes the comparable runs of those that records.load gives.
 
 Raises:
     NotEnoughRuns: some cell has no finished run.
@@ -82,7 +83,7 @@ def judge(name: str, runs: pd.DataFrame) -> Verdict:
     claim, _, rule = (inspect.getdoc(CLAIMS[name]) or "").partition("Rule: ")
     words = (" ".join(claim.split()), " ".join(rule.split()))
     try:
-        finding, numbers, seeds = CLAIMS[name](runs)
+        finding, numbers, seeds = CLAIMS[name](comparable(runs))
     except NotEnoughRuns as lack:
         return Verdict(name, *words, NO_DATA, 0, None, str(lack))
     several = {True: REPRODUCED, False: NOT_REPRODUCED, None: OPEN}

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.estimates import Contrast, Estimate, Finding, Term, all_of, contrast, estimate, rises
 from analysis.markdown import label
 from analysis.paper import find_spread
-from analysis.records import PRECISIONS, comparable, finished, select, stuck
+from analysis.records import PRECISIONS, finished, select, stuck
 from reproduce.config import Config
 
 MINIMUM = 3
@@ -36,7 +36,7 @@ def choose_precision(runs: pd.DataFrame, configs: Sequence[Config]) -> str:
 
 
 class Sample:
-    """The finished, comparable runs of several configs in one precision, a frame each.
+    """The finished runs of several configs in one precision, a frame each.
 
     The spread of single runs is each cell's own where all have MINIMUM runs, else the published one for all (see
     paper.find_spread); the responses of layers have no published one.
@@ -46,7 +46,6 @@ class Sample:
     """
 
     def __init__(self, runs: pd.DataFrame, *configs: Config, precision: str | None = None):
-        runs = comparable(runs)
         self.configs, self.precision = configs, precision or choose_precision(runs, configs)
         every = [select(runs[runs["precision"] == self.precision], config) for config in configs]
         self.cells = [finished(cell) for cell in every]

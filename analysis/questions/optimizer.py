@@ -133,7 +133,7 @@ def sample_best(runs: pd.DataFrame, optimizer: Optimizer, net: Config) -> Sample
         NotEnoughRuns: no setting of it, or not the net itself, has a finished run.
     """
     other = Config(depth=net.depth, residual=net.residual, optimizer=optimizer)
-    settings = cells(finished(select(comparable(runs), other, free=("lr", "weight_decay"))))
+    settings = cells(finished(select(runs, other, free=("lr", "weight_decay"))))
     samples = []
     for setting in settings:
         with suppress(NotEnoughRuns):
