@@ -19,12 +19,12 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
-from experiments.backlog import Backlog
-from experiments.display import Display
-from experiments.engine_local import check_names, find_devices, train_here
-from experiments.engine_ray import train_on_cluster
-from experiments.overview import print_plan, print_status
-from experiments.runs import describe, has_ended, look, show
+from experiments.engine.backlog import Backlog
+from experiments.engine.display import Display
+from experiments.engine.local import check_names, find_devices, train_here
+from experiments.engine.overview import print_plan, print_status
+from experiments.engine.progress import describe_run, has_ended, read_progress, write_run
+from experiments.engine.ray_cluster import train_on_cluster
 from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, require
 from reproduce.record import read_result
@@ -109,7 +109,7 @@ def parse(arguments: Sequence[str]) -> Sweep:
 # Which runs -----------------------------------------------------------------------------------------------------------
 
 
-def adapt(sweep: Sweep, config: Config) -> Config:
+def adapt_config(sweep: Sweep, config: Config) -> Config:
     """A config as this sweep trains it."""
     if sweep.iterations is not None:
         config = replace(config, iterations=max(1, sweep.iterations * config.iterations // PAPER_ITERATIONS))
@@ -128,16 +128,16 @@ def list_runs(sweep: Sweep) -> list[Config]:
     grid: list[Config] = getattr(module, "GRID", [])
     cells: list[Config] = module.CONFIGS
     if grid:
-        cells = cells + module.derived(lambda config: read_result(sweep.out / adapt(sweep, config).folder))
+        cells = cells + module.derived(lambda config: read_result(sweep.out / adapt_config(sweep, config).folder))
     runs = grid + [replace(cell, seed=seed) for seed in range(sweep.seeds) for cell in cells]
-    adapted = dict.fromkeys(adapt(sweep, config) for config in runs)
-    return [config for config in adapted if sweep.only is None or fnmatchcase(show(config), f"*{sweep.only}*")]
+    adapted = dict.fromkeys(adapt_config(sweep, config) for config in runs)
+    return [config for config in adapted if sweep.only is None or fnmatchcase(write_run(config), f"*{sweep.only}*")]
 
 
 def print_grid_state(sweep: Sweep):
     """Says so where cells are not known yet because the grid that decides on them has not ended."""
     grid = getattr(importlib.import_module(f"experiments.{sweep.experiment}"), "GRID", [])
-    ended = sum(read_result(sweep.out / adapt(sweep, config).folder) is not None for config in grid)
+    ended = sum(read_result(sweep.out / adapt_config(sweep, config).folder) is not None for config in grid)
     if ended < len(grid):
         print(f"{ended} of {len(grid)} grid runs have ended: cells at the learning rate they choose are yet to come")
 
@@ -175,17 +175,17 @@ def main(arguments: Sequence[str]) -> int:
         train_here(backlog, machine, find_devices(sweep.devices), sweep.per_device, deadline)
     if backlog.obstacle is not None:
         raise UserError(backlog.obstacle)
-    return summarise(list_runs(sweep), sweep, backlog.failures)
+    return summarise_runs(list_runs(sweep), sweep, backlog.failures)
 
 
-def summarise(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
+def summarise_runs(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
     """Says what has become of the runs, the bad ones one by one, and returns the exit status."""
-    states = {config: look(config, sweep.out).state for config in runs}
+    states = {config: read_progress(config, sweep.out).state for config in runs}
     failed = [config for config in failures if not has_ended(config, sweep.out)]
     diverged = [config for config, state in states.items() if state == "diverged"]
     left = [config for config, state in states.items() if state in ("missing", "unfinished") and config not in failed]
     for config in diverged:
-        print(describe(config, sweep.out))
+        print(describe_run(config, sweep.out))
     for config in failed:
         print(f"{config.folder}: failed, {failures[config]}")
     finished = sum(state == "finished" for state in states.values())

@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from experiments import backlog, degradation, display, engine_local, optimizer, runs, sweep
+from experiments import degradation, optimizer, sweep
+from experiments.engine import backlog, display, local, worker
+from experiments.engine.progress import judge_ending
 from reproduce import record
 from reproduce.config import Config, Machine, UserError
 from reproduce.run import parse
@@ -97,11 +99,12 @@ while any(thread and thread.is_alive() for thread in threads) or not (stop or No
 STARTER = """
 import sys
 from pathlib import Path
-from experiments import degradation, runs, sweep
+from experiments import degradation, sweep
+from experiments.engine import worker
 from reproduce.config import Config
 degradation.CONFIGS[:] = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
 if sys.argv[1] != "-":
-    runs.RUNNER = Path(sys.argv[1])
+    worker.RUNNER = Path(sys.argv[1])
 sys.exit(sweep.main(sys.argv[2:]))
 """
 """A sweep as a process of its own, over CELLS, with the stand-in named first or, for "-", with reproduce/together.py."""
@@ -111,11 +114,11 @@ sys.exit(sweep.main(sys.argv[2:]))
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "stand_in.py"
     path.write_text(STAND_IN)
-    monkeypatch.setattr(runs, "RUNNER", path)
+    monkeypatch.setattr(worker, "RUNNER", path)
     monkeypatch.setattr(degradation, "CONFIGS", CELLS)
-    monkeypatch.setattr(engine_local, "POLL", 0.02)
+    monkeypatch.setattr(local, "POLL", 0.02)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for variable in engine_local.VISIBLE.values():
+    for variable in local.VISIBLE.values():
         monkeypatch.delenv(variable, raising=False)
     return path
 
@@ -223,22 +226,22 @@ def test_devices_are_those_of_the_machine(monkeypatch):
 
     monkeypatch.setattr(devices, "problem", lambda kind: None if kind in ("cuda", "cpu") else "there is none")
     monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 2)
-    assert engine_local.find_devices([]) == ["cuda:0", "cuda:1"]
-    assert engine_local.find_devices(["cuda"]) == ["cuda:0", "cuda:1"]
-    assert engine_local.find_devices(["cuda:1", "cpu"]) == ["cuda:1", "cpu"]
+    assert local.find_devices([]) == ["cuda:0", "cuda:1"]
+    assert local.find_devices(["cuda"]) == ["cuda:0", "cuda:1"]
+    assert local.find_devices(["cuda:1", "cpu"]) == ["cuda:1", "cpu"]
     with pytest.raises(UserError, match="no device cuda:2"):
-        engine_local.find_devices(["cuda:2"])
+        local.find_devices(["cuda:2"])
     with pytest.raises(UserError, match="npu is not usable: there is none"):
-        engine_local.find_devices(["npu:0"])
+        local.find_devices(["npu:0"])
 
 
 def test_runs_side_by_side_on_a_cpu_share_its_cores(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert engine_local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "4"
-    assert "OMP_NUM_THREADS" not in engine_local.make_environment("cpu", 1)
+    assert local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in local.make_environment("cpu", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert engine_local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
+    assert local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
 
 
 # Failures -------------------------------------------------------------------------------------------------------------
@@ -294,7 +297,7 @@ def test_a_precision_that_the_device_lacks_is_in_the_way_of_no_other_run(tmp_pat
     configs = [Config(precision=precision, seed=seed) for seed in (0, 1) for precision in ("tf32", "fp32")]
     waiting = backlog.Backlog(lambda: configs, tmp_path, display.Display())
     refused = []
-    while (config := waiting.take()) is not None:
+    while (config := waiting.take_run()) is not None:
         if config.precision == "tf32":
             refused.append(config)
             waiting.note_end(config, 2, "precision tf32 needs an accelerator: choose fp32 or bf16 on a cpu", stopping=False)
@@ -346,8 +349,8 @@ def test_a_run_taken_by_another_process_in_the_meantime_is_no_failure(tmp_path):
         record.open_folder(config, tmp_path),
     ):
         pass
-    assert runs.judge(config, tmp_path, 2, f"error: {complaint.value}", stopping=False) == "locked"
-    assert runs.judge(config, tmp_path, 2, "error: something else", stopping=False) == "failed"
+    assert judge_ending(config, tmp_path, 2, f"error: {complaint.value}", stopping=False) == "locked"
+    assert judge_ending(config, tmp_path, 2, "error: something else", stopping=False) == "failed"
 
 
 # Interruptions --------------------------------------------------------------------------------------------------------
