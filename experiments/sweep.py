@@ -7,7 +7,6 @@ what is unfinished goes on, and a run that fails or diverges does not stop the o
 failed or diverged, 2 wrong use, 75 stopped early (the same command goes on from there).
 """
 
-import importlib
 import math
 import sys
 import time
@@ -15,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import tyro
 
+from experiments import EXPERIMENTS
 from experiments.engine.backlog import Backlog
 from experiments.engine.display import Display
 from experiments.engine.local import check_names, find_devices, train_here
@@ -29,7 +29,8 @@ from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, require
 from reproduce.record import read_result
 
-Experiment = Literal["degradation", "bn_placement", "block_design", "optimizer", "deep", "ambiguity", "precision"]
+# Required, and one of EXPERIMENTS, which Sweep checks: a choice of the parser's own would have to be written out as types.
+Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Sweep:
         UserError: a value outside its range.
     """
 
-    experiment: tyro.conf.Positional[Experiment]
+    experiment: tyro.conf.Positional[Name] = ""
     """The module of experiments/ that lists the configs."""
     seeds: int = 5
     """Replicates of every cell: seeds 0, 1, ..."""
@@ -73,6 +74,11 @@ class Sweep:
     """As for reproduce/run.py."""
 
     def __post_init__(self):
+        if not self.experiment:
+            raise UserError(f"name an experiment: {', '.join(EXPERIMENTS)}")
+        if self.experiment not in EXPERIMENTS:
+            choices = f"Expected one of {tuple(EXPERIMENTS)}."
+            raise UserError(f"invalid choice {self.experiment!r} for argument 'experiment'. {choices}")
         require(self.seeds >= 1, "seeds must be at least 1", self.seeds)
         require(self.iterations is None or self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(self.per_device >= 1, "per-device must be at least 1", self.per_device)
@@ -98,12 +104,7 @@ def parse(arguments: Sequence[str]) -> Sweep:
     Raises:
         UserError: a flag or value is wrong.
     """
-    try:
-        return command.parse(Sweep, arguments, "sweep.py", __doc__, tyro.conf.FlagCreatePairsOff)
-    except UserError as error:
-        if str(error).startswith("Missing from sweep.py"):  # of the flags none is required
-            raise UserError(f"name an experiment: {', '.join(get_args(Experiment))}") from None
-        raise
+    return command.parse(Sweep, arguments, "sweep.py", __doc__, tyro.conf.FlagCreatePairsOff)
 
 
 # Which runs -----------------------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def list_runs(sweep: Sweep) -> list[Config]:
     An experiment's GRID, where it has one, is trained with seed 0 only, and its results decide on the configs that
     `derived` adds.
     """
-    module = importlib.import_module(f"experiments.{sweep.experiment}")
+    module = EXPERIMENTS[sweep.experiment]
     grid: list[Config] = getattr(module, "GRID", [])
     cells: list[Config] = module.CONFIGS
     if grid:
@@ -136,7 +137,7 @@ def list_runs(sweep: Sweep) -> list[Config]:
 
 def print_grid_state(sweep: Sweep):
     """Says so where cells are not known yet because the grid that decides on them has not ended."""
-    grid = getattr(importlib.import_module(f"experiments.{sweep.experiment}"), "GRID", [])
+    grid = getattr(EXPERIMENTS[sweep.experiment], "GRID", [])
     ended = sum(read_result(sweep.out / adapt_config(sweep, config).folder) is not None for config in grid)
     if ended < len(grid):
         print(f"{ended} of {len(grid)} grid runs have ended: cells at the learning rate they choose are yet to come")
