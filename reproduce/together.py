@@ -9,7 +9,8 @@ bit in deterministic mode, as two runs of the same config do), and one that fail
 
     line 1, exit status 0: residual20: final test error ...
 
-with the exit status of run.py, or 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a checkpoint, and
+with the exit status of run.py, but 4 where another process is training the run and 5 where the device lacks the precision
+(run.py's 2 as well), and 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a checkpoint, and
 what has not begun does not begin. Empty lines are passed over.
 Exit status: 0 all finished, else the last of theirs that is not 0.
 """
@@ -24,7 +25,7 @@ import traceback
 from collections.abc import Iterable
 
 from reproduce import command, device  # noqa: F401 - the device before torch (see there)
-from reproduce.config import UserError
+from reproduce.config import Locked, PrecisionLacking, UserError
 from reproduce.run import run_in_turns
 from reproduce.train import stop_requests
 from reproduce.turns import PAUSE, Turns
@@ -44,6 +45,8 @@ def run_line(line: str, stop: threading.Event, beside: int) -> Turns[tuple[int, 
     """The run that a line of flags asks for; exit status and sentence, whatever happens to it."""
     try:
         return (yield from run_in_turns(split(line), stop, beside))
+    except (Locked, PrecisionLacking) as error:
+        return error.status, command.explain(error)
     except (UserError, OSError) as error:
         return 2, command.explain(error)
     except SystemExit:

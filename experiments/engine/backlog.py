@@ -69,14 +69,14 @@ class Backlog:
 
     def note_end(self, config: Config, status: int, tail: str, stopping: bool):
         """Takes in that the process of a run that was taken has ended (see `judge_ending`)."""
-        verdict = judge_ending(config, self.out, status, tail, stopping)
+        verdict = judge_ending(config, self.out, status, stopping)
         if verdict == "locked":
             return self.put_off_run(config)
         self.latest = time.monotonic()
         if verdict == "failed":
             failure = describe_failure(status, tail)
-            # A precision that the device lacks is in the way of some runs only.
-            if status == 2 and failure in self.failures.values() and not tail.startswith("precision "):
+            # A precision that the device lacks has a status of its own: it is in the way of some runs only.
+            if status == 2 and failure in self.failures.values():
                 self.obstacle = tail.splitlines()[-1].removeprefix("error: ")
             self.failures[config] = failure
             self.display.tell_event(f"{config.folder}: failed, {failure.splitlines()[0]}")

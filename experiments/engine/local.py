@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.engine.backlog import Backlog, stop_requests
-from experiments.engine.worker import Worker, start_worker
+from experiments.engine.worker import IN_ORDER, Worker, start_worker
 from reproduce.config import Machine, UserError
 
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
@@ -83,7 +83,7 @@ def note_endings(workers: dict[int, Worker], backlog: Backlog, stopping: bool):
             backlog.note_end(*ended, stopping)
         if status is not None:
             # A worker that somebody else has stopped ends in order, maybe just before it was sent another run.
-            in_order = status in (0, 2, 3, 75)
+            in_order = status in IN_ORDER
             for config in worker.training.values():
                 backlog.note_end(config, 75 if in_order else status, worker.read_tail(), stopping)
             workers.pop(place).close()

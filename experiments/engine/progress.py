@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from reproduce.config import Config, write_flags
+from reproduce.config import Config, Locked, PrecisionLacking, write_flags
 from reproduce.record import read_config, read_metrics, read_result
 
 
@@ -43,8 +43,8 @@ def has_ended(config: Config, out: Path) -> bool:
 Verdict = Literal["ended", "left", "locked", "failed"]
 
 
-def judge_ending(config: Config, out: Path, status: int, tail: str, stopping: bool) -> Verdict:
-    """What became of a run, from its folder, its process's exit status and the last lines of its output.
+def judge_ending(config: Config, out: Path, status: int, stopping: bool) -> Verdict:
+    """What became of a run, from its folder and the exit status that reproduce/together.py gives.
 
     stopping: it may have been told to stop, which before its training has begun just ends it.
 
@@ -53,12 +53,14 @@ def judge_ending(config: Config, out: Path, status: int, tail: str, stopping: bo
     """
     if has_ended(config, out):
         return "ended"
-    if status == 2 and "another process is training into" in tail:
+    if status == Locked.status:
         return "locked"
-    return "left" if status == 75 or (stopping and status not in (2, 3)) else "failed"
+    return "left" if status == 75 or (stopping and status not in (2, 3, PrecisionLacking.status)) else "failed"
 
 
 def describe_failure(status: int, tail: str) -> str:
+    """Why a run has failed, with the exit status of reproduce/run.py, and the last lines of its output."""
+    status = 2 if status == PrecisionLacking.status else status
     reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
     return "\n".join([reason, *(f"    {line}" for line in tail.splitlines())])
 

@@ -93,7 +93,7 @@ def train_run(config: Config, machine: Machine, until: float | None, folder: str
         status, tail = ended[0][1:] if ended else (status, worker.read_tail())
         worker.close()
         # Of a worker that died, the process may still be writing its last checkpoint.
-        if judge_ending(config, Path(folder) / machine.out, status, tail, stopping=False) != "locked":
+        if judge_ending(config, Path(folder) / machine.out, status, stopping=False) != "locked":
             return status, tail
         time.sleep(LOCK_INTERVAL)
 
