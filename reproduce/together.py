@@ -47,6 +47,7 @@ def run_line(line: str, stop: threading.Event, beside: int) -> Turns[Ended]:
         prepared = prepare(split_line(line))
         if isinstance(prepared, Ended):
             return prepared
+        yield  # the others, and the lines that have come meanwhile, have waited for the data
         return (yield from train_in_turns(prepared, stop, beside))
     except (Locked, PrecisionLacking) as error:
         return Ended(error.status, command.explain(error))
