@@ -7,7 +7,6 @@ what is unfinished goes on, and a run that fails or diverges does not stop the o
 failed or diverged, 2 wrong use, 75 stopped early (the same command goes on from there).
 """
 
-import importlib
 import math
 import sys
 import time
@@ -15,21 +14,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import tyro
 
-from experiments.backlog import Backlog
-from experiments.display import Display
-from experiments.engine_local import check_names, find_devices, train_here
-from experiments.engine_ray import train_on_cluster
-from experiments.overview import print_plan, print_status
-from experiments.runs import describe, has_ended, look, show
+from experiments import EXPERIMENTS
+from experiments.engine.backlog import Backlog
+from experiments.engine.display import Display
+from experiments.engine.local import check_names, find_devices, train_here
+from experiments.engine.overview import print_plan, print_status
+from experiments.engine.progress import describe_run, has_ended, read_progress, write_run
+from experiments.engine.ray_cluster import train_on_cluster
 from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, require
 from reproduce.record import read_result
 
-Experiment = Literal["degradation", "bn_placement", "block_design", "optimizer", "deep", "ambiguity", "precision"]
+# Required, and one of EXPERIMENTS, which Sweep checks: a choice of the parser's own would have to be written out as types.
+Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Sweep:
         UserError: a value outside its range.
     """
 
-    experiment: tyro.conf.Positional[Experiment]
+    experiment: tyro.conf.Positional[Name] = ""
     """The module of experiments/ that lists the configs."""
     seeds: int = 5
     """Replicates of every cell: seeds 0, 1, ..."""
@@ -73,6 +74,11 @@ class Sweep:
     """As for reproduce/run.py."""
 
     def __post_init__(self):
+        if not self.experiment:
+            raise UserError(f"name an experiment: {', '.join(EXPERIMENTS)}")
+        if self.experiment not in EXPERIMENTS:
+            choices = f"Expected one of {tuple(EXPERIMENTS)}."
+            raise UserError(f"invalid choice {self.experiment!r} for argument 'experiment'. {choices}")
         require(self.seeds >= 1, "seeds must be at least 1", self.seeds)
         require(self.iterations is None or self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(self.per_device >= 1, "per-device must be at least 1", self.per_device)
@@ -98,18 +104,13 @@ def parse(arguments: Sequence[str]) -> Sweep:
     Raises:
         UserError: a flag or value is wrong.
     """
-    try:
-        return command.parse(Sweep, arguments, "sweep.py", __doc__, tyro.conf.FlagCreatePairsOff)
-    except UserError as error:
-        if str(error).startswith("Missing from sweep.py"):  # of the flags none is required
-            raise UserError(f"name an experiment: {', '.join(get_args(Experiment))}") from None
-        raise
+    return command.parse(Sweep, arguments, "sweep.py", __doc__, tyro.conf.FlagCreatePairsOff)
 
 
 # Which runs -----------------------------------------------------------------------------------------------------------
 
 
-def adapt(sweep: Sweep, config: Config) -> Config:
+def adapt_config(sweep: Sweep, config: Config) -> Config:
     """A config as this sweep trains it."""
     if sweep.iterations is not None:
         config = replace(config, iterations=max(1, sweep.iterations * config.iterations // PAPER_ITERATIONS))
@@ -124,20 +125,20 @@ def list_runs(sweep: Sweep) -> list[Config]:
     An experiment's GRID, where it has one, is trained with seed 0 only, and its results decide on the configs that
     `derived` adds.
     """
-    module = importlib.import_module(f"experiments.{sweep.experiment}")
+    module = EXPERIMENTS[sweep.experiment]
     grid: list[Config] = getattr(module, "GRID", [])
     cells: list[Config] = module.CONFIGS
     if grid:
-        cells = cells + module.derived(lambda config: read_result(sweep.out / adapt(sweep, config).folder))
+        cells = cells + module.derived(lambda config: read_result(sweep.out / adapt_config(sweep, config).folder))
     runs = grid + [replace(cell, seed=seed) for seed in range(sweep.seeds) for cell in cells]
-    adapted = dict.fromkeys(adapt(sweep, config) for config in runs)
-    return [config for config in adapted if sweep.only is None or fnmatchcase(show(config), f"*{sweep.only}*")]
+    adapted = dict.fromkeys(adapt_config(sweep, config) for config in runs)
+    return [config for config in adapted if sweep.only is None or fnmatchcase(write_run(config), f"*{sweep.only}*")]
 
 
 def print_grid_state(sweep: Sweep):
     """Says so where cells are not known yet because the grid that decides on them has not ended."""
-    grid = getattr(importlib.import_module(f"experiments.{sweep.experiment}"), "GRID", [])
-    ended = sum(read_result(sweep.out / adapt(sweep, config).folder) is not None for config in grid)
+    grid = getattr(EXPERIMENTS[sweep.experiment], "GRID", [])
+    ended = sum(read_result(sweep.out / adapt_config(sweep, config).folder) is not None for config in grid)
     if ended < len(grid):
         print(f"{ended} of {len(grid)} grid runs have ended: cells at the learning rate they choose are yet to come")
 
@@ -175,17 +176,17 @@ def main(arguments: Sequence[str]) -> int:
         train_here(backlog, machine, find_devices(sweep.devices), sweep.per_device, deadline)
     if backlog.obstacle is not None:
         raise UserError(backlog.obstacle)
-    return summarise(list_runs(sweep), sweep, backlog.failures)
+    return summarise_runs(list_runs(sweep), sweep, backlog.failures)
 
 
-def summarise(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
+def summarise_runs(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
     """Says what has become of the runs, the bad ones one by one, and returns the exit status."""
-    states = {config: look(config, sweep.out).state for config in runs}
+    states = {config: read_progress(config, sweep.out).state for config in runs}
     failed = [config for config in failures if not has_ended(config, sweep.out)]
     diverged = [config for config, state in states.items() if state == "diverged"]
     left = [config for config, state in states.items() if state in ("missing", "unfinished") and config not in failed]
     for config in diverged:
-        print(describe(config, sweep.out))
+        print(describe_run(config, sweep.out))
     for config in failed:
         print(f"{config.folder}: failed, {failures[config]}")
     finished = sum(state == "finished" for state in states.values())

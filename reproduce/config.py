@@ -36,6 +36,21 @@ class UserError(ValueError):
     """Something that whoever started the run can mend; the message is one sentence that says how."""
 
 
+class Locked(UserError):
+    """Another process is training into the run's folder.
+
+    status: what reproduce/together.py gives as the exit status, where reproduce/run.py has its 2 for every UserError.
+    """
+
+    status = 4
+
+
+class PrecisionLacking(UserError):
+    """The device does not compute in the precision asked for; status: as for `Locked`."""
+
+    status = 5
+
+
 @dataclass(frozen=True)
 class Config:
     """One network and its recipe; the defaults are the paper's (section 4.2). Two equal configs are the same experiment.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduce.config import Precision, UserError
+from reproduce.config import Precision, PrecisionLacking, UserError
 
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 _autoload_before = os.environ.get(AUTOLOAD)
@@ -119,12 +119,12 @@ def set_numerics(device: Device, precision: Precision, deterministic: bool) -> d
     """Sets the flags that decide what a float32 operation computes, and returns them as they then read.
 
     Raises:
-        UserError: the device does not have the precision.
+        PrecisionLacking: the device does not have the precision.
     """
     if precision == "tf32" and device.kind == "cpu":
-        raise UserError("precision tf32 needs an accelerator: choose fp32 or bf16 on a cpu")
+        raise PrecisionLacking("precision tf32 needs an accelerator: choose fp32 or bf16 on a cpu")
     if precision == "bf16" and device.kind != "cpu" and not device.backend.is_bf16_supported():
-        raise UserError(f"precision bf16 is not supported by this {device.kind} device: choose fp32")
+        raise PrecisionLacking(f"precision bf16 is not supported by this {device.kind} device: choose fp32")
     torch.use_deterministic_algorithms(deterministic)
     flags: dict[str, Any] = {"precision": precision, "deterministic": torch.are_deterministic_algorithms_enabled()}
     fast_float32 = precision == "tf32"

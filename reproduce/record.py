@@ -28,7 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from reproduce.config import SCHEMA, Config, Machine, UserError, write_flags
+from reproduce.config import SCHEMA, Config, Locked, Machine, UserError, write_flags
 
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
 RESPONSES, RESULT = "responses.json", "result.json"
@@ -158,7 +158,8 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
     """Makes the run's folder below `out`, or takes up the one that is there, and holds its lock.
 
     Raises:
-        UserError: another process holds it, or it belongs to another config.
+        Locked: another process holds it.
+        UserError: it belongs to another config.
         OSError: it cannot be made or written.
     """
     folder = out / config.folder
@@ -167,7 +168,7 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"another process is training into {folder}: wait for it, or choose another --out") from None
+        raise Locked(f"another process is training into {folder}: wait for it, or choose another --out") from None
     try:
         path = folder / CONFIG
         found = read_json(path)

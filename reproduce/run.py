@@ -11,10 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
@@ -23,9 +23,33 @@ from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine
 from reproduce.record import add_session, open_folder, read_result
 
 if TYPE_CHECKING:
+    from reproduce.data import Data
+    from reproduce.device import Device
     from reproduce.turns import Turns
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
+
+
+class Ended(NamedTuple):
+    """The exit status of a run, and the sentence that tells how it has ended."""
+
+    status: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that only has to be trained.
+
+    flags: of numerics, as they were set; data: on the device; deadline: of time.monotonic.
+    """
+
+    config: Config
+    machine: Machine
+    device: "Device"
+    flags: dict[str, Any]
+    data: "Data"
+    deadline: float
 
 
 def parse(arguments: Sequence[str]) -> tuple[Config, Machine]:
@@ -60,6 +84,70 @@ def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str
     )
 
 
+def prepare(arguments: Sequence[str]) -> Prepared | Ended:
+    """The run that a command line asks for, its data loaded, or, where it has ended already, how.
+
+    Writes nothing into the run's folder. The time limit counts from here.
+
+    Raises:
+        UserError: something the user can mend.
+        OSError: the data cannot be read or written, or the run folder not be read.
+    """
+    began = time.monotonic()
+    config, machine = parse(arguments)
+    folder = machine.out / config.folder
+    result = read_result(folder)
+    if result is not None:
+        told = describe_ending(config, folder, result)
+        return Ended(EXIT_STATUS[result["status"]], f"already ended, nothing to do: {told}")
+
+    # Only now what needs torch, the device first (see there).
+    from reproduce import device as devices
+    from reproduce.data import choose_folder, load_once
+
+    device = devices.choose(machine.device)
+    flags = devices.set_numerics(device, config.precision, machine.deterministic)
+    data = load_once(config, choose_folder(config, machine.data), device.torch_device)
+    deadline = math.inf if machine.time_limit is None else began + machine.time_limit
+    return Prepared(config, machine, device, flags, data, deadline)
+
+
+def train_in_turns(prepared: Prepared, stop: threading.Event, beside: int = 0) -> "Turns[Ended]":
+    """Trains until the run's end, its time limit or stop; `beside` others are in training as it begins.
+
+    Raises:
+        Locked: another process is training the run.
+        UserError: something in its folder is in the way.
+        OSError: the run folder cannot be read or written.
+    """
+    from reproduce import device as devices
+    from reproduce import train
+    from reproduce.turns import on_own_stream
+
+    config, machine, device, data = prepared.config, prepared.machine, prepared.device, prepared.data
+    set_numerics = partial(devices.set_numerics, device, config.precision, machine.deterministic)
+    with open_folder(config, machine.out) as folder:
+        session = {"flags": prepared.flags, "data": {"name": config.dataset, "sha256": data.fingerprint}, "beside": beside}
+        add_session(folder, config, machine, devices.describe(device) | session)
+        devices.reset_peak_memory(device)
+        training = train.train(config, machine, data, device, folder, prepared.deadline, stop)
+        ending = yield from on_own_stream(device, training, set_numerics)
+        result = read_result(folder)
+    if result is None:
+        return Ended(EXIT_STATUS[ending], f"stopped early with a checkpoint; the same command goes on from there; {folder}")
+    return Ended(EXIT_STATUS[ending], describe_ending(config, folder, result))
+
+
+def train_alone(prepared: Prepared) -> Ended:
+    """Trains with nothing beside it; SIGTERM and SIGINT stop it with a checkpoint. Raises as `train_in_turns`."""
+    from reproduce.train import stop_requests
+    from reproduce.turns import complete
+
+    stop = threading.Event()
+    with stop_requests(stop):
+        return complete(train_in_turns(prepared, stop))
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns the exit status.
 
@@ -67,60 +155,10 @@ def run(arguments: Sequence[str]) -> int:
         UserError: something the user can mend.
         OSError: the data or the run folder cannot be read or written.
     """
-    stop = threading.Event()
-    training = run_in_turns(arguments, stop)
-    try:
-        next(training)  # reads the data, at which a signal may still end the process at once
-    except StopIteration as end:
-        status, sentence = end.value
-    else:
-        from reproduce.train import stop_requests
-        from reproduce.turns import complete
-
-        with stop_requests(stop):
-            status, sentence = complete(training)
-    print(sentence)
-    return status
-
-
-def run_in_turns(arguments: Sequence[str], stop: threading.Event, beside: int = 0) -> "Turns[tuple[int, str]]":
-    """The run that a command line asks for, while `beside` others are in training as it begins.
-
-    Returns: exit status, and the sentence that tells the ending.
-
-    Raises:
-        UserError: something the user can mend.
-        OSError: the data or the run folder cannot be read or written.
-    """
-    began = time.monotonic()
-    config, machine = parse(arguments)
-    folder = machine.out / config.folder
-    result = read_result(folder)
-    if result is not None:
-        return EXIT_STATUS[result["status"]], f"already ended, nothing to do: {describe_ending(config, folder, result)}"
-
-    # Only now what needs torch, the device first (see there).
-    from reproduce import device as devices
-    from reproduce import train
-    from reproduce.data import choose_folder, load_once
-    from reproduce.turns import on_own_stream
-
-    device = devices.choose(machine.device)
-    set_numerics = partial(devices.set_numerics, device, config.precision, machine.deterministic)
-    flags = set_numerics()
-    data = load_once(config, choose_folder(config, machine.data), device.torch_device)
-    yield
-    with open_folder(config, machine.out) as folder:
-        session = {"flags": flags, "data": {"name": config.dataset, "sha256": data.fingerprint}, "beside": beside}
-        add_session(folder, config, machine, devices.describe(device) | session)
-        deadline = math.inf if machine.time_limit is None else began + machine.time_limit
-        devices.reset_peak_memory(device)
-        training = train.train(config, machine, data, device, folder, deadline, stop)
-        ending = yield from on_own_stream(device, training, set_numerics)
-        result = read_result(folder)
-    if result is None:
-        return EXIT_STATUS[ending], f"stopped early with a checkpoint; the same command goes on from there; {folder}"
-    return EXIT_STATUS[ending], describe_ending(config, folder, result)
+    prepared = prepare(arguments)  # meanwhile a signal may end the process at once
+    ended = prepared if isinstance(prepared, Ended) else train_alone(prepared)
+    print(ended.sentence)
+    return ended.status
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,7 +9,8 @@ bit in deterministic mode, as two runs of the same config do), and one that fail
 
     line 1, exit status 0: residual20: final test error ...
 
-with the exit status of run.py, or 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a checkpoint, and
+with the exit status of run.py, but 4 where another process is training the run and 5 where the device lacks the precision
+(run.py's 2 as well), and 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a checkpoint, and
 what has not begun does not begin. Empty lines are passed over.
 Exit status: 0 all finished, else the last of theirs that is not 0.
 """
@@ -24,8 +25,8 @@ import traceback
 from collections.abc import Iterable
 
 from reproduce import command, device  # noqa: F401 - the device before torch (see there)
-from reproduce.config import UserError
-from reproduce.run import run_in_turns
+from reproduce.config import Locked, PrecisionLacking, UserError
+from reproduce.run import Ended, prepare, train_in_turns
 from reproduce.train import stop_requests
 from reproduce.turns import PAUSE, Turns
 
@@ -33,47 +34,53 @@ IDLE = 0.1
 """Seconds from one look for new lines to the next while nothing is in training."""
 
 
-def split(line: str) -> list[str]:
+def split_line(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError as error:
         raise UserError(f"the line is not flags as a shell would take them ({error})") from None
 
 
-def run_line(line: str, stop: threading.Event, beside: int) -> Turns[tuple[int, str]]:
-    """The run that a line of flags asks for; exit status and sentence, whatever happens to it."""
+def run_line(line: str, stop: threading.Event, beside: int) -> Turns[Ended]:
+    """The run that a line of flags asks for, and how it has ended, whatever happens to it."""
     try:
-        return (yield from run_in_turns(split(line), stop, beside))
+        prepared = prepare(split_line(line))
+        if isinstance(prepared, Ended):
+            return prepared
+        yield  # the others, and the lines that have come meanwhile, have waited for the data
+        return (yield from train_in_turns(prepared, stop, beside))
+    except (Locked, PrecisionLacking) as error:
+        return Ended(error.status, command.explain(error))
     except (UserError, OSError) as error:
-        return 2, command.explain(error)
+        return Ended(2, command.explain(error))
     except SystemExit:
-        return 2, "--help has been printed and nothing trained"
+        return Ended(2, "--help has been printed and nothing trained")
     except Exception as error:  # a defect, or the device out of memory: the other runs go on
         traceback.print_exc()
-        return 1, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return Ended(1, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 def train_lines(lines: Iterable[str]) -> int:
     """Trains what the lines ask for, as they come, and returns the exit status."""
     arrivals: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
 
-    def read():
+    def read_lines():
         try:
             for numbered in enumerate(lines, start=1):
                 arrivals.put(numbered)
         finally:
             arrivals.put(None)
 
-    threading.Thread(target=read, daemon=True).start()
+    threading.Thread(target=read_lines, daemon=True).start()
     stop, more = threading.Event(), True
-    training: dict[int, Turns[tuple[int, str]]] = {}
+    training: dict[int, Turns[Ended]] = {}
     last = 0
 
-    def tell(number: int, status: int, sentence: str):
+    def tell_ending(number: int, ended: Ended):
         nonlocal last
-        last = status or last
+        last = ended.status or last
         try:
-            print(f"line {number}, exit status {status}: {sentence}", flush=True)
+            print(f"line {number}, exit status {ended.status}: {ended.sentence}", flush=True)
         except OSError:  # nobody is listening any more: the others are not to be lost
             stop.set()
 
@@ -84,7 +91,7 @@ def train_lines(lines: Iterable[str]) -> int:
                 if arrival is None:
                     more = False
                 elif stop.is_set():
-                    tell(arrival[0], 75, "not begun")
+                    tell_ending(arrival[0], Ended(75, "not begun"))
                 elif arrival[1].strip():
                     training[arrival[0]] = run_line(arrival[1], stop, beside=len(training))
             for number, run in list(training.items()):
@@ -92,7 +99,7 @@ def train_lines(lines: Iterable[str]) -> int:
                     next(run)
                 except StopIteration as end:
                     del training[number]
-                    tell(number, *end.value)
+                    tell_ending(number, end.value)
     return last
 
 

@@ -1,6 +1,5 @@
 """The experiments' configs, and the command line that a config is turned into."""
 
-import importlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -9,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import ambiguity, block_design, bn_placement, deep, degradation, optimizer
-from experiments.sweep import Experiment
+from experiments import EXPERIMENTS, ambiguity, block_design, bn_placement, deep, degradation, optimizer
 from reproduce import config as options
 from reproduce.config import Config, Machine, write_flags
 from reproduce.run import parse
@@ -24,9 +22,10 @@ def departures(config: Config) -> dict:
     return {name: value for name, value in asdict(config).items() if value != default[name]}
 
 
-@pytest.mark.parametrize("name", get_args(Experiment))
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_distinct_full_length_seed_0_cells_and_says_what_it_costs(name: str):
-    module = importlib.import_module(f"experiments.{name}")
+    module = EXPERIMENTS[name]
+    assert module.__name__ == f"experiments.{name}"
     configs = getattr(module, "GRID", []) + module.CONFIGS
     assert len({config.key for config in configs}) == len(configs) > 0
     assert {config.seed for config in configs} == {0}

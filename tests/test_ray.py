@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from experiments import engine_ray, sweep
-from experiments.backlog import is_locked
+from experiments import sweep
+from experiments.engine import ray_cluster
+from experiments.engine.backlog import is_locked
 from reproduce import record
 from reproduce.config import UserError
 
@@ -107,13 +108,13 @@ def test_a_stopped_sweep_leaves_checkpoints(cluster):
 
 
 def test_the_tasks_occupy_what_the_cluster_has():
-    assert engine_ray.choose_kind([], {"CPU": 8, "GPU": 2}) == "cuda"
-    assert engine_ray.choose_kind([], {"CPU": 8, "NPU": 8}) == "npu"
-    assert engine_ray.choose_kind(["cpu"], {"CPU": 8, "NPU": 8}) == "cpu"
+    assert ray_cluster.choose_kind([], {"CPU": 8, "GPU": 2}) == "cuda"
+    assert ray_cluster.choose_kind([], {"CPU": 8, "NPU": 8}) == "npu"
+    assert ray_cluster.choose_kind(["cpu"], {"CPU": 8, "NPU": 8}) == "cpu"
     with pytest.raises(UserError, match="has no GPU"):
-        engine_ray.choose_kind(["cuda"], {"CPU": 8})
+        ray_cluster.choose_kind(["cuda"], {"CPU": 8})
     with pytest.raises(UserError, match="one of cpu, cuda, npu"):
-        engine_ray.choose_kind(["cuda:0"], {"CPU": 8, "GPU": 2})
+        ray_cluster.choose_kind(["cuda:0"], {"CPU": 8, "GPU": 2})
 
 
 def test_without_a_cluster_the_sweep_says_how_to_start_one(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +23,8 @@ from hypothesis import strategies as st
 from reproduce import device
 from reproduce.config import Config, Machine, UserError
 from reproduce.record import open_folder
-from reproduce.run import main, parse
+from reproduce.run import Prepared, main, parse, prepare, train_in_turns
+from reproduce.turns import complete
 from tests.test_data import forbid_network
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
@@ -234,6 +237,29 @@ def test_a_run_from_beginning_to_end_and_again(workplace: Path, run: Run):
     again = run(QUICK_FLAGS)
     assert again.status == 0 and again.out.startswith("already ended") and again.out.count("\n") == 1
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_preparing_loads_the_data_and_leaves_the_folder_to_training(workplace: Path):
+    prepared = prepare(f"{QUICK_FLAGS} --time-limit 1000".split())
+    assert isinstance(prepared, Prepared) and len(prepared.data.test) > 0
+    assert prepared.flags["precision"] == "fp32" and 0 < prepared.deadline - time.monotonic() <= 1000
+    assert not (workplace / "runs").exists()
+    ended = complete(train_in_turns(prepared, threading.Event(), beside=2))
+    assert ended.status == 0 and "final test error" in ended.sentence
+    (session,) = json.loads((workplace / "runs" / QUICK_FOLDER / "environment.json").read_text())
+    assert (session["beside"], session["flags"]) == (2, prepared.flags)
+    assert prepare(QUICK_FLAGS.split()) == (0, f"already ended, nothing to do: {ended.sentence}")
+
+
+def test_a_signal_while_the_data_are_read_ends_the_process_at_once(workplace: Path):
+    code = (
+        "import os, sys\nfrom reproduce import device, data, run\n"
+        f"data.load_once = lambda *_: os.kill(os.getpid(), {int(signal.SIGTERM)})\n"
+        "sys.exit(run.main(sys.argv[1:]))"
+    )
+    process = subprocess.run([sys.executable, "-c", code, *QUICK_FLAGS.split()])
+    assert process.returncode == -signal.SIGTERM
+    assert not (workplace / "runs").exists()
 
 
 def test_a_held_out_tenth_is_reported(workplace: Path, run: Run):

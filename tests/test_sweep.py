@@ -19,9 +19,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from experiments import backlog, degradation, display, engine_local, optimizer, runs, sweep
+from experiments import degradation, optimizer, sweep
+from experiments.engine import backlog, display, local, worker
+from experiments.engine.progress import judge_ending
 from reproduce import record
-from reproduce.config import Config, Machine, UserError
+from reproduce.config import Config, Locked, Machine, PrecisionLacking, UserError
 from reproduce.run import parse
 
 ROOT = Path(sweep.__file__).parents[1]
@@ -30,7 +32,7 @@ CELLS = [Config(depth=8, batch_size=16, residual=residual) for residual in (Fals
 STAND_IN = """
 import json, os, shlex, signal, sys, threading, time
 from reproduce import record
-from reproduce.config import UserError
+from reproduce.config import Locked, UserError
 from reproduce.run import parse
 
 stop = []
@@ -78,6 +80,8 @@ def take(number, line):
         with record.open_folder(config, machine.out) as folder:
             status, sentence = train(config, machine, folder, log)
             log("end")
+    except Locked as error:
+        status, sentence = error.status, error
     except UserError as error:
         status, sentence = 2, error
     print(f"line {number}, exit status {status}: {sentence}", flush=True)
@@ -97,11 +101,12 @@ while any(thread and thread.is_alive() for thread in threads) or not (stop or No
 STARTER = """
 import sys
 from pathlib import Path
-from experiments import degradation, runs, sweep
+from experiments import degradation, sweep
+from experiments.engine import worker
 from reproduce.config import Config
 degradation.CONFIGS[:] = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
 if sys.argv[1] != "-":
-    runs.RUNNER = Path(sys.argv[1])
+    worker.RUNNER = Path(sys.argv[1])
 sys.exit(sweep.main(sys.argv[2:]))
 """
 """A sweep as a process of its own, over CELLS, with the stand-in named first or, for "-", with reproduce/together.py."""
@@ -111,11 +116,11 @@ sys.exit(sweep.main(sys.argv[2:]))
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "stand_in.py"
     path.write_text(STAND_IN)
-    monkeypatch.setattr(runs, "RUNNER", path)
+    monkeypatch.setattr(worker, "RUNNER", path)
     monkeypatch.setattr(degradation, "CONFIGS", CELLS)
-    monkeypatch.setattr(engine_local, "POLL", 0.02)
+    monkeypatch.setattr(local, "POLL", 0.02)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for variable in engine_local.VISIBLE.values():
+    for variable in local.VISIBLE.values():
         monkeypatch.delenv(variable, raising=False)
     return path
 
@@ -223,22 +228,22 @@ def test_devices_are_those_of_the_machine(monkeypatch):
 
     monkeypatch.setattr(devices, "problem", lambda kind: None if kind in ("cuda", "cpu") else "there is none")
     monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 2)
-    assert engine_local.find_devices([]) == ["cuda:0", "cuda:1"]
-    assert engine_local.find_devices(["cuda"]) == ["cuda:0", "cuda:1"]
-    assert engine_local.find_devices(["cuda:1", "cpu"]) == ["cuda:1", "cpu"]
+    assert local.find_devices([]) == ["cuda:0", "cuda:1"]
+    assert local.find_devices(["cuda"]) == ["cuda:0", "cuda:1"]
+    assert local.find_devices(["cuda:1", "cpu"]) == ["cuda:1", "cpu"]
     with pytest.raises(UserError, match="no device cuda:2"):
-        engine_local.find_devices(["cuda:2"])
+        local.find_devices(["cuda:2"])
     with pytest.raises(UserError, match="npu is not usable: there is none"):
-        engine_local.find_devices(["npu:0"])
+        local.find_devices(["npu:0"])
 
 
 def test_runs_side_by_side_on_a_cpu_share_its_cores(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert engine_local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "4"
-    assert "OMP_NUM_THREADS" not in engine_local.make_environment("cpu", 1)
+    assert local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in local.make_environment("cpu", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert engine_local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
+    assert local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
 
 
 # Failures -------------------------------------------------------------------------------------------------------------
@@ -294,11 +299,12 @@ def test_a_precision_that_the_device_lacks_is_in_the_way_of_no_other_run(tmp_pat
     configs = [Config(precision=precision, seed=seed) for seed in (0, 1) for precision in ("tf32", "fp32")]
     waiting = backlog.Backlog(lambda: configs, tmp_path, display.Display())
     refused = []
-    while (config := waiting.take()) is not None:
+    while (config := waiting.take_run()) is not None:
         if config.precision == "tf32":
             refused.append(config)
-            waiting.note_end(config, 2, "precision tf32 needs an accelerator: choose fp32 or bf16 on a cpu", stopping=False)
+            waiting.note_end(config, PrecisionLacking.status, "tf32 needs an accelerator", stopping=False)
     assert waiting.obstacle is None and list(waiting.failures) == refused == configs[::2]
+    assert set(waiting.failures.values()) == {"exit status 2\n    tf32 needs an accelerator"}, "as run.py has it"
 
 
 def test_a_diverged_run_does_not_stop_the_others_and_is_not_trained_again(stand_in, tmp_path, monkeypatch, capsys):
@@ -340,14 +346,10 @@ def test_a_run_found_locked_only_by_its_worker_is_not_tried_for_ever(stand_in, t
 
 def test_a_run_taken_by_another_process_in_the_meantime_is_no_failure(tmp_path):
     config = CELLS[0]
-    with (
-        record.open_folder(config, tmp_path),
-        pytest.raises(UserError) as complaint,
-        record.open_folder(config, tmp_path),
-    ):
-        pass
-    assert runs.judge(config, tmp_path, 2, f"error: {complaint.value}", stopping=False) == "locked"
-    assert runs.judge(config, tmp_path, 2, "error: something else", stopping=False) == "failed"
+    for stopping in (False, True):
+        assert judge_ending(config, tmp_path, Locked.status, stopping) == "locked"
+        assert judge_ending(config, tmp_path, PrecisionLacking.status, stopping) == "failed"
+        assert judge_ending(config, tmp_path, 2, stopping) == "failed"
 
 
 # Interruptions --------------------------------------------------------------------------------------------------------
@@ -560,8 +562,8 @@ def test_on_a_terminal_a_table_shows_the_runs_in_training(stand_in, tmp_path):
     os.close(terminal)
     assert process.wait(60) == 0, said
     assert "0 of 1 done, 1 in training\r\n" in said
-    row = rf"{run_folders()[1]} +cpu +training +3/4 +50\.00% +0:00:02\r\n"
-    assert re.search(row, said), said
+    rows = [rf"{run_folders()[1]} +cpu +training +{done}/4 +50\.00% +0:00:0{8 - 2 * done}\r\n" for done in (1, 2, 3)]
+    assert any(re.search(row, said) for row in rows), said  # each is there for less than the seconds between two drawings
     assert display.ERASE in said
     assert said.endswith("1 of 1 runs finished, 0 diverged, 0 failed, 0 left\r\n")
 

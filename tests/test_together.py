@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from reproduce import record, together
-from reproduce.config import Config
+from reproduce.config import Config, Locked, PrecisionLacking
 from reproduce.run import main, parse
 from reproduce.train import Training
 from tests.conftest import QUICK
@@ -96,13 +96,17 @@ def test_what_becomes_of_one_does_not_touch_the_others(alone: dict[str, Any], wo
         f"{FLAGS} --data 'nowhere",
         f"{FLAGS} --device npu",
         "--help",
+        f"{FLAGS} --precision tf32",
+        RUNS["seed 1"],
     ]
-    status, ended, complaints = train([RUNS["residual"], *bad, RUNS["plain"]], capsys)
-    assert [ended[number][0] for number in range(1, 9)] == [0, 1, 3, 2, 2, 2, 2, 0]
-    assert status in (1, 2, 3)
+    with record.open_folder(parse(RUNS["seed 1"].split())[0], Path("together")):
+        status, ended, complaints = train([RUNS["residual"], *bad, RUNS["plain"]], capsys)
+    assert [ended[number][0] for number in range(1, 11)] == [0, 1, 3, 2, 2, 2, 2, PrecisionLacking.status, Locked.status, 0]
+    assert status in (1, 2, 3, PrecisionLacking.status, Locked.status)
     assert ended[2][1] == "OutOfMemoryError: out of memory"
     assert "diverged at iteration" in ended[3][1]
     assert ended[4][1].startswith("depth must be 6n+2") and "No closing quotation" in ended[5][1]
+    assert ended[8][1].startswith("precision tf32 needs") and "another process is training into" in ended[9][1]
     assert "Traceback" in complaints and "in failing" in complaints
     for name in ("residual", "plain"):
         assert_equal(outcome(folder_of(RUNS[name], "together")), alone[name])

@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.backlog import LOCK_INTERVAL, Backlog, stop_requests
-from experiments.runs import judge, start
+from experiments.engine.backlog import LOCK_INTERVAL, Backlog, stop_requests
+from experiments.engine.progress import judge_ending
+from experiments.engine.worker import start_worker
 from reproduce.config import Config, Machine, UserError
 
 RESOURCES = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
@@ -31,7 +32,7 @@ RETRIES = 10
 """Deaths of its node or worker that a run survives within one sweep."""
 
 
-def connect() -> Any:
+def connect_to_cluster() -> Any:
     """Ray, connected to the cluster of RAY_ADDRESS, or else to the one this machine is a node of.
 
     Raises:
@@ -67,7 +68,7 @@ def choose_kind(names: Sequence[str], resources: dict[str, float]) -> str:
     return kinds[0]
 
 
-def train_one(config: Config, machine: Machine, until: float | None, folder: str) -> tuple[int, str]:
+def train_run(config: Config, machine: Machine, until: float | None, folder: str) -> tuple[int, str]:
     """Trains one run in a Ray worker, with its working folder as given; until: of time.time.
 
     Returns: exit status and last lines of the output.
@@ -76,8 +77,8 @@ def train_one(config: Config, machine: Machine, until: float | None, folder: str
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         remaining = None if until is None else max(0.1, round(until - time.time(), 1))
-        worker = start(dict(os.environ), "cluster", 1, Path(folder))
-        worker.begin(config, replace(machine, time_limit=remaining))
+        worker = start_worker(dict(os.environ), "cluster", 1, Path(folder))
+        worker.begin_run(config, replace(machine, time_limit=remaining))
         worker.dismiss()
         try:
             while (status := worker.process.poll()) is None:
@@ -88,11 +89,11 @@ def train_one(config: Config, machine: Machine, until: float | None, folder: str
                 with contextlib.suppress(KeyboardInterrupt):  # what Ray raises, once more when it is asked once more
                     time.sleep(POLL)
             raise
-        ended = worker.collect()
+        ended = worker.collect_endings()
         status, tail = ended[0][1:] if ended else (status, worker.read_tail())
         worker.close()
         # Of a worker that died, the process may still be writing its last checkpoint.
-        if judge(config, Path(folder) / machine.out, status, tail, stopping=False) != "locked":
+        if judge_ending(config, Path(folder) / machine.out, status, stopping=False) != "locked":
             return status, tail
         time.sleep(LOCK_INTERVAL)
 
@@ -103,12 +104,12 @@ def train_on_cluster(backlog: Backlog, machine: Machine, names: Sequence[str], p
     Raises:
         UserError: there is no Ray, no cluster, or not the devices named.
     """
-    ray = connect()
+    ray = connect_to_cluster()
     try:
         kind = choose_kind(names, ray.cluster_resources())
         share = 1 / per_device
         amount = {"cpu": {"num_cpus": share}, "cuda": {"num_gpus": share}, "npu": {"resources": {"NPU": share}}}[kind]
-        task = ray.remote(train_one).options(max_retries=RETRIES, **amount)
+        task = ray.remote(train_run).options(max_retries=RETRIES, **amount)
         until = None if deadline == math.inf else time.time() + deadline - time.monotonic()
         training: dict[Any, Config] = {}
         cancel_at = 0.0
@@ -117,10 +118,10 @@ def train_on_cluster(backlog: Backlog, machine: Machine, names: Sequence[str], p
                 stopping = bool(received) or time.monotonic() >= deadline
                 # No more tasks than the cluster has room for, so that the order stays the backlog's.
                 room = max(1, int(ray.cluster_resources().get(RESOURCES[kind], 0) * per_device))
-                while len(training) < room and not stopping and (config := backlog.take()) is not None:
+                while len(training) < room and not stopping and (config := backlog.take_run()):
                     reference = task.remote(config, replace(machine, device=kind), until, os.getcwd())
                     training[reference] = config
-                    backlog.display.event(f"{config.folder}: submitted")
+                    backlog.display.tell_event(f"{config.folder}: submitted")
                 if not training and (stopping or not backlog.is_worth_waiting()):
                     return
                 if stopping and time.monotonic() >= cancel_at:
@@ -129,14 +130,14 @@ def train_on_cluster(backlog: Backlog, machine: Machine, names: Sequence[str], p
                         ray.cancel(reference, force=received.count(signal.SIGINT) > 1)
                 time.sleep(POLL)
                 for reference in ray.wait(list(training), num_returns=len(training), timeout=0)[0] if training else []:
-                    backlog.note_end(training.pop(reference), *get(ray, reference), stopping)
+                    backlog.note_end(training.pop(reference), *fetch_ending(ray, reference), stopping)
                 active = [(config, "cluster") for config in training.values()]
-                backlog.display.draw(backlog.list_runs, active, backlog.out)
+                backlog.display.draw_table(backlog.list_runs, active, backlog.out)
     finally:
         ray.shutdown()
 
 
-def get(ray: Any, reference: Any) -> tuple[int, str]:
+def fetch_ending(ray: Any, reference: Any) -> tuple[int, str]:
     """What a task that has ended returned, or in its place what became of it."""
     try:
         return ray.get(reference)

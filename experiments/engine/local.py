@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.backlog import Backlog, stop_requests
-from experiments.runs import Worker, start
+from experiments.engine.backlog import Backlog, stop_requests
+from experiments.engine.worker import IN_ORDER, Worker, start_worker
 from reproduce.config import Machine, UserError
 
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
@@ -66,16 +66,36 @@ def make_environment(device: str, per_device: int) -> dict[str, str]:
     return environment
 
 
+def list_places(devices: Sequence[str], per_device: int) -> list[tuple[str, int]]:
+    """The device of each worker that there may be, and how many runs it may have in training."""
+    places = []
+    for device in devices:
+        # On a CPU, runs that take turns in one process gain nothing: there each has a process, and its share of the cores.
+        places += [(device, 1)] * per_device if device == "cpu" else [(device, per_device)]
+    return places
+
+
+def note_endings(workers: dict[int, Worker], backlog: Backlog, stopping: bool):
+    """Tells the backlog of the runs that have ended, and lets go of the workers that have."""
+    for place, worker in list(workers.items()):
+        status = worker.process.poll()  # before its output is read, which then is complete
+        for ended in worker.collect_endings():
+            backlog.note_end(*ended, stopping)
+        if status is not None:
+            # A worker that somebody else has stopped ends in order, maybe just before it was sent another run.
+            in_order = status in IN_ORDER
+            for config in worker.training.values():
+                backlog.note_end(config, 75 if in_order else status, worker.read_tail(), stopping)
+            workers.pop(place).close()
+
+
 def train_here(backlog: Backlog, machine: Machine, devices: Sequence[str], per_device: int, deadline: float):
     """Trains the backlog until nothing is left of it, or until something asks to stop.
 
     deadline: of time.monotonic; by then, or on SIGTERM or SIGINT, workers stop with a checkpoint. A second SIGINT
     kills.
     """
-    # On a CPU, runs that take turns in one process gain nothing: there each has a process, and its share of the cores.
-    places = [
-        place for device in devices for place in ([(device, 1)] * per_device if device == "cpu" else [(device, per_device)])
-    ]
+    places = list_places(devices, per_device)
     workers: dict[int, Worker] = {}
     told: set[int] = set()
 
@@ -85,24 +105,15 @@ def train_here(backlog: Backlog, machine: Machine, devices: Sequence[str], per_d
     with stop_requests() as received:
         while True:
             stopping = bool(received) or time.monotonic() >= deadline
-            for place, worker in list(workers.items()):
-                status = worker.process.poll()  # before its output is read, which then is complete
-                for ended in worker.collect():
-                    backlog.note_end(*ended, stopping)
-                if status is not None:
-                    # A worker that somebody else has stopped ends in order, maybe just before it was sent another run.
-                    in_order = status in (0, 2, 3, 75)
-                    for config in worker.training.values():
-                        backlog.note_end(config, 75 if in_order else status, worker.read_tail(), stopping)
-                    workers.pop(place).close()
+            note_endings(workers, backlog, stopping)
             # Runs spread over the devices before they share one.
-            while not stopping and room(place := max(range(len(places)), key=room)) and (config := backlog.take()) is not None:
+            while not stopping and room(place := max(range(len(places)), key=room)) and (config := backlog.take_run()):
                 device, lanes = places[place]
                 if place not in workers:
-                    workers[place] = start(make_environment(device, per_device), device, lanes, Path())
+                    workers[place] = start_worker(make_environment(device, per_device), device, lanes, Path())
                 remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
-                workers[place].begin(config, replace(machine, device=device.partition(":")[0], time_limit=remaining))
-                backlog.display.event(f"{config.folder}: started on {device}")
+                workers[place].begin_run(config, replace(machine, device=device.partition(":")[0], time_limit=remaining))
+                backlog.display.tell_event(f"{config.folder}: started on {device}")
             active = [(config, worker.where) for worker in workers.values() for config in worker.training.values()]
             everywhere = all(room(place) for place in range(len(places)))  # else a dismissed worker is about to end
             if not active and (stopping or (everywhere and not backlog.is_worth_waiting())):
@@ -113,7 +124,7 @@ def train_here(backlog: Backlog, machine: Machine, devices: Sequence[str], per_d
                 elif stopping and worker.process.pid not in told:
                     worker.process.terminate()
                     told.add(worker.process.pid)
-            backlog.display.draw(backlog.list_runs, active, backlog.out)
+            backlog.display.draw_table(backlog.list_runs, active, backlog.out)
             time.sleep(POLL)
     for worker in workers.values():
         worker.dismiss()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from experiments.display import Display
-from experiments.runs import describe, describe_failure, has_ended, judge
+from experiments.engine.display import Display
+from experiments.engine.progress import describe_failure, describe_run, has_ended, judge_ending
 from reproduce.config import Config
 
 LOCK_INTERVAL = 5.0
@@ -47,7 +47,7 @@ class Backlog:
         self.look_again: dict[Config, float] = {}
         self.latest = time.monotonic()
 
-    def take(self) -> Config | None:
+    def take_run(self) -> Config | None:
         """The next run to start, or None if there is none now."""
         for config in self.list_runs() if self.obstacle is None else []:
             if config in self.taken or time.monotonic() < self.look_again.get(config, 0):
@@ -55,33 +55,33 @@ class Backlog:
             if has_ended(config, self.out):
                 self.taken.add(config)
             elif is_locked(self.out / config.folder):
-                self.put_off(config)
+                self.put_off_run(config)
             else:
                 self.taken.add(config)
                 return config
         return None
 
-    def put_off(self, config: Config):
+    def put_off_run(self, config: Config):
         if config not in self.look_again:
-            self.display.event(f"{config.folder}: another process is training it")
+            self.display.tell_event(f"{config.folder}: another process is training it")
         self.look_again[config] = time.monotonic() + LOCK_INTERVAL
         self.taken.discard(config)
 
     def note_end(self, config: Config, status: int, tail: str, stopping: bool):
-        """Takes in that the process of a run that was taken has ended (see `judge`)."""
-        verdict = judge(config, self.out, status, tail, stopping)
+        """Takes in that the process of a run that was taken has ended (see `judge_ending`)."""
+        verdict = judge_ending(config, self.out, status, stopping)
         if verdict == "locked":
-            return self.put_off(config)
+            return self.put_off_run(config)
         self.latest = time.monotonic()
         if verdict == "failed":
             failure = describe_failure(status, tail)
-            # A precision that the device lacks is in the way of some runs only.
-            if status == 2 and failure in self.failures.values() and not tail.startswith("precision "):
+            # A precision that the device lacks has a status of its own: it is in the way of some runs only.
+            if status == 2 and failure in self.failures.values():
                 self.obstacle = tail.splitlines()[-1].removeprefix("error: ")
             self.failures[config] = failure
-            self.display.event(f"{config.folder}: failed, {failure.splitlines()[0]}")
+            self.display.tell_event(f"{config.folder}: failed, {failure.splitlines()[0]}")
         else:
-            self.display.event(describe(config, self.out))
+            self.display.tell_event(describe_run(config, self.out))
 
     def is_worth_waiting(self) -> bool:
         """Whether some runs are only put off, and the last end of another is not long ago."""

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from experiments.runs import has_ended, look, say_time, show
+from experiments.engine.progress import has_ended, read_progress, write_run, write_time
 from reproduce.config import Config, Machine, write_flags
 from reproduce.record import list_folders, read_config, read_result, read_sessions
 
 
 def print_status(runs: Sequence[Config], out: Path):
     """How many runs are in which state, and which they are, cell by cell."""
-    progress = {config: look(config, out) for config in runs}
+    progress = {config: read_progress(config, out) for config in runs}
     count = Counter(each.state for each in progress.values())
     states = ("finished", "diverged", "unfinished", "missing")
     print(f"{', '.join(f'{count[state]} {state}' for state in states)}; in {out}")
@@ -27,7 +27,7 @@ def print_status(runs: Sequence[Config], out: Path):
             state += f" ({each.iteration}/{config.iterations})"
         cells[replace(config, seed=0)].append(f"{config.seed} {state}")
     for cell, members in cells.items():
-        print(f"{show(cell).replace('/seed0', '', 1)}\n    seed {', '.join(members)}")
+        print(f"{write_run(cell).replace('/seed0', '', 1)}\n    seed {', '.join(members)}")
 
 
 def print_plan(runs: Sequence[Config], machine: Machine, lanes: int):
@@ -44,10 +44,10 @@ def print_plan(runs: Sequence[Config], machine: Machine, lanes: int):
             if speed is None:
                 unknown.append(f"{config.net} in {config.precision}")
             else:
-                iterations = config.iterations - look(config, machine.out).iteration
+                iterations = config.iterations - read_progress(config, machine.out).iteration
                 seconds += iterations * config.batch_size / speed
-        text = f"time on {device}, by its records: {say_time(seconds)} one run after another"
-        text += f", {say_time(seconds / lanes)} with {lanes} side by side" if lanes > 1 else ""
+        text = f"time on {device}, by its records: {write_time(seconds)} one run after another"
+        text += f", {write_time(seconds / lanes)} with {lanes} side by side" if lanes > 1 else ""
         text += f"; unknown: {len(unknown)} runs ({', '.join(dict.fromkeys(unknown))})" if unknown else ""
         print(text)
     if left and not speeds:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.runs import has_ended, look, say_time
+from experiments.engine.progress import has_ended, read_progress, write_time
 from reproduce.config import Config
 
 ERASE = "\x1b[J"
@@ -24,16 +24,16 @@ class Display:
         self.height = 0
         self.drawn = 0.0
 
-    def erase(self):
+    def erase_table(self):
         if self.height:
             sys.stdout.write(f"\x1b[{self.height}A\r{ERASE}")  # up to where the table began
             self.height = 0
 
-    def event(self, text: str):
-        self.erase()
+    def tell_event(self, text: str):
+        self.erase_table()
         print(text, flush=True)
 
-    def draw(self, list_runs: Callable[[], list[Config]], active: Sequence[tuple[Config, str]], out: Path):
+    def draw_table(self, list_runs: Callable[[], list[Config]], active: Sequence[tuple[Config, str]], out: Path):
         """Shows the runs in training, each with where it is, cut to the terminal's size; elsewhere nothing."""
         if not self.on_terminal or time.monotonic() < self.drawn + INTERVAL:
             return
@@ -41,23 +41,23 @@ class Display:
         runs = list_runs()
         heading = f"{sum(has_ended(config, out) for config in runs)} of {len(runs)} done, {len(active)} in training"
         columns, rows = shutil.get_terminal_size()
-        lines = [heading, *table(active, out)]
+        lines = [heading, *write_table(active, out)]
         shown = [line[: columns - 1] for line in lines[: rows - 2]]
-        self.erase()
+        self.erase_table()
         print(*shown, sep="\n", flush=True)
         self.height = len(shown)
 
 
-def table(active: Sequence[tuple[Config, str]], out: Path) -> list[str]:
+def write_table(active: Sequence[tuple[Config, str]], out: Path) -> list[str]:
     """One line per run: name, where, state, iteration, test error and remaining time as of its last evaluation."""
     lines = [f"{'run':<32}{'on':<10}{'state':<12}{'iteration':<16}{'test error':<12}remaining"]
     for config, where in active:
-        progress = look(config, out)
+        progress = read_progress(config, out)
         state = "training" if progress.iteration else "starting"
         error = "-" if progress.error is None else f"{progress.error:.2f}%"
         left = "-"
         if progress.iteration:
-            left = say_time((config.iterations - progress.iteration) * progress.seconds / progress.iteration)
+            left = write_time((config.iterations - progress.iteration) * progress.seconds / progress.iteration)
         iteration = f"{progress.iteration}/{config.iterations}"
         lines.append(f"{config.folder!s:<32}{where:<10}{state:<12}{iteration:<16}{error:<12}{left}")
     return lines

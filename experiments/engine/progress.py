@@ -1,0 +1,87 @@
+"""How far a run has come, seen from outside, and what became of it when its process ended. Free of torch."""
+
+import shlex
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from reproduce.config import Config, Locked, PrecisionLacking, write_flags
+from reproduce.record import read_config, read_metrics, read_result
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: iterations and test error (percent) at its last evaluation, seconds of training up to there."""
+
+    state: Literal["missing", "unfinished", "finished", "diverged"]
+    iteration: int = 0
+    error: float | None = None
+    seconds: float = 0.0
+
+
+def read_progress(config: Config, out: Path) -> Progress:
+    """How far a run is, from its folder alone: it may be in training meanwhile."""
+    folder = out / config.folder
+    result = read_result(folder)
+    if result is not None and result["status"] == "diverged":
+        return Progress("diverged", result["iteration"])
+    if result is not None:
+        return Progress("finished", result["iterations"], result["test_error"], result["seconds"])
+    if read_config(folder) is None:
+        return Progress("missing")
+    rows = read_metrics(folder)
+    if not rows:
+        return Progress("unfinished")
+    return Progress("unfinished", rows[-1]["iteration"], rows[-1]["test_error"], rows[-1]["seconds"])
+
+
+def has_ended(config: Config, out: Path) -> bool:
+    return read_progress(config, out).state in ("finished", "diverged")
+
+
+Verdict = Literal["ended", "left", "locked", "failed"]
+
+
+def judge_ending(config: Config, out: Path, status: int, stopping: bool) -> Verdict:
+    """What became of a run, from its folder and the exit status that reproduce/together.py gives.
+
+    stopping: it may have been told to stop, which before its training has begun just ends it.
+
+    Returns: "ended": finished or diverged; "left": stopped early, to be resumed; "locked": another process is training
+    it.
+    """
+    if has_ended(config, out):
+        return "ended"
+    if status == Locked.status:
+        return "locked"
+    return "left" if status == 75 or (stopping and status not in (2, 3, PrecisionLacking.status)) else "failed"
+
+
+def describe_failure(status: int, tail: str) -> str:
+    """Why a run has failed, with the exit status of reproduce/run.py, and the last lines of its output."""
+    status = 2 if status == PrecisionLacking.status else status
+    reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    return "\n".join([reason, *(f"    {line}" for line in tail.splitlines())])
+
+
+def describe_run(config: Config, out: Path) -> str:
+    """A run and how far it is, in one line."""
+    progress = read_progress(config, out)
+    ending = {
+        "missing": "not begun",
+        "unfinished": f"unfinished, last evaluated at iteration {progress.iteration} of {config.iterations}",
+        "diverged": f"diverged at iteration {progress.iteration}",
+        "finished": f"test error {progress.error or 0:.2f}%, trained in {write_time(progress.seconds)}",
+    }
+    return f"{config.folder}: {ending[progress.state]}"
+
+
+def write_run(config: Config) -> str:
+    """A run's folder and the flags that make it what it is, in one line."""
+    return shlex.join([str(config.folder), *write_flags(config)])
+
+
+def write_time(seconds: float) -> str:
+    """Hours, minutes and seconds, as 1:20:00."""
+    return str(timedelta(seconds=round(seconds)))
