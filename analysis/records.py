@@ -35,8 +35,8 @@ CURVE_COLUMNS = [
 ]
 
 
-def load(records: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Reads every run folder <net>-<key>/seed<k> below `records`.
+def load(records: Path, folders: Iterable[Path] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Reads every run folder <net>-<key>/seed<k> below `records`, or those named.
 
     Returns:
         runs: one row per run. The fields of its Config; `folder`; `cell`, the same for all seeds and precisions;
@@ -49,7 +49,7 @@ def load(records: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         UserError: a folder's content contradicts itself, or cannot be read.
     """
     rows, curves = [], []
-    for folder in list_folders(records):
+    for folder in list_folders(records) if folders is None else folders:
         try:
             row, curve = read_run(folder, records)
         except (ValueError, KeyError, TypeError) as error:

@@ -78,9 +78,10 @@ def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str
         comparison += ", on CIFAR-10"
     elif config.iterations != PAPER_ITERATIONS:
         comparison += f", after {PAPER_ITERATIONS} iterations"
+    where = f"{folder}" if config.dataset != "cifar10" else f"beside the records: python analysis/compare.py {folder}"
     return (
         f"{config.net}: final test error {result['test_error']:.2f}% after {config.iterations} iterations "
-        f"({comparison}); {folder}"
+        f"({comparison}); {where}"
     )
 
 
