@@ -33,7 +33,9 @@ from torch import Tensor
 
 from reproduce.data import choose_folder, load
 from reproduce.device import Device
-from reproduce.train import Training, evaluate, learning_rate
+from reproduce.measure import evaluate
+from reproduce.optimizer import learning_rate
+from reproduce.step import Training
 from reproduce.turns import complete
 
 TOLERANCES = {

@@ -48,8 +48,9 @@ from torchvision.datasets import CIFAR10
 from reproduce.data import Data, Synthetic, batch, choose_folder, load, plan
 from reproduce.device import Device, autocast, make_stream
 from reproduce.model import build_network
+from reproduce.optimizer import make_optimizer
 from reproduce.record import describe_code, write_json
-from reproduce.train import Training, make_optimizer
+from reproduce.step import Training
 from reproduce.turns import Turns, complete_all, each_turn_on
 
 Candidate = Callable[[int], float]

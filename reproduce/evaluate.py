@@ -26,7 +26,7 @@ from torch import Tensor
 
 from reproduce.data import CLASS_NAMES, Data, choose_folder, load, unpad
 from reproduce.device import Device
-from reproduce.train import evaluating, single_views
+from reproduce.measure import evaluating, single_views
 from reproduce.weights import Trained, read
 
 BINS = 15

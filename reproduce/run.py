@@ -8,7 +8,6 @@ finished one. Exit status: 0 finished, 2 wrong use, 3 training diverged, 75 stop
 
 import math
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ import tyro
 from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine
 from reproduce.record import add_session, open_folder, read_result
+from reproduce.stop import stop_requests
 
 if TYPE_CHECKING:
     from reproduce.turns import Turns
@@ -67,24 +67,25 @@ def run(arguments: Sequence[str]) -> int:
         UserError: something the user can mend.
         OSError: the data or the run folder cannot be read or written.
     """
-    stop = threading.Event()
-    training = run_in_turns(arguments, stop)
+    requests: list[int] = []
+    training = run_in_turns(arguments, requests)
     try:
         next(training)  # reads the data, at which a signal may still end the process at once
     except StopIteration as end:
         status, sentence = end.value
     else:
-        from reproduce.train import stop_requests
         from reproduce.turns import complete
 
-        with stop_requests(stop):
+        with stop_requests(requests):
             status, sentence = complete(training)
     print(sentence)
     return status
 
 
-def run_in_turns(arguments: Sequence[str], stop: threading.Event, beside: int = 0) -> "Turns[tuple[int, str]]":
+def run_in_turns(arguments: Sequence[str], requests: Sequence[int], beside: int = 0) -> "Turns[tuple[int, str]]":
     """The run that a command line asks for, while `beside` others are in training as it begins.
+
+    requests: those to stop, as they come in (see stop.py).
 
     Returns: exit status, and the sentence that tells the ending.
 
@@ -115,7 +116,7 @@ def run_in_turns(arguments: Sequence[str], stop: threading.Event, beside: int = 
         add_session(folder, config, machine, devices.describe(device) | session)
         deadline = math.inf if machine.time_limit is None else began + machine.time_limit
         devices.reset_peak_memory(device)
-        training = train.train(config, machine, data, device, folder, deadline, stop)
+        training = train.train(config, machine, data, device, folder, deadline, requests)
         ending = yield from on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:

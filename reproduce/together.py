@@ -18,15 +18,16 @@ import contextlib
 import io
 import queue
 import shlex
+import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from reproduce import command, device  # noqa: F401 - the device before torch (see there)
 from reproduce.config import UserError
 from reproduce.run import run_in_turns
-from reproduce.train import stop_requests
+from reproduce.stop import stop_requests
 from reproduce.turns import PAUSE, Turns
 
 IDLE = 0.1
@@ -40,10 +41,10 @@ def split(line: str) -> list[str]:
         raise UserError(f"the line is not flags as a shell would take them ({error})") from None
 
 
-def run_line(line: str, stop: threading.Event, beside: int) -> Turns[tuple[int, str]]:
+def run_line(line: str, requests: Sequence[int], beside: int) -> Turns[tuple[int, str]]:
     """The run that a line of flags asks for; exit status and sentence, whatever happens to it."""
     try:
-        return (yield from run_in_turns(split(line), stop, beside))
+        return (yield from run_in_turns(split(line), requests, beside))
     except (UserError, OSError) as error:
         return 2, command.explain(error)
     except SystemExit:
@@ -65,9 +66,8 @@ def train_lines(lines: Iterable[str]) -> int:
             arrivals.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    stop, more = threading.Event(), True
     training: dict[int, Turns[tuple[int, str]]] = {}
-    last = 0
+    more, last = True, 0
 
     def tell(number: int, status: int, sentence: str):
         nonlocal last
@@ -75,18 +75,18 @@ def train_lines(lines: Iterable[str]) -> int:
         try:
             print(f"line {number}, exit status {status}: {sentence}", flush=True)
         except OSError:  # nobody is listening any more: the others are not to be lost
-            stop.set()
+            requests.append(signal.SIGPIPE)
 
-    with stop_requests(stop):
-        while training or (more and not (stop.is_set() and arrivals.empty())):
+    with stop_requests() as requests:
+        while training or (more and not (requests and arrivals.empty())):
             with contextlib.suppress(queue.Empty):
                 arrival = arrivals.get(timeout=PAUSE if training else IDLE)
                 if arrival is None:
                     more = False
-                elif stop.is_set():
+                elif requests:
                     tell(arrival[0], 75, "not begun")
                 elif arrival[1].strip():
-                    training[arrival[0]] = run_line(arrival[1], stop, beside=len(training))
+                    training[arrival[0]] = run_line(arrival[1], requests, beside=len(training))
             for number, run in list(training.items()):
                 try:
                     next(run)

@@ -16,11 +16,11 @@ from reproduce import record, together, train
 from reproduce.config import Config, Machine
 from reproduce.data import load
 from reproduce.run import main, parse
+from reproduce.step import Training
 from reproduce.turns import complete
-from tests.conftest import CPU, QUICK, train_alone
+from tests.conftest import CPU, QUICK, assert_equal, train_alone
 from tests.test_npu import CONFIGS, outcome_anywhere
 from tests.test_resume import interrupt
-from tests.test_train import assert_equal
 
 import torch  # isort: skip
 from torch.nn import functional as F
@@ -44,7 +44,7 @@ def steps(config: Config, folder: Path, device: devices.Device, capture: bool) -
     devices.set_numerics(device, config.precision, deterministic=True)
     data = load(config, folder, device.torch_device)
     with devices.own_stream(device):
-        training = train.Training(config, data, device, capture)
+        training = Training(config, data, device, capture)
         losses, _ = complete(training.chunk(0, STEPS, [config.lr or 0.0] * STEPS))
         return losses, training.state(), training.replay is not None
 

@@ -23,14 +23,14 @@ import pytest
 import torch
 
 from reproduce import device as devices
-from reproduce import record, train, turns
+from reproduce import record, turns
 from reproduce.config import SCHEMA, Block, Config, Machine
 from reproduce.data import Images, load
-from tests.conftest import QUICK, train_alone
+from reproduce.step import Training
+from tests.conftest import QUICK, assert_equal, train_alone
 from tests.npu_standin import build
 from tests.test_resume import newest, outcome, without_times
 from tests.test_sweep import STARTER
-from tests.test_train import assert_equal
 
 STANDIN = Path(__file__).with_name("npu_standin")
 ROOT = STANDIN.parents[1]
@@ -76,10 +76,10 @@ def get_device(kind: str) -> devices.Device:
     return replace(devices.choose(kind), memory_format=torch.contiguous_format, fused=False, chunk=10)
 
 
-def prepare(kind: str, config: Config, folder: Path, capture: bool = False) -> train.Training:
+def prepare(kind: str, config: Config, folder: Path, capture: bool = False) -> Training:
     device = get_device(kind)
     devices.set_numerics(device, config.precision, deterministic=False)
-    return train.Training(config, load(config, folder, device.torch_device), device, capture)
+    return Training(config, load(config, folder, device.torch_device), device, capture)
 
 
 # The stand-in itself ----------------------------------------------------------------------------------------------------

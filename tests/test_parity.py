@@ -8,7 +8,7 @@ import torch
 
 from experiments import parity
 from reproduce.config import UserError
-from reproduce.train import Training
+from reproduce.step import Training
 from tests.conftest import CPU, QUICK
 
 FIRST = replace(CPU, memory_format=torch.contiguous_format, fused=False)

@@ -16,9 +16,8 @@ import pytest
 from reproduce import record, train
 from reproduce.config import SCHEMA, Config, Machine
 from reproduce.data import Data
-from reproduce.train import Training
-from tests.conftest import CPU, QUICK, train_alone
-from tests.test_train import assert_equal
+from reproduce.step import Training
+from tests.conftest import CPU, QUICK, assert_equal, train_alone
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
 MACHINE = Machine(eval_every=6, checkpoint_every=4)

@@ -12,7 +12,7 @@ from experiments import throughput
 from experiments.throughput import Fused, Settings, candidates, count_work, measure, round_up
 from reproduce.config import Config, UserError
 from reproduce.data import Data
-from reproduce.train import Training
+from reproduce.step import Training
 from reproduce.turns import complete
 from tests.conftest import CPU, QUICK
 

@@ -23,7 +23,7 @@ for name in ("nms", "qnms"):
 from reproduce import run  # noqa: E402
 from reproduce.config import Config  # noqa: E402
 from reproduce.data import load  # noqa: E402
-from reproduce.train import Training  # noqa: E402
+from reproduce.step import Training  # noqa: E402
 from reproduce.turns import complete  # noqa: E402
 
 MEMORY = {

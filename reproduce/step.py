@@ -1,0 +1,149 @@
+"""One training step on buffers that stay where they are, given to the device chunk by chunk, as a graph where that works.
+
+Shapes: N images in a batch, K classes.
+"""
+
+import sys
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from reproduce.config import Config
+from reproduce.data import Data, batch, plan
+from reproduce.device import Device, autocast, capture, mark
+from reproduce.model import build_network
+from reproduce.optimizer import make_optimizer
+from reproduce.turns import Turns
+
+EAGER_ITERATIONS = 3
+"""Iterations before a capture, in which libraries choose their kernels and the optimizer makes its state."""
+BURST, BURSTS_AHEAD = 25, 2
+"""Iterations given to the device in one turn, and how many such bursts it may have before it: enough for it not to wait
+while others have their turns, and not so many that its queue is full and makes the host wait."""
+
+
+class Training:
+    """One network in training on a device: the buffers that a step reads and writes, and the step.
+
+    A step takes everything from the device and leaves everything there (its batch's description, its learning rate, its
+    loss and error), so that a graph of it can be replayed and the host is met once per chunk.
+    """
+
+    def __init__(self, config: Config, data: Data, device: Device, capture: bool):
+        self.config, self.data, self.device = config, data, device
+        self.network = build_network(config).to(device.torch_device).to(memory_format=device.memory_format).train()
+        on_device: dict[str, Any] = {"device": device.torch_device}
+        self.rows = torch.zeros(device.chunk, 4, config.batch_size, dtype=torch.int64, **on_device)
+        self.rates = torch.zeros(device.chunk, **on_device)
+        self.losses = torch.zeros(device.chunk, **on_device)
+        self.wrong = torch.zeros(device.chunk, dtype=torch.int64, **on_device)
+        self.cursor = torch.zeros(1, dtype=torch.int64, **on_device)
+        self.rate = torch.zeros((), **on_device)
+        self.optimizer = make_optimizer(config, self.network, self.rate, device)
+        self.may_capture = capture and device.has_graphs
+        self.replay = None
+        self.planned, self.planned_from = self.rows[:0].cpu(), 0
+
+    def step(self):
+        """One iteration: the batch at the cursor, forward, backward, update, loss and wrong answers noted, cursor moved."""
+        row = self.rows.index_select(0, self.cursor)[0]
+        self.rate.copy_(self.rates.index_select(0, self.cursor)[0])
+        images, labels = batch(self.data.train, self.data, row)
+        images = images.contiguous(memory_format=self.device.memory_format)
+        with autocast(self.device, self.config.precision):
+            parts = images.chunk(2) if self.config.bn_batch == "halves" else [images]
+            logits_NK = torch.cat([self.network(part) for part in parts])
+        loss = F.cross_entropy(logits_NK.float(), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.losses.index_copy_(0, self.cursor, loss.detach()[None])
+        self.wrong.index_copy_(0, self.cursor, (logits_NK.argmax(1) != labels).sum()[None])
+        self.cursor.add_(1)
+
+    def chunk(self, start: int, stop: int, rates: list[float]) -> Turns[tuple[list[float], list[int]]]:
+        """The iterations start <= i < stop, no more than the device's chunk, at their learning rates.
+
+        Returns: each one's loss and number of wrong answers.
+        """
+        count = stop - start
+        self.rows[:count].copy_(self.plan(start, stop))
+        self.rates[:count].copy_(torch.tensor(rates))
+        self.cursor.zero_()
+        done, ahead = 0, deque(maxlen=BURSTS_AHEAD)
+        if self.replay is None and self.may_capture:
+            done = min(count, EAGER_ITERATIONS)
+            for _ in range(done):
+                self.step()
+            self.try_capture()
+        size = max(1, BURST // self.device.steps_per_replay) * self.device.steps_per_replay
+        for begin in range(done, count, size):
+            while len(ahead) == BURSTS_AHEAD and not ahead[0]():
+                yield
+            self.burst(min(size, count - begin))
+            ahead.append(mark(self.device))
+            yield
+        if stop < self.config.iterations:
+            self.plan(stop, stop + 1)  # the host's share of the next chunk, while the device is busy with this one
+        while ahead and not ahead[-1]():
+            yield
+        if self.replay is not None and int(self.cursor) != count:
+            # A graph that replays without doing anything has been seen in the field: nothing is lost but time.
+            self.give_up_capture("its replay does nothing")
+            self.burst(count - int(self.cursor))
+        return self.losses[:count].tolist(), self.wrong[:count].tolist()
+
+    def burst(self, count: int):
+        while count > 0:
+            if self.replay is not None and count >= self.device.steps_per_replay:
+                self.replay()
+                count -= self.device.steps_per_replay
+            else:
+                self.step()
+                count -= 1
+
+    def plan(self, start: int, stop: int) -> Tensor:
+        """The batches of a chunk's iterations, from a plan made for as many as the device's chunk."""
+        first, last = start - self.planned_from, stop - self.planned_from
+        if first < 0 or last > len(self.planned):
+            self.planned, self.planned_from = self.draw(start, start + self.device.chunk), start
+            first, last = 0, stop - start
+        return self.planned[first:last]
+
+    def draw(self, start: int, stop: int) -> Tensor:
+        return plan(self.config, len(self.data.train), start, stop)
+
+    def try_capture(self):
+        def steps():
+            for _ in range(self.device.steps_per_replay):
+                self.step()
+
+        replay = capture(self.device, steps)
+        if isinstance(replay, str):
+            self.give_up_capture(replay)
+        else:
+            self.replay = replay
+
+    def give_up_capture(self, reason: str):
+        self.may_capture, self.replay = False, None
+        tqdm.write(f"no graph capture, training step by step instead: {reason}", file=sys.stderr)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the network and the optimizer, on the CPU and independent of the device's layout."""
+        states = [self.optimizer.state[parameter] for parameter in self.network.parameters()]
+        return {
+            "network": {name: tensor.cpu().contiguous() for name, tensor in self.network.state_dict().items()},
+            "optimizer": [{name: tensor.cpu().contiguous() for name, tensor in state.items()} for state in states],
+        }
+
+    def restore(self, state: dict[str, Any]):
+        """Takes up what `state` gave, in the memory layout of this device."""
+        self.network.load_state_dict(state["network"])
+        for parameter, saved in zip(self.network.parameters(), state["optimizer"], strict=True):
+            for name, tensor in saved.items():
+                layout = parameter if tensor.shape == parameter.shape else tensor
+                self.optimizer.state[parameter][name] = torch.empty_like(layout, device=parameter.device).copy_(tensor)
