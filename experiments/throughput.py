@@ -9,11 +9,12 @@ measures, for each depth and precision, and all in one process in rounds in whic
   plain compiled     the same with the network compiled by torch.compile
   eager              this repository's step, operator by operator
   captured           the same as a graph that is replayed, as run.py trains (cuda, npu)
-  captured by 10     ten steps in each graph
   ... contiguous     the same with contiguous tensors, where this repository's are channels_last
   captured compiled  the network compiled by torch.compile, then captured (on a CPU: compiled)
   4 together         four runs that take turns, as together.py trains them: time of an iteration of all, divided by four
-  4 fused            four seeds as one network, whose convolutions are grouped (HFTA, arXiv:2102.02344), captured: likewise
+
+Older records have two more candidates, "captured by 10", with ten steps in each graph, and "4 fused", four seeds as one
+network of grouped convolutions (HFTA, arXiv:2102.02344).
 
 The floor of a net is the larger of two times: its floating-point operations at the rate of a large matrix product, and the
 bytes that every step has to move at the speed of a large copy (see `count_work`), both measured on the same device. It is
@@ -38,7 +39,6 @@ from reproduce.config import Config, Precision, UserError, require
 
 import torch  # isort: skip
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,9 +46,8 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from reproduce.data import Data, Synthetic, batch, choose_folder, load, plan
-from reproduce.device import Device, autocast, make_stream
+from reproduce.device import Device, make_stream
 from reproduce.model import build_network
-from reproduce.optimizer import make_optimizer
 from reproduce.record import describe_code, write_json
 from reproduce.step import Training
 from reproduce.turns import Turns, complete_all, each_turn_on
@@ -70,7 +69,7 @@ class Settings:
     only: str = ""
     """Only candidates whose name matches this regular expression, and no record; by default all."""
     together: tuple[int, ...] = (4,)
-    """Numbers of runs that are trained together or fused."""
+    """Numbers of runs that are trained together."""
     iterations: int = 20
     """Iterations of one candidate in one round; half as many before them are not counted. What is captured trains whole chunks,
     as run.py does."""
@@ -157,50 +156,6 @@ def advancing(runs: Sequence[Training], device: Device) -> Candidate:
     return train
 
 
-class Fused(Training):
-    """Seeds of one net as one network: weights, BN's statistics and images have the runs R as their first dimension.
-
-    Of a chunk's results, the losses are the mean over the runs and the wrong answers their sum.
-    """
-
-    def __init__(self, configs: Sequence[Config], data: Data, device: Device, capture: bool):
-        super().__init__(configs[0], data, device, capture)
-        self.configs = configs
-        networks: list[nn.Module] = [build_network(config).to(device.torch_device) for config in configs]
-        weights, self.statistics = stack_module_state(networks)  # pyright: ignore[reportArgumentType]
-        self.weights: dict[str, Tensor] = {name: nn.Parameter(tensor.detach()) for name, tensor in weights.items()}
-        self.rows = self.rows.new_zeros(device.chunk, 4, len(configs) * self.config.batch_size)
-        self.optimizer = make_optimizer(self.config, nn.ParameterList(self.weights.values()), self.rate, device)
-
-    def draw(self, start: int, stop: int) -> Tensor:
-        return torch.cat([plan(config, len(self.data.train), start, stop) for config in self.configs], dim=2)
-
-    def step(self):
-        row = self.rows.index_select(0, self.cursor)[0]
-        self.rate.copy_(self.rates.index_select(0, self.cursor)[0])
-        images, labels = batch(self.data.train, self.data, row)
-
-        def forward(weights: dict[str, Tensor], statistics: dict[str, Tensor], images_NCHW: Tensor) -> Tensor:
-            return functional_call(self.network, (weights, statistics), (images_NCHW,))
-
-        with autocast(self.device, self.config.precision):
-            images_RNCHW = images.unflatten(0, (len(self.configs), -1))
-            logits = torch.vmap(forward)(self.weights, self.statistics, images_RNCHW).flatten(0, 1)
-        loss = F.cross_entropy(logits.float(), labels)
-        self.optimizer.zero_grad()
-        (len(self.configs) * loss).backward()
-        self.optimizer.step()
-        self.losses.index_copy_(0, self.cursor, loss.detach()[None])
-        self.wrong.index_copy_(0, self.cursor, (logits.argmax(1) != labels).sum()[None])
-        self.cursor.add_(1)
-
-
-def fused(configs: Sequence[Config], data: Data, device: Device) -> Candidate:
-    training = Fused(configs, data, device, capture=True)
-    train = advancing([training], device)
-    return lambda iterations: train(iterations) / len(configs)
-
-
 def candidates(
     settings: Settings, config: Config, folder: Path, data: Data, device: Device
 ) -> dict[str, Callable[[], Candidate]]:
@@ -219,7 +174,6 @@ def candidates(
     other_layout = device.has_graphs and device != contiguous
     if device.has_graphs:
         made["captured"] = ours
-        made["captured by 10"] = partial(ours, device=replace(device, steps_per_replay=10))
     if other_layout:
         made["captured contiguous"] = partial(ours, device=contiguous)
     made["captured compiled" if device.has_graphs else "eager compiled"] = partial(ours, compiled=True)
@@ -227,7 +181,6 @@ def candidates(
         made[f"{count} together"] = partial(ours, count)
         if other_layout:
             made[f"{count} together contiguous"] = partial(ours, count, device=contiguous)
-        made[f"{count} fused"] = partial(fused, seeds(config, count), data, device)
     return {name: make for name, make in made.items() if re.search(settings.only, name)}
 
 

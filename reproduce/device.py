@@ -57,7 +57,7 @@ class Device:
     """One usable device and what suits it.
 
     chunk: iterations between two contacts with the host. fused: torch.optim has one-kernel updates for it whose learning
-    rate may stay on the device. steps_per_replay: iterations in one captured graph.
+    rate may stay on the device.
     """
 
     kind: str
@@ -65,7 +65,6 @@ class Device:
     chunk: int
     eval_batch_size: int
     fused: bool
-    steps_per_replay: int = 1
 
     @property
     def torch_device(self) -> torch.device:

@@ -80,11 +80,10 @@ class Training:
             for _ in range(done):
                 self.step()
             self.try_capture()
-        size = max(1, BURST // self.device.steps_per_replay) * self.device.steps_per_replay
-        for begin in range(done, count, size):
+        for begin in range(done, count, BURST):
             while len(ahead) == BURSTS_AHEAD and not ahead[0]():
                 yield
-            self.burst(min(size, count - begin))
+            self.burst(min(BURST, count - begin))
             ahead.append(mark(self.device))
             yield
         if stop < self.config.iterations:
@@ -98,31 +97,19 @@ class Training:
         return self.losses[:count].tolist(), self.wrong[:count].tolist()
 
     def burst(self, count: int):
-        while count > 0:
-            if self.replay is not None and count >= self.device.steps_per_replay:
-                self.replay()
-                count -= self.device.steps_per_replay
-            else:
-                self.step()
-                count -= 1
+        for _ in range(count):
+            (self.replay or self.step)()
 
     def plan(self, start: int, stop: int) -> Tensor:
         """The batches of a chunk's iterations, from a plan made for as many as the device's chunk."""
         first, last = start - self.planned_from, stop - self.planned_from
         if first < 0 or last > len(self.planned):
-            self.planned, self.planned_from = self.draw(start, start + self.device.chunk), start
+            self.planned, self.planned_from = plan(self.config, len(self.data.train), start, start + self.device.chunk), start
             first, last = 0, stop - start
         return self.planned[first:last]
 
-    def draw(self, start: int, stop: int) -> Tensor:
-        return plan(self.config, len(self.data.train), start, stop)
-
     def try_capture(self):
-        def steps():
-            for _ in range(self.device.steps_per_replay):
-                self.step()
-
-        replay = capture(self.device, steps)
+        replay = capture(self.device, self.step)
         if isinstance(replay, str):
             self.give_up_capture(replay)
         else:
