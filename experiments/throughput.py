@@ -39,7 +39,6 @@ from reproduce.config import Config, Precision, UserError, require
 
 import torch  # isort: skip
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
@@ -49,6 +48,7 @@ from reproduce.data import Data, Synthetic, batch, choose_folder, load, plan
 from reproduce.device import Device, make_stream
 from reproduce.model import build_network
 from reproduce.record import describe_code, write_json
+from reproduce.reference import make_sgd, train_network
 from reproduce.step import Training
 from reproduce.turns import Turns, complete_all, each_turn_on
 
@@ -103,26 +103,25 @@ def endless(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def plain_loop(config: Config, folder: Path, device: Device, workers: int, compiled: bool = False) -> Candidate:
-    """The usual training loop."""
+    """The usual training loop, reproduce/reference.py's."""
     dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
     normalize = transforms.Normalize((0.4914, 0.4822, 0.4465), (1.0, 1.0, 1.0))
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     images = dataset(folder, transform=transforms.Compose([*augment, transforms.ToTensor(), normalize]))
-    batches = endless(DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=workers))
+    loader = DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=workers)
+    batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in endless(loader))
     network = build_network(config).to(device.torch_device).train()
     if compiled:
         network.compile()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    optimizer = make_sgd(network)
+
+    def compute_logits(images_NCHW: Tensor) -> Tensor:
+        with torch.autocast(device.kind, torch.bfloat16, enabled=config.precision == "bf16"):
+            return network(images_NCHW).float()
 
     def train(iterations: int) -> float:
         before = time.perf_counter()
-        for _ in range(iterations):
-            inputs, labels = (tensor.to(device.torch_device) for tensor in next(batches))
-            with torch.autocast(device.kind, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss = F.cross_entropy(network(inputs), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        for loss, _, _ in train_network(compute_logits, optimizer, batches, [0.1] * iterations):
             loss.item()
         return (time.perf_counter() - before) / iterations
 
