@@ -70,28 +70,34 @@ class Training:
 
         Returns: each one's loss and number of wrong answers.
         """
+        # Planned by the host and copied to the device: the batches of all iterations, and their learning rates.
         count = stop - start
         self.rows[:count].copy_(self.plan(start, stop))
         self.rates[:count].copy_(torch.tensor(rates))
         self.cursor.zero_()
+        # Captured, once: the step as a graph, after a few that run operator by operator.
         done, ahead = 0, deque(maxlen=BURSTS_AHEAD)
         if self.replay is None and self.may_capture:
             done = min(count, EAGER_ITERATIONS)
             for _ in range(done):
                 self.step()
             self.try_capture()
+        # Given to the device, burst by burst and only a few ahead of it, with a turn for others between them.
         for begin in range(done, count, BURST):
             while len(ahead) == BURSTS_AHEAD and not ahead[0]():
                 yield
             self.burst(min(BURST, count - begin))
             ahead.append(mark(self.device))
             yield
+        # Planned, while the device is busy: the next chunk.
         if stop < self.config.iterations:
-            self.plan(stop, stop + 1)  # the host's share of the next chunk, while the device is busy with this one
+            self.plan(stop, stop + 1)
+        # Waited for, without blocking the others.
         while ahead and not ahead[-1]():
             yield
+        # Read: whether the graph did anything, since one that replays without doing so has been seen in the field (nothing
+        # is lost but time); then all losses and wrong answers, in two copies.
         if self.replay is not None and int(self.cursor) != count:
-            # A graph that replays without doing anything has been seen in the field: nothing is lost but time.
             self.give_up_capture("its replay does nothing")
             self.burst(count - int(self.cursor))
         return self.losses[:count].tolist(), self.wrong[:count].tolist()
