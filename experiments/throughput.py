@@ -97,7 +97,7 @@ class Settings:
 # The candidates ---------------------------------------------------------------------------------------------------------
 
 
-def endless(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+def repeat_loader(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         yield from loader
 
@@ -109,7 +109,7 @@ def plain_loop(config: Config, folder: Path, device: Device, workers: int, compi
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     images = dataset(folder, transform=transforms.Compose([*augment, transforms.ToTensor(), normalize]))
     loader = DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=workers)
-    batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in endless(loader))
+    batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in repeat_loader(loader))
     network = build_network(config).to(device.torch_device).train()
     if compiled:
         network.compile()
@@ -132,10 +132,10 @@ def seeds(config: Config, count: int) -> list[Config]:
     return [replace(config, seed=seed) for seed in range(count)]
 
 
-def advance(training: Training, start: int, stop: int) -> Turns[None]:
-    for begin in range(start, stop, training.device.chunk):
-        end = min(begin + training.device.chunk, stop)
-        yield from training.chunk(begin, end, [0.1] * (end - begin))
+def train_iterations(training: Training, start: int, stop: int) -> Turns[None]:
+    for begin in range(start, stop, training.device.chunk_iterations):
+        end = min(begin + training.device.chunk_iterations, stop)
+        yield from training.train_chunk(begin, end, [0.1] * (end - begin))
 
 
 def advancing(runs: Sequence[Training], device: Device) -> Candidate:
@@ -146,7 +146,7 @@ def advancing(runs: Sequence[Training], device: Device) -> Candidate:
         nonlocal start
         stop = start + iterations
         each = zip(streams, runs, strict=True)
-        turns = [each_turn_on(stream, device, advance(run, start, stop), lambda: None) for stream, run in each]
+        turns = [each_turn_on(stream, device, train_iterations(run, start, stop), lambda: None) for stream, run in each]
         before = time.perf_counter()
         complete_all(turns)
         start = stop
@@ -170,12 +170,12 @@ def candidates(
 
     made["eager"] = partial(ours, capture=False)
     contiguous = replace(device, memory_format=torch.contiguous_format)
-    other_layout = device.has_graphs and device != contiguous
-    if device.has_graphs:
+    other_layout = device.is_accelerator and device != contiguous
+    if device.is_accelerator:
         made["captured"] = ours
     if other_layout:
         made["captured contiguous"] = partial(ours, device=contiguous)
-    made["captured compiled" if device.has_graphs else "eager compiled"] = partial(ours, compiled=True)
+    made["captured compiled" if device.is_accelerator else "eager compiled"] = partial(ours, compiled=True)
     for count in settings.together:
         made[f"{count} together"] = partial(ours, count)
         if other_layout:
@@ -197,13 +197,13 @@ def count_work(config: Config) -> tuple[int, int]:
     size = 2 if config.precision == "bf16" else 4
     moved = 0
 
-    def note(module: nn.Module, inputs: Any, output: Tensor):
+    def add_output(module: nn.Module, inputs: Any, output: Tensor):
         nonlocal moved
         moved += 2 * size * output.numel()
 
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(note)
+            module.register_forward_hook(add_output)
     with FlopCounterMode(display=False) as counter:
         network(torch.empty(config.batch_size, 3, 32, 32, device="meta")).sum().backward()
     moved += sum(4 * 4 * parameter.numel() for parameter in network.parameters())
@@ -216,7 +216,7 @@ def time_calls(call: Callable[[], Any], device: Device, repeats: int = 5) -> flo
     for _ in range(repeats + 1):
         before = time.perf_counter()
         call()
-        if device.has_graphs:
+        if device.is_accelerator:
             device.backend.synchronize()
         seconds.append(time.perf_counter() - before)
     return statistics.median(seconds[1:])
@@ -224,7 +224,7 @@ def time_calls(call: Callable[[], Any], device: Device, repeats: int = 5) -> flo
 
 def measure_ceilings(device: Device, precisions: Sequence[Precision]) -> dict[str, float]:
     """Bytes per second of a large copy, read and written counted, and operations per second of a matrix product."""
-    where, large = device.torch_device, device.has_graphs
+    where, large = device.torch_device, device.is_accelerator
     source = torch.randint(0, 255, (2**31 if large else 2**28,), dtype=torch.uint8, device=where)
     target = torch.empty_like(source)
     ceilings = {"copy": 2 * source.numel() / time_calls(lambda: target.copy_(source), device)}
@@ -252,11 +252,13 @@ def preparation(config: Config, data: Data, device: Device, iterations: int) -> 
 
 def round_up(iterations: int, name: str, device: Device) -> int:
     """To whole chunks for a candidate that is captured."""
-    whole = device.chunk if device.has_graphs and name not in ("plain", "plain compiled", "eager") else 1
+    whole = device.chunk_iterations if device.is_accelerator and name not in ("plain", "plain compiled", "eager") else 1
     return math.ceil(iterations / whole) * whole
 
 
-def compare(settings: Settings, config: Config, folder: Path, data: Data, device: Device, floor: float) -> list[dict[str, Any]]:
+def compare_candidates(
+    settings: Settings, config: Config, folder: Path, data: Data, device: Device, floor: float
+) -> list[dict[str, Any]]:
     """A row for every candidate of one net in one precision, printed as well; times in milliseconds."""
     seconds: dict[str, list[float]] = {}
     trains: dict[str, Candidate] = {}
@@ -290,11 +292,11 @@ def compare(settings: Settings, config: Config, folder: Path, data: Data, device
         }
         if "plain" in seconds:
             row["times_plain"] = round(1000 * statistics.median(seconds["plain"]) / median, 2)
-        print(describe(row), flush=True)
+        print(describe_row(row), flush=True)
     return rows
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe_row(row: dict[str, Any]) -> str:
     beside = f"{row['times_plain']:6.2f} times plain, " if "times_plain" in row else ""
     return (
         f"depth {row['depth']:4}  {row['precision']}  {row['candidate']:21} {row['median']:9.3f} ms ({row['min']:.3f} to "
@@ -303,19 +305,19 @@ def describe(row: dict[str, Any]) -> str:
     )
 
 
-def measure(settings: Settings) -> Path | None:
+def measure_nets(settings: Settings) -> Path | None:
     """Prints the table, writes the record of all candidates and returns its path; of some, None.
 
     Raises:
         UserError: the data set is missing or the device not usable.
         OSError: the record cannot be written.
     """
-    device = devices.choose(settings.device)
+    device = devices.choose_device(settings.device)
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
     configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]
     folder = choose_folder(default, settings.data)
     data = load(default, folder, device.torch_device)
-    about = devices.describe(device)
+    about = devices.describe_device(device)
     print(f"{about['device_name']}, {about['threads']} threads, torch {about['versions']['torch']}, batch {default.batch_size}")
     ceilings = measure_ceilings(device, settings.precisions)
     rates = ", ".join(f"{name} {value / 1e12:.3f} TFLOP/s" for name, value in ceilings.items() if name != "copy")
@@ -338,7 +340,7 @@ def measure(settings: Settings) -> Path | None:
             flush=True,
         )
         nets.append(net)
-        rows += compare(settings, config, folder, data, device, max(times.values()))
+        rows += compare_candidates(settings, config, folder, data, device, max(times.values()))
         if not settings.only:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, record | {"ceilings": ceilings, "nets": nets, "rows": rows})
@@ -349,7 +351,7 @@ def measure(settings: Settings) -> Path | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    measure(command.parse(Settings, arguments, "throughput.py", __doc__))
+    measure_nets(command.parse(Settings, arguments, "throughput.py", __doc__))
     return 0
 
 

@@ -74,13 +74,13 @@ def layer_responses(network: Network, data: Data, device: Device, config: Config
     moments = torch.zeros(batches, len(layers), 2, device=device.torch_device)
     sizes: list[int] = []
 
-    def note(module: nn.Module, inputs: Any, response: Tensor):
+    def note_moments(module: nn.Module, inputs: Any, response: Tensor):
         values = response.float()
         row = moments[len(sizes), positions[module]]
         row[0], row[1] = values.mean(), values.square().mean()
 
     positions = {module: position for position, module in enumerate(layers)}
-    hooks = [module.register_forward_hook(note) for module in layers]
+    hooks = [module.register_forward_hook(note_moments) for module in layers]
     try:
         with evaluating(network, device, config):
             for views, _ in single_views(data.test, data, device):

@@ -59,4 +59,4 @@ def make_optimizer(config: Config, network: nn.Module, rate: Tensor, device: Dev
         return ForeachSGD(groups, lr=rate, momentum=config.momentum)
     optimizer = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     betas = (config.momentum, 0.999)
-    return optimizer(groups, lr=rate, betas=betas, fused=device.fused, capturable=device.has_graphs)
+    return optimizer(groups, lr=rate, betas=betas, fused=device.fused, capturable=device.is_accelerator)

@@ -16,7 +16,7 @@ def open_board(folder: Path, iteration: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
 
 
-def show_on_board(board: Any, row: dict[str, Any]):
+def show_row_on_board(board: Any, row: dict[str, Any]):
     for name, value in row.items():
         if name not in ("iteration", "seconds"):
             board.add_scalar(name, value, row["iteration"])

@@ -106,14 +106,14 @@ def run_in_turns(arguments: Sequence[str], requests: Sequence[int], beside: int 
     from reproduce.data import choose_folder, load_once
     from reproduce.turns import on_own_stream
 
-    device = devices.choose(machine.device)
+    device = devices.choose_device(machine.device)
     set_numerics = partial(devices.set_numerics, device, config.precision, machine.deterministic)
     flags = set_numerics()
     data = load_once(config, choose_folder(config, machine.data), device.torch_device)
     yield
     with open_folder(config, machine.out) as folder:
         session = {"flags": flags, "data": {"name": config.dataset, "sha256": data.fingerprint}, "beside": beside}
-        add_session(folder, config, machine, devices.describe(device) | session)
+        add_session(folder, config, machine, devices.describe_device(device) | session)
         deadline = math.inf if machine.time_limit is None else began + machine.time_limit
         devices.reset_peak_memory(device)
         training = train.train(config, machine, data, device, folder, deadline, requests)

@@ -1,6 +1,8 @@
 """One training step on buffers that stay where they are, given to the device chunk by chunk, as a graph where that works.
 
-Shapes: N images in a batch, K classes.
+A chunk is the iterations between two meetings with the host, at most as many as the device's chunk_iterations.
+Shapes: T iterations of a chunk, N images in a batch, C channels, H rows, W columns, K classes; 4 x N describe a batch (see
+data.plan).
 """
 
 import sys
@@ -14,7 +16,7 @@ from tqdm import tqdm
 
 from reproduce.config import Config
 from reproduce.data import Data, batch, plan
-from reproduce.device import Device, autocast, capture, mark
+from reproduce.device import Device, autocast, capture_graph, mark_position
 from reproduce.model import build_network
 from reproduce.optimizer import make_optimizer
 from reproduce.turns import Turns
@@ -37,43 +39,43 @@ class Training:
         self.config, self.data, self.device = config, data, device
         self.network = build_network(config).to(device.torch_device).to(memory_format=device.memory_format).train()
         on_device: dict[str, Any] = {"device": device.torch_device}
-        self.rows = torch.zeros(device.chunk, 4, config.batch_size, dtype=torch.int64, **on_device)
-        self.rates = torch.zeros(device.chunk, **on_device)
-        self.losses = torch.zeros(device.chunk, **on_device)
-        self.wrong = torch.zeros(device.chunk, dtype=torch.int64, **on_device)
+        self.rows_T4N = torch.zeros(device.chunk_iterations, 4, config.batch_size, dtype=torch.int64, **on_device)
+        self.rates_T = torch.zeros(device.chunk_iterations, **on_device)
+        self.losses_T = torch.zeros(device.chunk_iterations, **on_device)
+        self.wrong_T = torch.zeros(device.chunk_iterations, dtype=torch.int64, **on_device)
         self.cursor = torch.zeros(1, dtype=torch.int64, **on_device)
         self.rate = torch.zeros((), **on_device)
         self.optimizer = make_optimizer(config, self.network, self.rate, device)
-        self.may_capture = capture and device.has_graphs
+        self.may_capture = capture and device.is_accelerator
         self.replay = None
-        self.planned, self.planned_from = self.rows[:0].cpu(), 0
+        self.planned_T4N, self.planned_from = self.rows_T4N[:0].cpu(), 0
 
     def step(self):
         """One iteration: the batch at the cursor, forward, backward, update, loss and wrong answers noted, cursor moved."""
-        row = self.rows.index_select(0, self.cursor)[0]
-        self.rate.copy_(self.rates.index_select(0, self.cursor)[0])
-        images, labels = batch(self.data.train, self.data, row)
-        images = images.contiguous(memory_format=self.device.memory_format)
+        row_4N = self.rows_T4N.index_select(0, self.cursor)[0]
+        self.rate.copy_(self.rates_T.index_select(0, self.cursor)[0])
+        images_NCHW, labels_N = batch(self.data.train, self.data, row_4N)
+        images_NCHW = images_NCHW.contiguous(memory_format=self.device.memory_format)
         with autocast(self.device, self.config.precision):
-            parts = images.chunk(2) if self.config.bn_batch == "halves" else [images]
+            parts = images_NCHW.chunk(2) if self.config.bn_batch == "halves" else [images_NCHW]
             logits_NK = torch.cat([self.network(part) for part in parts])
-        loss = F.cross_entropy(logits_NK.float(), labels)
+        loss = F.cross_entropy(logits_NK.float(), labels_N)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.losses.index_copy_(0, self.cursor, loss.detach()[None])
-        self.wrong.index_copy_(0, self.cursor, (logits_NK.argmax(1) != labels).sum()[None])
+        self.losses_T.index_copy_(0, self.cursor, loss.detach()[None])
+        self.wrong_T.index_copy_(0, self.cursor, (logits_NK.argmax(1) != labels_N).sum()[None])
         self.cursor.add_(1)
 
-    def chunk(self, start: int, stop: int, rates: list[float]) -> Turns[tuple[list[float], list[int]]]:
-        """The iterations start <= i < stop, no more than the device's chunk, at their learning rates.
+    def train_chunk(self, start: int, stop: int, rates: list[float]) -> Turns[tuple[list[float], list[int]]]:
+        """The iterations start <= i < stop, no more than the device's chunk_iterations, at their learning rates.
 
         Returns: each one's loss and number of wrong answers.
         """
         # Planned by the host and copied to the device: the batches of all iterations, and their learning rates.
         count = stop - start
-        self.rows[:count].copy_(self.plan(start, stop))
-        self.rates[:count].copy_(torch.tensor(rates))
+        self.rows_T4N[:count].copy_(self.plan_batches(start, stop))
+        self.rates_T[:count].copy_(torch.tensor(rates))
         self.cursor.zero_()
         # Captured, once: the step as a graph, after a few that run operator by operator.
         done, ahead = 0, deque(maxlen=BURSTS_AHEAD)
@@ -81,17 +83,17 @@ class Training:
             done = min(count, EAGER_ITERATIONS)
             for _ in range(done):
                 self.step()
-            self.try_capture()
+            self.capture_step()
         # Given to the device, burst by burst and only a few ahead of it, with a turn for others between them.
         for begin in range(done, count, BURST):
             while len(ahead) == BURSTS_AHEAD and not ahead[0]():
                 yield
-            self.burst(min(BURST, count - begin))
-            ahead.append(mark(self.device))
+            self.train_burst(min(BURST, count - begin))
+            ahead.append(mark_position(self.device))
             yield
         # Planned, while the device is busy: the next chunk.
         if stop < self.config.iterations:
-            self.plan(stop, stop + 1)
+            self.plan_batches(stop, stop + 1)
         # Waited for, without blocking the others.
         while ahead and not ahead[-1]():
             yield
@@ -99,23 +101,24 @@ class Training:
         # is lost but time); then all losses and wrong answers, in two copies.
         if self.replay is not None and int(self.cursor) != count:
             self.give_up_capture("its replay does nothing")
-            self.burst(count - int(self.cursor))
-        return self.losses[:count].tolist(), self.wrong[:count].tolist()
+            self.train_burst(count - int(self.cursor))
+        return self.losses_T[:count].tolist(), self.wrong_T[:count].tolist()
 
-    def burst(self, count: int):
+    def train_burst(self, count: int):
         for _ in range(count):
             (self.replay or self.step)()
 
-    def plan(self, start: int, stop: int) -> Tensor:
-        """The batches of a chunk's iterations, from a plan made for as many as the device's chunk."""
+    def plan_batches(self, start: int, stop: int) -> Tensor:
+        """The batches of a chunk's iterations, from a plan made for as many as a chunk can have."""
         first, last = start - self.planned_from, stop - self.planned_from
-        if first < 0 or last > len(self.planned):
-            self.planned, self.planned_from = plan(self.config, len(self.data.train), start, start + self.device.chunk), start
+        if first < 0 or last > len(self.planned_T4N):
+            enough = start + self.device.chunk_iterations
+            self.planned_T4N, self.planned_from = plan(self.config, len(self.data.train), start, enough), start
             first, last = 0, stop - start
-        return self.planned[first:last]
+        return self.planned_T4N[first:last]
 
-    def try_capture(self):
-        replay = capture(self.device, self.step)
+    def capture_step(self):
+        replay = capture_graph(self.device, self.step)
         if isinstance(replay, str):
             self.give_up_capture(replay)
         else:

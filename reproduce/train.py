@@ -14,7 +14,7 @@ from reproduce.data import Data
 from reproduce.device import Device, peak_memory
 from reproduce.measure import evaluate, layer_responses, take_population_statistics
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate
-from reproduce.progress import open_board, progress_bar, show_chunk, show_on_board, show_row
+from reproduce.progress import open_board, progress_bar, show_chunk, show_row, show_row_on_board
 from reproduce.step import Training
 from reproduce.turns import Turns
 
@@ -38,7 +38,7 @@ class History:
     seconds: float = 0.0
     training_seconds: float = 0.0
 
-    def note(self, config: Config, losses: list[float], wrong: list[int]):
+    def note_chunk(self, config: Config, losses: list[float], wrong: list[int]):
         """Takes in a chunk, and ends an error-triggered warm-up when its window closes on a low enough error."""
         for value in losses:  # one by one, so that the sum does not depend on how iterations fall into chunks
             self.loss += value
@@ -58,7 +58,7 @@ def chunk_end(config: Config, machine: Machine, device: Device, history: History
     if config.warmup == "error" and history.warmup_ended is None:
         periods.append(WARMUP_WINDOW)
     at = history.iteration
-    return min(at + device.chunk, config.iterations, *(at - at % period + period for period in periods))
+    return min(at + device.chunk_iterations, config.iterations, *(at - at % period + period for period in periods))
 
 
 def train(
@@ -108,14 +108,14 @@ def train(
                 start, end = history.iteration, chunk_end(config, machine, device, history)
                 rates = [learning_rate(config, i, history.warmup_ended) for i in range(start, end)]
                 before = time.monotonic()
-                losses, wrong = yield from training.chunk(start, end, rates)
+                losses, wrong = yield from training.train_chunk(start, end, rates)
                 spent = time.monotonic() - before
                 history.training_seconds += spent
                 bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
                 if bad:
                     record.write_result(folder, {"status": "diverged", "iteration": start + bad[0]})
                     return "diverged"
-                history.note(config, losses, wrong)
+                history.note_chunk(config, losses, wrong)
                 show_chunk(bar, config, losses, wrong, spent)
                 last = end == config.iterations
                 if last or end % machine.eval_every == 0:
@@ -123,13 +123,13 @@ def train(
                     row = measure_row(training, history, rates[-1])
                     record.append_metrics(folder, row)
                     if board is not None:
-                        show_on_board(board, row)
+                        show_row_on_board(board, row)
                     show_row(bar, config, row, len(losses) * config.batch_size / spent)
                 if last or end % machine.checkpoint_every == 0:
                     saved = save()
         responses = layer_responses(training.network, data, device, config)
         record.write_responses(folder, responses, len(data.test))
-        record.write_result(folder, summarise(training, history, record.read_metrics(folder)))
+        record.write_result(folder, summarise_run(training, history, record.read_metrics(folder)))
         return "finished"
 
 
@@ -152,7 +152,7 @@ def measure_row(training: Training, history: History, rate: float) -> dict[str, 
     return row | {"seconds": round(history.seconds, 3)}
 
 
-def summarise(training: Training, history: History, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise_run(training: Training, history: History, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """result.json: the final iterate's errors; the best only to show how much it would flatter."""
     config, last = training.config, rows[-1]
     tests = [row["test_error"] for row in rows]

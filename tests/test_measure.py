@@ -36,7 +36,7 @@ def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
 def test_population_statistics_are_those_of_the_training_images_and_do_not_disturb_training(synthetic: Data):
     few = replace(synthetic, train=synthetic.test)
     training = Training(QUICK, few, replace(CPU, eval_batch_size=100), capture=False)
-    complete(training.chunk(0, 3, [0.1] * 3))
+    complete(training.train_chunk(0, 3, [0.1] * 3))
     take_population_statistics(training.network, few, training.device, QUICK)
     views, _ = batch(few.train, few, central(0, 100, CPU.torch_device))
     with torch.no_grad():
@@ -45,9 +45,9 @@ def test_population_statistics_are_those_of_the_training_images_and_do_not_distu
     torch.testing.assert_close(training.network.bn.running_var, responses.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
     assert training.network.bn.momentum == 0.1
     weights = {n: t for n, t in training.network.named_parameters()}
-    complete(training.chunk(3, 6, [0.1] * 3))
+    complete(training.train_chunk(3, 6, [0.1] * 3))
     undisturbed = Training(QUICK, few, CPU, capture=False)
-    complete(undisturbed.chunk(0, 6, [0.1] * 6))
+    complete(undisturbed.train_chunk(0, 6, [0.1] * 6))
     assert all(torch.equal(weights[name], tensor) for name, tensor in undisturbed.network.named_parameters())
 
 

@@ -73,7 +73,7 @@ def pack(content: Any) -> bytes:
 
 def get_device(kind: str) -> devices.Device:
     """The device of a kind; the CPU with an NPU's layout and optimizer, for sums in the same order."""
-    return replace(devices.choose(kind), memory_format=torch.contiguous_format, fused=False, chunk=10)
+    return replace(devices.choose_device(kind), memory_format=torch.contiguous_format, fused=False, chunk_iterations=10)
 
 
 def prepare(kind: str, config: Config, folder: Path, capture: bool = False) -> Training:
@@ -126,8 +126,8 @@ def test_a_forked_process_has_no_npu(on_standin: Callable[..., Any]):
 
 def on_standin_capture(statement: str) -> bytes:
     x = torch.arange(3.0, device="npu")
-    with devices.own_stream(devices.choose("npu")):
-        return pack(devices.capture(devices.choose("npu"), lambda: exec(statement, {"torch": torch, "x": x})))
+    with devices.own_stream(devices.choose_device("npu")):
+        return pack(devices.capture_graph(devices.choose_device("npu"), lambda: exec(statement, {"torch": torch, "x": x})))
 
 
 @pytest.mark.parametrize(
@@ -142,17 +142,17 @@ def test_a_capture_refuses_what_meets_the_host(on_standin: Callable[..., Any], s
 
 def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = False) -> bytes:
     training = prepare(kind, config, folder, capture)
-    try_capture, replays = training.try_capture, []
+    capture_step, replays = training.capture_step, []
 
     def counted():
-        try_capture()
+        capture_step()
         replay = training.replay
         assert replay is not None
         training.replay = lambda: (replays.append(1), replay())[1]
 
-    training.try_capture = counted
+    training.capture_step = counted
     with devices.own_stream(training.device):
-        chunk = turns.complete(training.chunk(0, STEPS, [config.lr or 0.0] * STEPS))
+        chunk = turns.complete(training.train_chunk(0, STEPS, [config.lr or 0.0] * STEPS))
     return pack({"chunk": chunk, "state": training.state(), "replays": len(replays)})
 
 
@@ -178,7 +178,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
     training = prepare("npu", config, folder, capture)
     with devices.own_stream(training.device):
-        turns.complete(training.chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
+        turns.complete(training.train_chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
         name = "replay" if capture else "step"
         step, seen = getattr(training, name), []
 
@@ -189,7 +189,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
         setattr(training, name, counted)
         torch_npu.reset_counts()
-        turns.complete(training.chunk(5, 5 + steps, [0.1] * steps))
+        turns.complete(training.train_chunk(5, 5 + steps, [0.1] * steps))
         return pack([seen[0], seen[-1], torch_npu.counts()])
 
 

@@ -30,7 +30,9 @@ def test_the_papers_recipe_trains_as_the_reference_does():
     data = as_data(random_images(64))
     rates = [learning_rate(config, iteration, None) for iteration in range(12)]
     training = Training(config, data, CPU, capture=False)
-    losses = [loss for start in (0, 6) for loss in complete(training.chunk(start, start + 6, rates[start : start + 6]))[0]]
+    losses = []
+    for start in (0, 6):
+        losses += complete(training.train_chunk(start, start + 6, rates[start : start + 6]))[0]
     network = build_network(config)
     batches = [batch(data.train, data, row) for row in plan(config, 64, 0, 12)]
     steps = reference.train_network(network, reference.make_sgd(network), batches, reference.list_rates(12))

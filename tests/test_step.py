@@ -23,7 +23,7 @@ def test_golden_first_step():
     data = as_data(random_images(64))
     training = Training(Config(batch_size=32), data, CPU, capture=False)
     before = [parameter.detach().clone() for parameter in training.network.parameters()]
-    losses, _ = complete(training.chunk(0, 1, [0.1]))
+    losses, _ = complete(training.train_chunk(0, 1, [0.1]))
     after = list(training.network.parameters())
     gradient = nn.utils.get_total_norm([p.grad for p in after if p.grad is not None]).item()
     update = nn.utils.get_total_norm([(p - q).detach() for p, q in zip(after, before, strict=True)]).item()
@@ -44,7 +44,7 @@ def test_training_equals_the_reference(optimizer: Any, decay: Any):
     data = as_data(random_images(32))
     rates = [0.05, 0.05, 0.05, 0.005, 0.005, 0.005]
     training = Training(config, data, CPU, capture=False)
-    losses, wrong = complete(training.chunk(0, 6, rates))
+    losses, wrong = complete(training.train_chunk(0, 6, rates))
 
     network = build_network(config).to(memory_format=torch.channels_last).train()
     decayed = [p for name, p in network.named_parameters() if decay == "all" or "conv" in name or name == "linear.weight"]
@@ -69,7 +69,7 @@ def state_after(config: Config, data: Data, cuts: list[int], device: Device = CP
     training = Training(config, data, device, capture=True)
     losses = []
     for start, stop in itertools.pairwise(cuts):
-        losses += complete(training.chunk(start, stop, [0.1] * (stop - start)))[0]
+        losses += complete(training.train_chunk(start, stop, [0.1] * (stop - start)))[0]
     return training.state() | {"losses": losses}
 
 
@@ -91,7 +91,7 @@ def test_bf16_is_not_fp32_and_close_to_it(synthetic: Data):
 def test_bn_over_halves_normalises_each_half(synthetic: Data):
     whole, halves = (Training(replace(QUICK, bn_batch=b), synthetic, CPU, False) for b in ("whole", "halves"))
     for training in (whole, halves):
-        complete(training.chunk(0, 1, [0.0]))
+        complete(training.train_chunk(0, 1, [0.0]))
     images, _ = batch(synthetic.train, synthetic, plan(QUICK, len(synthetic.train), 0, 1)[0])
     means = [whole.network.conv(part).mean((0, 2, 3)) for part in (images, *images.chunk(2))]
     torch.testing.assert_close(whole.network.bn.running_mean, 0.1 * means[0])
@@ -103,11 +103,11 @@ def test_bn_over_halves_normalises_each_half(synthetic: Data):
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Makes the CPU claim graphs; step.capture then returns what the test puts into the list."""
+    """Makes the CPU claim graphs; step.capture_graph then returns what the test puts into the list."""
     answers: list[Any] = []
-    monkeypatch.setattr(Device, "has_graphs", property(lambda self: True))
-    monkeypatch.setattr(step, "capture", lambda device, step: answers[0](step))
-    monkeypatch.setattr(step, "mark", lambda device: lambda: True)
+    monkeypatch.setattr(Device, "is_accelerator", property(lambda self: True))
+    monkeypatch.setattr(step, "capture_graph", lambda device, step: answers[0](step))
+    monkeypatch.setattr(step, "mark_position", lambda device: lambda: True)
     monkeypatch.setattr(step, "make_optimizer", lambda c, n, rate, d: torch.optim.SGD(n.parameters(), rate, 0.9))
     return answers
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments import throughput
-from experiments.throughput import Settings, candidates, count_work, measure, round_up
+from experiments.throughput import Settings, candidates, count_work, measure_nets, round_up
 from reproduce.config import Config, UserError
 from reproduce.data import Data
 from tests.conftest import CPU, QUICK
@@ -26,7 +26,7 @@ def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], 
     monkeypatch.setattr(throughput, "candidates", some)
     settings = Settings(depths=(8,), precisions=("bf16",), together=(2,), iterations=1, rounds=2, workers=1)
     settings = replace(settings, data="synthetic", device="cpu", out=workplace / "out")
-    path = measure(settings)
+    path = measure_nets(settings)
     assert path is not None
     record = json.loads(path.read_text())
     assert record["device"] == "cpu" and torch.__version__.startswith(record["versions"]["torch"])
@@ -44,7 +44,7 @@ def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], 
     assert net["floor"] == pytest.approx(1000 * max(by_operations, by_bytes), rel=1e-3)
     before = path.read_bytes()
     monkeypatch.setattr(throughput, "measure_ceilings", lambda *_: record["ceilings"])
-    assert measure(replace(settings, only="eager", rounds=1)) is None and path.read_bytes() == before
+    assert measure_nets(replace(settings, only="eager", rounds=1)) is None and path.read_bytes() == before
 
 
 @pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])
@@ -63,13 +63,13 @@ def test_a_device_with_graphs_has_captured_candidates(synthetic: Data, monkeypat
     names = candidates(Settings(), QUICK, Path(), synthetic, CPU)
     assert list(names) == ["plain", "plain compiled", "eager", "eager compiled", "4 together"]
     assert round_up(101, "4 together", CPU) == 101
-    monkeypatch.setattr(type(CPU), "has_graphs", property(lambda self: True))
+    monkeypatch.setattr(type(CPU), "is_accelerator", property(lambda self: True))
     names = candidates(Settings(only="captured|together"), QUICK, Path(), synthetic, CPU)
     captured = ["captured", "captured contiguous", "captured compiled"]
     assert list(names) == [*captured, "4 together", "4 together contiguous"]
     contiguous = replace(CPU, memory_format=torch.contiguous_format)
     assert not any("contiguous" in name for name in candidates(Settings(), QUICK, Path(), synthetic, contiguous))
-    assert [round_up(101, name, replace(CPU, chunk=50)) for name in ("eager", "4 together")] == [101, 150]
+    assert [round_up(101, name, replace(CPU, chunk_iterations=50)) for name in ("eager", "4 together")] == [101, 150]
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"iterations": 0}, {"workers": -1}, {"together": (1,)}, {"only": "("}])
@@ -79,6 +79,6 @@ def test_wrong_settings_are_refused(wrong):
 
 
 def test_an_unusable_device_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("reproduce.device.problem", lambda kind: "it is not there")
+    monkeypatch.setattr("reproduce.device.find_problem", lambda kind: "it is not there")
     with pytest.raises(UserError, match="device cuda is not usable"):
-        measure(Settings(data="synthetic", device="cuda"))
+        measure_nets(Settings(data="synthetic", device="cuda"))

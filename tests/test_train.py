@@ -17,9 +17,9 @@ def test_error_triggered_warmup_ends_when_a_whole_window_is_below_80_percent():
     for wrong in (9, 8, 7):  # 90%, 80% and 70% error over windows of 100 iterations, in chunks of 50
         for _ in range(2):
             assert history.warmup_ended is None
-            history.note(config, [1.0] * 50, [wrong] * 50)
+            history.note_chunk(config, [1.0] * 50, [wrong] * 50)
     assert history.warmup_ended == 300
-    history.note(config, [1.0] * 100, [9] * 100)
+    history.note_chunk(config, [1.0] * 100, [9] * 100)
     assert history.warmup_ended == 300
 
 
