@@ -33,7 +33,9 @@ from torch import Tensor
 
 from reproduce.data import choose_folder, load
 from reproduce.device import Device
-from reproduce.train import Training, evaluate, learning_rate
+from reproduce.measure import evaluate
+from reproduce.optimizer import learning_rate
+from reproduce.step import Training
 from reproduce.turns import complete
 
 TOLERANCES = {
@@ -93,24 +95,24 @@ def statistics_of(training: Training) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in training.network.state_dict().items() if "running_" in name}
 
 
-def differ(reference: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[float, str]:
+def compare_tensors(reference: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[float, str]:
     """The relative difference of all of them as one vector, and the name of the one that differs most."""
     whole = difference(*(torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in (reference, other)))
     return whole, max(reference, key=lambda name: difference(reference[name], other[name]))
 
 
-def advance(training: Training, start: int, stop: int) -> list[float]:
+def train_iterations(training: Training, start: int, stop: int) -> list[float]:
     """Trains the iterations from start to stop and returns their losses."""
     losses = []
     while start < stop:
-        end = min(stop, start + training.device.chunk)
+        end = min(stop, start + training.device.chunk_iterations)
         rates = [learning_rate(training.config, iteration, 0) for iteration in range(start, end)]
-        losses += complete(training.chunk(start, end, rates))[0]
+        losses += complete(training.train_chunk(start, end, rates))[0]
         start = end
     return losses
 
 
-def compare(config: Config, first: Device, second: Device, folder: Path) -> dict[str, float]:
+def compare_devices(config: Config, first: Device, second: Device, folder: Path) -> dict[str, float]:
     """Trains on both devices, printing a line for each iteration that is repeated; the largest differences found.
 
     Raises:
@@ -132,12 +134,12 @@ def compare(config: Config, first: Device, second: Device, folder: Path) -> dict
         for start in range(0, config.iterations, spacing):
             stop = min(start + spacing, config.iterations)
             repeating.restore(reference.state())
-            losses = [advance(training, start, start + 1)[0] for training in (reference, repeating, other)]
-            gradient, whose = differ(gradients(reference), gradients(repeating))
+            losses = [train_iterations(training, start, start + 1)[0] for training in (reference, repeating, other)]
+            gradient, whose = compare_tensors(gradients(reference), gradients(repeating))
             found = {
                 "loss": difference(losses[0], losses[1]),
                 "gradients": gradient,
-                "BN": differ(statistics_of(reference), statistics_of(repeating))[0],
+                "BN": compare_tensors(statistics_of(reference), statistics_of(repeating))[0],
             }
             worst = {name: max(value, found[name]) for name, value in worst.items()}
             print(
@@ -145,8 +147,8 @@ def compare(config: Config, first: Device, second: Device, folder: Path) -> dict
                 f"{gradient:.1e} ({whose})  {found['BN']:.1e}  {difference(losses[0], losses[2]):.1e}",
                 flush=True,
             )
-            free[0].extend([losses[0], *advance(reference, start + 1, stop)])
-            free[1].extend([losses[2], *advance(other, start + 1, stop)])
+            free[0].extend([losses[0], *train_iterations(reference, start + 1, stop)])
+            free[1].extend([losses[2], *train_iterations(other, start + 1, stop)])
         last = config.iterations // 10
         worst["free"] = difference(*(statistics.mean(losses[-last:]) for losses in free))
         repeating.restore(reference.state())
@@ -158,7 +160,7 @@ def compare(config: Config, first: Device, second: Device, folder: Path) -> dict
     return worst
 
 
-def judge(worst: dict[str, float], precision: str) -> tuple[bool, str]:
+def judge_differences(worst: dict[str, float], precision: str) -> tuple[bool, str]:
     """Whether the devices agree, and the sentence that says so."""
     if not any(worst.values()):
         return True, "the two devices agree to the bit"
@@ -179,11 +181,12 @@ def main(arguments: Sequence[str]) -> int:
     config = parity.config()
     # One layout and one form of the update, so that only the devices differ.
     plain: dict[str, Any] = {"memory_format": torch.contiguous_format, "fused": False}
-    first, second = (replace(devices.choose(kind), **plain) for kind in parity.devices)
+    first, second = (replace(devices.choose_device(kind), **plain) for kind in parity.devices)
     for device in (first, second):
-        about = devices.describe(device)
+        about = devices.describe_device(device)
         print(f"{about['device']}: {about['device_name']}, {about['platform']}, {about['versions']}")
-    agree, sentence = judge(compare(config, first, second, choose_folder(config, parity.data)), config.precision)
+    worst = compare_devices(config, first, second, choose_folder(config, parity.data))
+    agree, sentence = judge_differences(worst, config.precision)
     print(sentence)
     return 0 if agree else 1
 

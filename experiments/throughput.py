@@ -9,11 +9,12 @@ measures, for each depth and precision, and all in one process in rounds in whic
   plain compiled     the same with the network compiled by torch.compile
   eager              this repository's step, operator by operator
   captured           the same as a graph that is replayed, as run.py trains (cuda, npu)
-  captured by 10     ten steps in each graph
   ... contiguous     the same with contiguous tensors, where this repository's are channels_last
   captured compiled  the network compiled by torch.compile, then captured (on a CPU: compiled)
   4 together         four runs that take turns, as together.py trains them: time of an iteration of all, divided by four
-  4 fused            four seeds as one network, whose convolutions are grouped (HFTA, arXiv:2102.02344), captured: likewise
+
+Older records have two more candidates, "captured by 10", with ten steps in each graph, and "4 fused", four seeds as one
+network of grouped convolutions (HFTA, arXiv:2102.02344).
 
 The floor of a net is the larger of two times: its floating-point operations at the rate of a large matrix product, and the
 bytes that every step has to move at the speed of a large copy (see `count_work`), both measured on the same device. It is
@@ -38,18 +39,17 @@ from reproduce.config import Config, Precision, UserError, require
 
 import torch  # isort: skip
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from reproduce.data import Data, Synthetic, batch, choose_folder, load, plan
-from reproduce.device import Device, autocast, make_stream
+from reproduce.device import Device, make_stream
 from reproduce.model import build_network
 from reproduce.record import describe_code, write_json
-from reproduce.train import Training, make_optimizer
+from reproduce.reference import make_sgd, train_network
+from reproduce.step import Training
 from reproduce.turns import Turns, complete_all, each_turn_on
 
 Candidate = Callable[[int], float]
@@ -69,7 +69,7 @@ class Settings:
     only: str = ""
     """Only candidates whose name matches this regular expression, and no record; by default all."""
     together: tuple[int, ...] = (4,)
-    """Numbers of runs that are trained together or fused."""
+    """Numbers of runs that are trained together."""
     iterations: int = 20
     """Iterations of one candidate in one round; half as many before them are not counted. What is captured trains whole chunks,
     as run.py does."""
@@ -97,32 +97,31 @@ class Settings:
 # The candidates ---------------------------------------------------------------------------------------------------------
 
 
-def endless(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+def repeat_loader(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         yield from loader
 
 
 def plain_loop(config: Config, folder: Path, device: Device, workers: int, compiled: bool = False) -> Candidate:
-    """The usual training loop."""
+    """The usual training loop, reproduce/reference.py's."""
     dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
     normalize = transforms.Normalize((0.4914, 0.4822, 0.4465), (1.0, 1.0, 1.0))
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     images = dataset(folder, transform=transforms.Compose([*augment, transforms.ToTensor(), normalize]))
-    batches = endless(DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=workers))
+    loader = DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=workers)
+    batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in repeat_loader(loader))
     network = build_network(config).to(device.torch_device).train()
     if compiled:
         network.compile()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    optimizer = make_sgd(network)
+
+    def compute_logits(images_NCHW: Tensor) -> Tensor:
+        with torch.autocast(device.kind, torch.bfloat16, enabled=config.precision == "bf16"):
+            return network(images_NCHW).float()
 
     def train(iterations: int) -> float:
         before = time.perf_counter()
-        for _ in range(iterations):
-            inputs, labels = (tensor.to(device.torch_device) for tensor in next(batches))
-            with torch.autocast(device.kind, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss = F.cross_entropy(network(inputs), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        for loss, _, _ in train_network(compute_logits, optimizer, batches, [0.1] * iterations):
             loss.item()
         return (time.perf_counter() - before) / iterations
 
@@ -133,10 +132,10 @@ def seeds(config: Config, count: int) -> list[Config]:
     return [replace(config, seed=seed) for seed in range(count)]
 
 
-def advance(training: Training, start: int, stop: int) -> Turns[None]:
-    for begin in range(start, stop, training.device.chunk):
-        end = min(begin + training.device.chunk, stop)
-        yield from training.chunk(begin, end, [0.1] * (end - begin))
+def train_iterations(training: Training, start: int, stop: int) -> Turns[None]:
+    for begin in range(start, stop, training.device.chunk_iterations):
+        end = min(begin + training.device.chunk_iterations, stop)
+        yield from training.train_chunk(begin, end, [0.1] * (end - begin))
 
 
 def advancing(runs: Sequence[Training], device: Device) -> Candidate:
@@ -147,57 +146,13 @@ def advancing(runs: Sequence[Training], device: Device) -> Candidate:
         nonlocal start
         stop = start + iterations
         each = zip(streams, runs, strict=True)
-        turns = [each_turn_on(stream, device, advance(run, start, stop), lambda: None) for stream, run in each]
+        turns = [each_turn_on(stream, device, train_iterations(run, start, stop), lambda: None) for stream, run in each]
         before = time.perf_counter()
         complete_all(turns)
         start = stop
         return (time.perf_counter() - before) / iterations / len(runs)
 
     return train
-
-
-class Fused(Training):
-    """Seeds of one net as one network: weights, BN's statistics and images have the runs R as their first dimension.
-
-    Of a chunk's results, the losses are the mean over the runs and the wrong answers their sum.
-    """
-
-    def __init__(self, configs: Sequence[Config], data: Data, device: Device, capture: bool):
-        super().__init__(configs[0], data, device, capture)
-        self.configs = configs
-        networks: list[nn.Module] = [build_network(config).to(device.torch_device) for config in configs]
-        weights, self.statistics = stack_module_state(networks)  # pyright: ignore[reportArgumentType]
-        self.weights: dict[str, Tensor] = {name: nn.Parameter(tensor.detach()) for name, tensor in weights.items()}
-        self.rows = self.rows.new_zeros(device.chunk, 4, len(configs) * self.config.batch_size)
-        self.optimizer = make_optimizer(self.config, nn.ParameterList(self.weights.values()), self.rate, device)
-
-    def draw(self, start: int, stop: int) -> Tensor:
-        return torch.cat([plan(config, len(self.data.train), start, stop) for config in self.configs], dim=2)
-
-    def step(self):
-        row = self.rows.index_select(0, self.cursor)[0]
-        self.rate.copy_(self.rates.index_select(0, self.cursor)[0])
-        images, labels = batch(self.data.train, self.data, row)
-
-        def forward(weights: dict[str, Tensor], statistics: dict[str, Tensor], images_NCHW: Tensor) -> Tensor:
-            return functional_call(self.network, (weights, statistics), (images_NCHW,))
-
-        with autocast(self.device, self.config.precision):
-            images_RNCHW = images.unflatten(0, (len(self.configs), -1))
-            logits = torch.vmap(forward)(self.weights, self.statistics, images_RNCHW).flatten(0, 1)
-        loss = F.cross_entropy(logits.float(), labels)
-        self.optimizer.zero_grad()
-        (len(self.configs) * loss).backward()
-        self.optimizer.step()
-        self.losses.index_copy_(0, self.cursor, loss.detach()[None])
-        self.wrong.index_copy_(0, self.cursor, (logits.argmax(1) != labels).sum()[None])
-        self.cursor.add_(1)
-
-
-def fused(configs: Sequence[Config], data: Data, device: Device) -> Candidate:
-    training = Fused(configs, data, device, capture=True)
-    train = advancing([training], device)
-    return lambda iterations: train(iterations) / len(configs)
 
 
 def candidates(
@@ -215,18 +170,16 @@ def candidates(
 
     made["eager"] = partial(ours, capture=False)
     contiguous = replace(device, memory_format=torch.contiguous_format)
-    other_layout = device.has_graphs and device != contiguous
-    if device.has_graphs:
+    other_layout = device.is_accelerator and device != contiguous
+    if device.is_accelerator:
         made["captured"] = ours
-        made["captured by 10"] = partial(ours, device=replace(device, steps_per_replay=10))
     if other_layout:
         made["captured contiguous"] = partial(ours, device=contiguous)
-    made["captured compiled" if device.has_graphs else "eager compiled"] = partial(ours, compiled=True)
+    made["captured compiled" if device.is_accelerator else "eager compiled"] = partial(ours, compiled=True)
     for count in settings.together:
         made[f"{count} together"] = partial(ours, count)
         if other_layout:
             made[f"{count} together contiguous"] = partial(ours, count, device=contiguous)
-        made[f"{count} fused"] = partial(fused, seeds(config, count), data, device)
     return {name: make for name, make in made.items() if re.search(settings.only, name)}
 
 
@@ -244,13 +197,13 @@ def count_work(config: Config) -> tuple[int, int]:
     size = 2 if config.precision == "bf16" else 4
     moved = 0
 
-    def note(module: nn.Module, inputs: Any, output: Tensor):
+    def add_output(module: nn.Module, inputs: Any, output: Tensor):
         nonlocal moved
         moved += 2 * size * output.numel()
 
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(note)
+            module.register_forward_hook(add_output)
     with FlopCounterMode(display=False) as counter:
         network(torch.empty(config.batch_size, 3, 32, 32, device="meta")).sum().backward()
     moved += sum(4 * 4 * parameter.numel() for parameter in network.parameters())
@@ -263,7 +216,7 @@ def time_calls(call: Callable[[], Any], device: Device, repeats: int = 5) -> flo
     for _ in range(repeats + 1):
         before = time.perf_counter()
         call()
-        if device.has_graphs:
+        if device.is_accelerator:
             device.backend.synchronize()
         seconds.append(time.perf_counter() - before)
     return statistics.median(seconds[1:])
@@ -271,7 +224,7 @@ def time_calls(call: Callable[[], Any], device: Device, repeats: int = 5) -> flo
 
 def measure_ceilings(device: Device, precisions: Sequence[Precision]) -> dict[str, float]:
     """Bytes per second of a large copy, read and written counted, and operations per second of a matrix product."""
-    where, large = device.torch_device, device.has_graphs
+    where, large = device.torch_device, device.is_accelerator
     source = torch.randint(0, 255, (2**31 if large else 2**28,), dtype=torch.uint8, device=where)
     target = torch.empty_like(source)
     ceilings = {"copy": 2 * source.numel() / time_calls(lambda: target.copy_(source), device)}
@@ -299,11 +252,13 @@ def preparation(config: Config, data: Data, device: Device, iterations: int) -> 
 
 def round_up(iterations: int, name: str, device: Device) -> int:
     """To whole chunks for a candidate that is captured."""
-    whole = device.chunk if device.has_graphs and name not in ("plain", "plain compiled", "eager") else 1
+    whole = device.chunk_iterations if device.is_accelerator and name not in ("plain", "plain compiled", "eager") else 1
     return math.ceil(iterations / whole) * whole
 
 
-def compare(settings: Settings, config: Config, folder: Path, data: Data, device: Device, floor: float) -> list[dict[str, Any]]:
+def compare_candidates(
+    settings: Settings, config: Config, folder: Path, data: Data, device: Device, floor: float
+) -> list[dict[str, Any]]:
     """A row for every candidate of one net in one precision, printed as well; times in milliseconds."""
     seconds: dict[str, list[float]] = {}
     trains: dict[str, Candidate] = {}
@@ -337,11 +292,11 @@ def compare(settings: Settings, config: Config, folder: Path, data: Data, device
         }
         if "plain" in seconds:
             row["times_plain"] = round(1000 * statistics.median(seconds["plain"]) / median, 2)
-        print(describe(row), flush=True)
+        print(describe_row(row), flush=True)
     return rows
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe_row(row: dict[str, Any]) -> str:
     beside = f"{row['times_plain']:6.2f} times plain, " if "times_plain" in row else ""
     return (
         f"depth {row['depth']:4}  {row['precision']}  {row['candidate']:21} {row['median']:9.3f} ms ({row['min']:.3f} to "
@@ -350,19 +305,19 @@ def describe(row: dict[str, Any]) -> str:
     )
 
 
-def measure(settings: Settings) -> Path | None:
+def measure_nets(settings: Settings) -> Path | None:
     """Prints the table, writes the record of all candidates and returns its path; of some, None.
 
     Raises:
         UserError: the data set is missing or the device not usable.
         OSError: the record cannot be written.
     """
-    device = devices.choose(settings.device)
+    device = devices.choose_device(settings.device)
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
     configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]
     folder = choose_folder(default, settings.data)
     data = load(default, folder, device.torch_device)
-    about = devices.describe(device)
+    about = devices.describe_device(device)
     print(f"{about['device_name']}, {about['threads']} threads, torch {about['versions']['torch']}, batch {default.batch_size}")
     ceilings = measure_ceilings(device, settings.precisions)
     rates = ", ".join(f"{name} {value / 1e12:.3f} TFLOP/s" for name, value in ceilings.items() if name != "copy")
@@ -385,7 +340,7 @@ def measure(settings: Settings) -> Path | None:
             flush=True,
         )
         nets.append(net)
-        rows += compare(settings, config, folder, data, device, max(times.values()))
+        rows += compare_candidates(settings, config, folder, data, device, max(times.values()))
         if not settings.only:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, record | {"ceilings": ceilings, "nets": nets, "rows": rows})
@@ -396,7 +351,7 @@ def measure(settings: Settings) -> Path | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    measure(command.parse(Settings, arguments, "throughput.py", __doc__))
+    measure_nets(command.parse(Settings, arguments, "throughput.py", __doc__))
     return 0
 
 

@@ -1,4 +1,6 @@
-"""The accelerator: choosing it, its precision flags, its graph capture, its description. The only module that names kinds.
+"""The device: choosing it, its precision flags, its graph capture, its description.
+
+Whatever depends on the kind, npu, cuda or cpu, is told here: in the rest of reproduce/ these are words of the command line.
 
 Import this module before torch: where torch_npu is installed without CANN, torch's own loading of it makes `import torch`
 fail for the whole process. Here that loading is put off until torch is in, and its failure is kept as the reason.
@@ -56,16 +58,15 @@ else:
 class Device:
     """One usable device and what suits it.
 
-    chunk: iterations between two contacts with the host. fused: torch.optim has one-kernel updates for it whose learning
-    rate may stay on the device. steps_per_replay: iterations in one captured graph.
+    chunk_iterations: iterations between two meetings with the host. fused: torch.optim has one-kernel updates for it whose
+    learning rate may stay on the device.
     """
 
     kind: str
     memory_format: torch.memory_format
-    chunk: int
+    chunk_iterations: int
     eval_batch_size: int
     fused: bool
-    steps_per_replay: int = 1
 
     @property
     def torch_device(self) -> torch.device:
@@ -77,18 +78,18 @@ class Device:
         return getattr(torch, self.kind)
 
     @property
-    def has_graphs(self) -> bool:
+    def is_accelerator(self) -> bool:
         return self.kind != "cpu"
 
 
 DEVICES = {
-    "npu": Device("npu", torch.contiguous_format, chunk=500, eval_batch_size=1000, fused=False),
-    "cuda": Device("cuda", torch.channels_last, chunk=500, eval_batch_size=1000, fused=True),
-    "cpu": Device("cpu", torch.channels_last, chunk=10, eval_batch_size=250, fused=True),
+    "npu": Device("npu", torch.contiguous_format, chunk_iterations=500, eval_batch_size=1000, fused=False),
+    "cuda": Device("cuda", torch.channels_last, chunk_iterations=500, eval_batch_size=1000, fused=True),
+    "cpu": Device("cpu", torch.channels_last, chunk_iterations=10, eval_batch_size=250, fused=True),
 }
 
 
-def problem(kind: str) -> str | None:
+def find_problem(kind: str) -> str | None:
     """Why a kind of device cannot be used here, or None."""
     if kind == "npu":
         if NPU_PROBLEM is None and not torch.npu.is_available():  # pyright: ignore[reportAttributeAccessIssue]
@@ -101,18 +102,21 @@ def problem(kind: str) -> str | None:
     return None
 
 
-def choose(kind: str) -> Device:
+def choose_device(kind: str) -> Device:
     """The device of a kind, or for "auto" the first usable one of npu, cuda, cpu.
 
     Raises:
         UserError: the kind asked for is not usable; the sentence says why.
     """
     if kind == "auto":
-        kind = next(kind for kind in DEVICES if problem(kind) is None)
-    reason = problem(kind)
+        kind = next(kind for kind in DEVICES if find_problem(kind) is None)
+    reason = find_problem(kind)
     if reason is not None:
         raise UserError(f"device {kind} is not usable: {reason}")
     return DEVICES[kind]
+
+
+choose = choose_device  # the sweep's engine still calls it so
 
 
 def set_numerics(device: Device, precision: Precision, deterministic: bool) -> dict[str, Any]:
@@ -153,7 +157,7 @@ def autocast(device: Device, precision: Precision) -> AbstractContextManager:
 
 def make_stream(device: Device) -> Any:
     """A stream for work that comes after all earlier work; on a CPU, which has none, None."""
-    if not device.has_graphs:
+    if not device.is_accelerator:
         return None
     device.backend.synchronize()
     return device.backend.Stream()
@@ -168,16 +172,16 @@ def own_stream(device: Device) -> AbstractContextManager:
     return on_stream(device, make_stream(device))
 
 
-def mark(device: Device) -> Callable[[], bool]:
+def mark_position(device: Device) -> Callable[[], bool]:
     """Marks a point in the work of the current stream; returns what tells, without waiting, whether it is reached."""
-    if not device.has_graphs:
+    if not device.is_accelerator:
         return lambda: True
     event = device.backend.Event()
     event.record()
     return event.query
 
 
-def capture(device: Device, step: Callable[[], None]) -> Callable[[], None] | str:
+def capture_graph(device: Device, step: Callable[[], None]) -> Callable[[], None] | str:
     """Captures one call of step, which must have run a few times, on the current stream; nothing is computed meanwhile.
 
     Returns: what replays it, or, where capture fails, the reason in one line.
@@ -199,15 +203,15 @@ def capture(device: Device, step: Callable[[], None]) -> Callable[[], None] | st
 
 def peak_memory(device: Device) -> int | None:
     """The most bytes of device memory that this process's tensors have held since `reset_peak_memory`; None on a CPU."""
-    return device.backend.max_memory_allocated() if device.has_graphs else None
+    return device.backend.max_memory_allocated() if device.is_accelerator else None
 
 
 def reset_peak_memory(device: Device):
-    if device.has_graphs:
+    if device.is_accelerator:
         device.backend.reset_peak_memory_stats()
 
 
-def describe(device: Device) -> dict[str, Any]:
+def describe_device(device: Device) -> dict[str, Any]:
     """The device's name and the versions that decide what it computes."""
     versions: dict[str, Any] = {name: installed_version(name) for name in ("torch", "torchvision", "torch_npu", "numpy")}
     versions["python"] = platform.python_version()
@@ -215,7 +219,7 @@ def describe(device: Device) -> dict[str, Any]:
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return {
         "device": device.kind,
-        "device_name": device.backend.get_device_name() if device.has_graphs else processor(),
+        "device_name": device.backend.get_device_name() if device.is_accelerator else processor(),
         "threads": torch.get_num_threads(),
         "platform": f"{sys.platform} {platform.machine()}",
         "versions": versions,

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from reproduce.data import CLASS_NAMES, Data, choose_folder, load, unpad
 from reproduce.device import Device
-from reproduce.train import evaluating, single_views
+from reproduce.measure import evaluating, single_views
 from reproduce.weights import Trained, read
 
 BINS = 15
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str]) -> int:
         OSError: the figures cannot be written.
     """
     evaluation = command.parse(Evaluation, arguments, "evaluate.py", __doc__)
-    device = devices.choose(evaluation.device)
+    device = devices.choose_device(evaluation.device)
     trained = read(evaluation.source, evaluation.data)
     devices.set_numerics(device, trained.config.precision, deterministic=False)
     folder = choose_folder(trained.config, evaluation.data)

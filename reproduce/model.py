@@ -22,9 +22,9 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
-def relu_(x: Tensor) -> Tensor:
+def relu_(x_NCHW: Tensor) -> Tensor:
     """ReLU in place, for what BN or the addition has just written: neither needs its output for the gradient."""
-    return F.relu(x, inplace=True)
+    return F.relu(x_NCHW, inplace=True)
 
 
 class ZeroPadded(nn.Module):
@@ -72,21 +72,21 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut = make_shortcut(config.shortcut, in_channels, out_channels, stride) if config.residual else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x_NCHW: Tensor) -> Tensor:
         if self.shortcut is None:
-            return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x))))))
-        identity = self.shortcut(x)
+            return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x_NCHW))))))
+        identity_NCHW = self.shortcut(x_NCHW)
         match self.design:
             case "original":
-                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x))))).add_(identity))
+                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x_NCHW))))).add_(identity_NCHW))
             case "bn-after-add":
-                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x)))).add_(identity)))
+                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x_NCHW)))).add_(identity_NCHW)))
             case "relu-before-add":
-                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x)))))) + identity
+                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x_NCHW)))))) + identity_NCHW
             case "relu-only-preactivation":
-                return self.bn2(self.conv2(relu_(self.bn1(self.conv1(F.relu(x)))))).add_(identity)
+                return self.bn2(self.conv2(relu_(self.bn1(self.conv1(F.relu(x_NCHW)))))).add_(identity_NCHW)
             case "full-preactivation":
-                return self.conv2(relu_(self.bn2(self.conv1(F.relu(self.bn1(x)))))).add_(identity)
+                return self.conv2(relu_(self.bn2(self.conv1(F.relu(self.bn1(x_NCHW)))))).add_(identity_NCHW)
 
     def responses(self) -> list[nn.Module]:
         """The modules whose outputs are the two 3x3 layers' responses: the BN right after the layer, else the layer itself."""
@@ -138,9 +138,9 @@ def build_network(config: Config) -> Network:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan = module.out_channels if config.initialization == "fan-out" else module.in_channels
-            fill(module.weight, generator, math.sqrt(2 / (fan * math.prod(module.kernel_size))))
+            fill_weight(module.weight, generator, math.sqrt(2 / (fan * math.prod(module.kernel_size))))
     linear = network.linear
-    fill(linear.weight, generator, math.sqrt(2 / linear.in_features))
+    fill_weight(linear.weight, generator, math.sqrt(2 / linear.in_features))
     nn.init.zeros_(linear.bias)
     if config.last_layer == "uniform":
         bound = 1 / math.sqrt(linear.in_features)
@@ -150,6 +150,6 @@ def build_network(config: Config) -> Network:
     return network
 
 
-def fill(weight: Tensor, generator: np.random.Generator, std: float):
+def fill_weight(weight: Tensor, generator: np.random.Generator, std: float):
     draws = generator.standard_normal(tuple(weight.shape), dtype=np.float32)
     weight.data.copy_(torch.from_numpy(draws).mul_(std))

@@ -8,7 +8,6 @@ finished one. Exit status: 0 finished, 2 wrong use, 3 training diverged, 75 stop
 
 import math
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import tyro
 from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine
 from reproduce.record import add_session, open_folder, read_result
+from reproduce.stop import stop_requests
 
 if TYPE_CHECKING:
     from reproduce.data import Data
@@ -106,15 +106,17 @@ def prepare(arguments: Sequence[str]) -> Prepared | Ended:
     from reproduce import device as devices
     from reproduce.data import choose_folder, load_once
 
-    device = devices.choose(machine.device)
+    device = devices.choose_device(machine.device)
     flags = devices.set_numerics(device, config.precision, machine.deterministic)
     data = load_once(config, choose_folder(config, machine.data), device.torch_device)
     deadline = math.inf if machine.time_limit is None else began + machine.time_limit
     return Prepared(config, machine, device, flags, data, deadline)
 
 
-def train_in_turns(prepared: Prepared, stop: threading.Event, beside: int = 0) -> "Turns[Ended]":
-    """Trains until the run's end, its time limit or stop; `beside` others are in training as it begins.
+def train_in_turns(prepared: Prepared, requests: Sequence[int], beside: int = 0) -> "Turns[Ended]":
+    """Trains until the run's end, its time limit or a request to stop; `beside` others are in training as it begins.
+
+    requests: those to stop, as they come in (see stop.py).
 
     Raises:
         Locked: another process is training the run.
@@ -129,9 +131,9 @@ def train_in_turns(prepared: Prepared, stop: threading.Event, beside: int = 0) -
     set_numerics = partial(devices.set_numerics, device, config.precision, machine.deterministic)
     with open_folder(config, machine.out) as folder:
         session = {"flags": prepared.flags, "data": {"name": config.dataset, "sha256": data.fingerprint}, "beside": beside}
-        add_session(folder, config, machine, devices.describe(device) | session)
+        add_session(folder, config, machine, devices.describe_device(device) | session)
         devices.reset_peak_memory(device)
-        training = train.train(config, machine, data, device, folder, prepared.deadline, stop)
+        training = train.train(config, machine, data, device, folder, prepared.deadline, requests)
         ending = yield from on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:
@@ -141,12 +143,10 @@ def train_in_turns(prepared: Prepared, stop: threading.Event, beside: int = 0) -
 
 def train_alone(prepared: Prepared) -> Ended:
     """Trains with nothing beside it; SIGTERM and SIGINT stop it with a checkpoint. Raises as `train_in_turns`."""
-    from reproduce.train import stop_requests
     from reproduce.turns import complete
 
-    stop = threading.Event()
-    with stop_requests(stop):
-        return complete(train_in_turns(prepared, stop))
+    with stop_requests() as requests:
+        return complete(train_in_turns(prepared, requests))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -19,15 +19,16 @@ import contextlib
 import io
 import queue
 import shlex
+import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from reproduce import command, device  # noqa: F401 - the device before torch (see there)
 from reproduce.config import Locked, PrecisionLacking, UserError
 from reproduce.run import Ended, prepare, train_in_turns
-from reproduce.train import stop_requests
+from reproduce.stop import stop_requests
 from reproduce.turns import PAUSE, Turns
 
 IDLE = 0.1
@@ -41,14 +42,14 @@ def split_line(line: str) -> list[str]:
         raise UserError(f"the line is not flags as a shell would take them ({error})") from None
 
 
-def run_line(line: str, stop: threading.Event, beside: int) -> Turns[Ended]:
+def run_line(line: str, requests: Sequence[int], beside: int) -> Turns[Ended]:
     """The run that a line of flags asks for, and how it has ended, whatever happens to it."""
     try:
         prepared = prepare(split_line(line))
         if isinstance(prepared, Ended):
             return prepared
         yield  # the others, and the lines that have come meanwhile, have waited for the data
-        return (yield from train_in_turns(prepared, stop, beside))
+        return (yield from train_in_turns(prepared, requests, beside))
     except (Locked, PrecisionLacking) as error:
         return Ended(error.status, command.explain(error))
     except (UserError, OSError) as error:
@@ -72,9 +73,8 @@ def train_lines(lines: Iterable[str]) -> int:
             arrivals.put(None)
 
     threading.Thread(target=read_lines, daemon=True).start()
-    stop, more = threading.Event(), True
     training: dict[int, Turns[Ended]] = {}
-    last = 0
+    more, last = True, 0
 
     def tell_ending(number: int, ended: Ended):
         nonlocal last
@@ -82,18 +82,18 @@ def train_lines(lines: Iterable[str]) -> int:
         try:
             print(f"line {number}, exit status {ended.status}: {ended.sentence}", flush=True)
         except OSError:  # nobody is listening any more: the others are not to be lost
-            stop.set()
+            requests.append(signal.SIGPIPE)
 
-    with stop_requests(stop):
-        while training or (more and not (stop.is_set() and arrivals.empty())):
+    with stop_requests() as requests:
+        while training or (more and not (requests and arrivals.empty())):
             with contextlib.suppress(queue.Empty):
                 arrival = arrivals.get(timeout=PAUSE if training else IDLE)
                 if arrival is None:
                     more = False
-                elif stop.is_set():
+                elif requests:
                     tell_ending(arrival[0], Ended(75, "not begun"))
                 elif arrival[1].strip():
-                    training[arrival[0]] = run_line(arrival[1], stop, beside=len(training))
+                    training[arrival[0]] = run_line(arrival[1], requests, beside=len(training))
             for number, run in list(training.items()):
                 try:
                     next(run)

@@ -3,9 +3,9 @@
 import lzma
 import math
 import os
-import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from reproduce import device, train
 from reproduce.config import Config, Machine
 from reproduce.data import Data, Images, load, write_synthetic
 from reproduce.device import Device, own_stream
+from reproduce.stop import stop_requests
 from reproduce.turns import complete
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar-10-batches-py"
@@ -29,9 +30,24 @@ QUICK = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 
 def train_alone(config: Config, machine: Machine, data: Data, device: Device, folder: Path) -> train.Ending:
     """A run with nothing beside it, which SIGTERM and SIGINT stop, as reproduce/run.py trains it."""
-    stop = threading.Event()
-    with train.stop_requests(stop), own_stream(device):
-        return complete(train.train(config, machine, data, device, folder, math.inf, stop))
+    with stop_requests() as requests, own_stream(device):
+        return complete(train.train(config, machine, data, device, folder, math.inf, requests))
+
+
+def assert_equal(a: Any, b: Any):
+    """Equality to the bit of nested dicts and lists of tensors and numbers."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, list):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+    else:
+        assert a == b
 
 
 @pytest.fixture(scope="session")

@@ -19,23 +19,23 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(("usable", "chosen"), [({"npu", "cuda"}, "npu"), ({"cuda"}, "cuda"), ({"npu"}, "npu"), (set(), "cpu")])
 def test_auto_takes_npu_then_cuda_then_cpu(monkeypatch: pytest.MonkeyPatch, usable: set[str], chosen: str):
     reasons = {kind: None if kind in usable | {"cpu"} else "it is not there" for kind in device.DEVICES}
-    monkeypatch.setattr(device, "problem", reasons.get)
-    assert device.choose("auto").kind == chosen
+    monkeypatch.setattr(device, "find_problem", reasons.get)
+    assert device.choose_device("auto").kind == chosen
 
 
 @pytest.mark.parametrize("kind", ["npu", "cuda"])
 def test_a_device_asked_for_is_refused_with_the_reason_and_never_replaced(monkeypatch: pytest.MonkeyPatch, kind: str):
-    monkeypatch.setattr(device, "problem", lambda kind: "it is not there")
+    monkeypatch.setattr(device, "find_problem", lambda kind: "it is not there")
     with pytest.raises(UserError, match=f"^device {kind} is not usable: it is not there$"):
-        device.choose(kind)
+        device.choose_device(kind)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
 def test_a_missing_cuda_device_is_explained():
-    assert "CUDA" in (device.problem("cuda") or "")
+    assert "CUDA" in (device.find_problem("cuda") or "")
 
 
-IMPORT = "import os, {first}; from reproduce import device; print(device.problem('npu'), os.environ.get('{variable}'))"
+IMPORT = "import os, {first}; from reproduce import device; print(device.find_problem('npu'), os.environ.get('{variable}'))"
 
 
 def import_device(folder: Path, package: str | None, first: str = "sys", **environment: str) -> str:
@@ -105,6 +105,6 @@ def test_a_device_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_description_names_the_processor_and_the_versions():
-    description = device.describe(device.DEVICES["cpu"])
+    description = device.describe_device(device.DEVICES["cpu"])
     assert description["device"] == "cpu" and description["device_name"]
     assert description["versions"]["torch"] == torch.__version__.partition("+")[0] or description["versions"]["torch"]

@@ -23,14 +23,14 @@ import pytest
 import torch
 
 from reproduce import device as devices
-from reproduce import record, train, turns
+from reproduce import record, turns
 from reproduce.config import SCHEMA, Block, Config, Machine
 from reproduce.data import Images, load
-from tests.conftest import QUICK, train_alone
+from reproduce.step import Training
+from tests.conftest import QUICK, assert_equal, train_alone
 from tests.npu_standin import build
 from tests.test_resume import newest, outcome, without_times
 from tests.test_sweep import STARTER
-from tests.test_train import assert_equal
 
 STANDIN = Path(__file__).with_name("npu_standin")
 ROOT = STANDIN.parents[1]
@@ -73,13 +73,13 @@ def pack(content: Any) -> bytes:
 
 def get_device(kind: str) -> devices.Device:
     """The device of a kind; the CPU with an NPU's layout and optimizer, for sums in the same order."""
-    return replace(devices.choose(kind), memory_format=torch.contiguous_format, fused=False, chunk=10)
+    return replace(devices.choose_device(kind), memory_format=torch.contiguous_format, fused=False, chunk_iterations=10)
 
 
-def prepare(kind: str, config: Config, folder: Path, capture: bool = False) -> train.Training:
+def prepare(kind: str, config: Config, folder: Path, capture: bool = False) -> Training:
     device = get_device(kind)
     devices.set_numerics(device, config.precision, deterministic=False)
-    return train.Training(config, load(config, folder, device.torch_device), device, capture)
+    return Training(config, load(config, folder, device.torch_device), device, capture)
 
 
 # The stand-in itself ----------------------------------------------------------------------------------------------------
@@ -126,8 +126,8 @@ def test_a_forked_process_has_no_npu(on_standin: Callable[..., Any]):
 
 def on_standin_capture(statement: str) -> bytes:
     x = torch.arange(3.0, device="npu")
-    with devices.own_stream(devices.choose("npu")):
-        return pack(devices.capture(devices.choose("npu"), lambda: exec(statement, {"torch": torch, "x": x})))
+    with devices.own_stream(devices.choose_device("npu")):
+        return pack(devices.capture_graph(devices.choose_device("npu"), lambda: exec(statement, {"torch": torch, "x": x})))
 
 
 @pytest.mark.parametrize(
@@ -140,20 +140,19 @@ def test_a_capture_refuses_what_meets_the_host(on_standin: Callable[..., Any], s
 # Steps ------------------------------------------------------------------------------------------------------------------
 
 
-def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = False, steps_per_replay: int = 1) -> bytes:
+def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = False) -> bytes:
     training = prepare(kind, config, folder, capture)
-    training.device = replace(training.device, steps_per_replay=steps_per_replay)
-    try_capture, replays = training.try_capture, []
+    capture_step, replays = training.capture_step, []
 
     def counted():
-        try_capture()
+        capture_step()
         replay = training.replay
         assert replay is not None
         training.replay = lambda: (replays.append(1), replay())[1]
 
-    training.try_capture = counted
+    training.capture_step = counted
     with devices.own_stream(training.device):
-        chunk = turns.complete(training.chunk(0, STEPS, [config.lr or 0.0] * STEPS))
+        chunk = turns.complete(training.train_chunk(0, STEPS, [config.lr or 0.0] * STEPS))
     return pack({"chunk": chunk, "state": training.state(), "replays": len(replays)})
 
 
@@ -163,11 +162,9 @@ def test_steps_equal_the_cpus_and_captured_steps_too(on_standin: Callable[..., A
     cpu = on_standin(on_standin_train, "cpu", config, synthetic_folder)
     eager = on_standin(on_standin_train, "npu", config, synthetic_folder)
     captured = on_standin(on_standin_train, "npu", config, synthetic_folder, True)
-    by_twos = on_standin(on_standin_train, "npu", config, synthetic_folder, True, 2)
-    assert captured.pop("replays") == 4 and by_twos.pop("replays") == 2
+    assert captured.pop("replays") == 4
     assert not eager.pop("replays") and not cpu.pop("replays")
     assert_equal(captured, eager)
-    assert_equal(by_twos, eager)
     assert all(math.isfinite(loss) for loss in cpu["chunk"][0])
     if config.optimizer == "sgd":
         assert_equal(eager, cpu)
@@ -181,7 +178,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
     training = prepare("npu", config, folder, capture)
     with devices.own_stream(training.device):
-        turns.complete(training.chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
+        turns.complete(training.train_chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
         name = "replay" if capture else "step"
         step, seen = getattr(training, name), []
 
@@ -192,7 +189,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
         setattr(training, name, counted)
         torch_npu.reset_counts()
-        turns.complete(training.chunk(5, 5 + steps, [0.1] * steps))
+        turns.complete(training.train_chunk(5, 5 + steps, [0.1] * steps))
         return pack([seen[0], seen[-1], torch_npu.counts()])
 
 

@@ -8,21 +8,21 @@ import torch
 
 from experiments import parity
 from reproduce.config import UserError
-from reproduce.train import Training
+from reproduce.step import Training
 from tests.conftest import CPU, QUICK
 
 FIRST = replace(CPU, memory_format=torch.contiguous_format, fused=False)
-SECOND = replace(FIRST, chunk=11)
+SECOND = replace(FIRST, chunk_iterations=11)
 
 
 def compare(synthetic_folder: Path, second=SECOND) -> dict[str, float]:
-    return parity.compare(replace(QUICK, iterations=16), FIRST, second, synthetic_folder)
+    return parity.compare_devices(replace(QUICK, iterations=16), FIRST, second, synthetic_folder)
 
 
 def test_a_device_equals_itself(synthetic_folder: Path, capsys: pytest.CaptureFixture[str]):
     worst = compare(synthetic_folder)
     assert set(worst.values()) == {0.0} and worst.keys() == parity.TOLERANCES["fp32"].keys()
-    assert parity.judge(worst, "fp32") == (True, "the two devices agree to the bit")
+    assert parity.judge_differences(worst, "fp32") == (True, "the two devices agree to the bit")
     rows = [line for line in capsys.readouterr().out.splitlines() if "e+00 (" in line]
     assert [int(row.split()[0]) for row in rows] == [1, 3, 5, 7, 9, 11, 13, 15]
 
@@ -30,7 +30,7 @@ def test_a_device_equals_itself(synthetic_folder: Path, capsys: pytest.CaptureFi
 def test_another_layout_differs_by_rounding_only(synthetic_folder: Path):
     worst = compare(synthetic_folder, replace(SECOND, memory_format=torch.channels_last))
     assert 0 < worst["gradients"] < parity.TOLERANCES["fp32"]["gradients"]
-    assert parity.judge(worst | {"free": 0.0}, "fp32")[0]
+    assert parity.judge_differences(worst | {"free": 0.0}, "fp32")[0]
 
 
 @pytest.mark.parametrize("tensor", ["bn.running_var", "linear.weight"])
@@ -49,7 +49,7 @@ def test_a_device_that_computes_something_else_is_found_out(
             target.mul_(1.2)
 
     monkeypatch.setattr(Training, "step", wrong_step)
-    agree, sentence = parity.judge(compare(synthetic_folder), "fp32")
+    agree, sentence = parity.judge_differences(compare(synthetic_folder), "fp32")
     assert not agree and f"more than the tolerance in {'gradients' if tensor == 'linear.weight' else 'BN'}" in sentence
 
 

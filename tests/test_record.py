@@ -13,7 +13,7 @@ import torch
 
 from reproduce import record
 from reproduce.config import Config, Machine, UserError
-from tests.test_train import assert_equal
+from tests.conftest import assert_equal
 
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
 IDENTITY = record.identify(Config(), "fingerprint")

@@ -16,9 +16,8 @@ import pytest
 from reproduce import record, train
 from reproduce.config import SCHEMA, Config, Machine
 from reproduce.data import Data
-from reproduce.train import Training
-from tests.conftest import CPU, QUICK, train_alone
-from tests.test_train import assert_equal
+from reproduce.step import Training
+from tests.conftest import CPU, QUICK, assert_equal, train_alone
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
 MACHINE = Machine(eval_every=6, checkpoint_every=4)
@@ -39,9 +38,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     return without_times(files | {"metrics": record.read_metrics(folder), "checkpoint": checkpoint})
 
 
-def run(config: Config, data: Data, out: Path, chunk: int = 10) -> train.Ending:
+def run(config: Config, data: Data, out: Path, chunk_iterations: int = 10) -> train.Ending:
     with record.open_folder(config, out) as folder:
-        return train_alone(config, MACHINE, data, replace(CPU, chunk=chunk), folder)
+        return train_alone(config, MACHINE, data, replace(CPU, chunk_iterations=chunk_iterations), folder)
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +52,16 @@ def unbroken(synthetic: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, action: Any):
     """Does something while the chunk that holds iteration `at` is in training, once."""
-    chunk, pending = Training.chunk, [at]
+    train_chunk, pending = Training.train_chunk, [at]
 
     def interrupted(self: Training, start: int, stop: int, rates: list[float]) -> Any:
-        done = yield from chunk(self, start, stop, rates)
+        done = yield from train_chunk(self, start, stop, rates)
         if pending and start < at <= stop:
             pending.clear()
             action()
         return done
 
-    monkeypatch.setattr(Training, "chunk", interrupted)
+    monkeypatch.setattr(Training, "train_chunk", interrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -72,7 +71,7 @@ def test_stopped_after_an_iteration(
 ):
     """The first iteration, mid-chunk, a chunk's end, around both milestones (12 and 18), before the last iteration."""
     interrupt(monkeypatch, at, lambda: os.kill(os.getpid(), number))
-    assert run(QUICK, synthetic, tmp_path, chunk=1) == "stopped"
+    assert run(QUICK, synthetic, tmp_path, chunk_iterations=1) == "stopped"
     checkpoint = record.read_checkpoint(tmp_path / QUICK.folder / record.NEWEST, {"schema": SCHEMA})
     assert isinstance(checkpoint, dict) and checkpoint["history"]["iteration"] == at
     assert not (tmp_path / QUICK.folder / "result.json").exists()
@@ -95,7 +94,7 @@ def test_killed_within_a_chunk(
 
     interrupt(monkeypatch, at, die)
     with pytest.raises(Killed):
-        run(QUICK, synthetic, tmp_path, chunk=3)
+        run(QUICK, synthetic, tmp_path, chunk_iterations=3)
     assert run(QUICK, synthetic, tmp_path) == "finished"
     assert_equal(outcome(tmp_path / QUICK.folder), unbroken)
 
@@ -135,7 +134,7 @@ def test_every_kind_of_state_is_taken_up(synthetic: Data, tmp_path: Path, monkey
     few = replace(few, held_out=synthetic.test if config.split == "val" else None)
     assert run(config, few, tmp_path / "unbroken") == "finished"
     interrupt(monkeypatch, 13, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert run(config, few, tmp_path / "stopped", chunk=1) == "stopped"
+    assert run(config, few, tmp_path / "stopped", chunk_iterations=1) == "stopped"
     assert run(config, few, tmp_path / "stopped") == "finished"
     assert_equal(outcome(tmp_path / "stopped" / config.folder), outcome(tmp_path / "unbroken" / config.folder))
 
@@ -144,7 +143,7 @@ def test_stopped_within_a_warmup_window(synthetic: Data, tmp_path: Path, monkeyp
     config = replace(QUICK, warmup="error", iterations=120, lr=0.2)
     assert run(config, synthetic, tmp_path / "unbroken") == "finished"
     interrupt(monkeypatch, 57, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert run(config, synthetic, tmp_path / "stopped", chunk=1) == "stopped"
+    assert run(config, synthetic, tmp_path / "stopped", chunk_iterations=1) == "stopped"
     assert run(config, synthetic, tmp_path / "stopped") == "finished"
     assert_equal(outcome(tmp_path / "stopped" / config.folder), outcome(tmp_path / "unbroken" / config.folder))
 

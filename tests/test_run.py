@@ -10,7 +10,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -244,7 +243,7 @@ def test_preparing_loads_the_data_and_leaves_the_folder_to_training(workplace: P
     assert isinstance(prepared, Prepared) and len(prepared.data.test) > 0
     assert prepared.flags["precision"] == "fp32" and 0 < prepared.deadline - time.monotonic() <= 1000
     assert not (workplace / "runs").exists()
-    ended = complete(train_in_turns(prepared, threading.Event(), beside=2))
+    ended = complete(train_in_turns(prepared, [], beside=2))
     assert ended.status == 0 and "final test error" in ended.sentence
     (session,) = json.loads((workplace / "runs" / QUICK_FOLDER / "environment.json").read_text())
     assert (session["beside"], session["flags"]) == (2, prepared.flags)

@@ -226,7 +226,7 @@ def test_every_worker_sees_one_device_and_so_many_share_it(stand_in, tmp_path, m
 def test_devices_are_those_of_the_machine(monkeypatch):
     from reproduce import device as devices
 
-    monkeypatch.setattr(devices, "problem", lambda kind: None if kind in ("cuda", "cpu") else "there is none")
+    monkeypatch.setattr(devices, "find_problem", lambda kind: None if kind in ("cuda", "cpu") else "there is none")
     monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 2)
     assert local.find_devices([]) == ["cuda:0", "cuda:1"]
     assert local.find_devices(["cuda"]) == ["cuda:0", "cuda:1"]

@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from experiments import throughput
-from experiments.throughput import Fused, Settings, candidates, count_work, measure, round_up
+from experiments.throughput import Settings, candidates, count_work, measure_nets, round_up
 from reproduce.config import Config, UserError
 from reproduce.data import Data
-from reproduce.train import Training
-from reproduce.turns import complete
 from tests.conftest import CPU, QUICK
 
 
@@ -26,13 +24,13 @@ def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], 
         return chosen | {"broken": broken}
 
     monkeypatch.setattr(throughput, "candidates", some)
-    settings = Settings(depths=(8,), precisions=("bf16",), together=(2,), iterations=1, rounds=2)
+    settings = Settings(depths=(8,), precisions=("bf16",), together=(2,), iterations=1, rounds=2, workers=1)
     settings = replace(settings, data="synthetic", device="cpu", out=workplace / "out")
-    path = measure(settings)
+    path = measure_nets(settings)
     assert path is not None
     record = json.loads(path.read_text())
     assert record["device"] == "cpu" and torch.__version__.startswith(record["versions"]["torch"])
-    assert [row["candidate"] for row in record["rows"]] == ["plain", "eager", "2 together", "2 fused"]
+    assert [row["candidate"] for row in record["rows"]] == ["plain", "eager", "2 together"]
     said = capsys.readouterr().out
     assert "broken                not measured, OSError: no compiler\n" in said and "much more" not in said
     (net,) = record["nets"]
@@ -46,7 +44,7 @@ def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], 
     assert net["floor"] == pytest.approx(1000 * max(by_operations, by_bytes), rel=1e-3)
     before = path.read_bytes()
     monkeypatch.setattr(throughput, "measure_ceilings", lambda *_: record["ceilings"])
-    assert measure(replace(settings, only="eager", rounds=1)) is None and path.read_bytes() == before
+    assert measure_nets(replace(settings, only="eager", rounds=1)) is None and path.read_bytes() == before
 
 
 @pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])
@@ -61,25 +59,17 @@ def test_the_work_of_a_step_is_that_of_the_papers_net(precision, size: int):
     assert moved == 2 * size * responses + 16 * 269_722
 
 
-def test_fused_seeds_train_as_each_alone(synthetic: Data):
-    configs = [QUICK, replace(QUICK, seed=1)]
-    together = complete(Fused(configs, synthetic, CPU, capture=False).chunk(0, 4, [0.1] * 4))
-    alone = [complete(Training(config, synthetic, CPU, capture=False).chunk(0, 4, [0.1] * 4)) for config in configs]
-    assert together[0] == pytest.approx([sum(losses) / 2 for losses in zip(*(run[0] for run in alone), strict=True)], rel=1e-3)
-    assert together[1] == [sum(wrong) for wrong in zip(*(run[1] for run in alone), strict=True)]
-
-
 def test_a_device_with_graphs_has_captured_candidates(synthetic: Data, monkeypatch: pytest.MonkeyPatch):
     names = candidates(Settings(), QUICK, Path(), synthetic, CPU)
-    assert list(names) == ["plain", "plain compiled", "eager", "eager compiled", "4 together", "4 fused"]
+    assert list(names) == ["plain", "plain compiled", "eager", "eager compiled", "4 together"]
     assert round_up(101, "4 together", CPU) == 101
-    monkeypatch.setattr(type(CPU), "has_graphs", property(lambda self: True))
+    monkeypatch.setattr(type(CPU), "is_accelerator", property(lambda self: True))
     names = candidates(Settings(only="captured|together"), QUICK, Path(), synthetic, CPU)
-    captured = ["captured", "captured by 10", "captured contiguous", "captured compiled"]
+    captured = ["captured", "captured contiguous", "captured compiled"]
     assert list(names) == [*captured, "4 together", "4 together contiguous"]
     contiguous = replace(CPU, memory_format=torch.contiguous_format)
     assert not any("contiguous" in name for name in candidates(Settings(), QUICK, Path(), synthetic, contiguous))
-    assert [round_up(101, name, replace(CPU, chunk=50)) for name in ("eager", "4 together")] == [101, 150]
+    assert [round_up(101, name, replace(CPU, chunk_iterations=50)) for name in ("eager", "4 together")] == [101, 150]
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"iterations": 0}, {"workers": -1}, {"together": (1,)}, {"only": "("}])
@@ -89,6 +79,6 @@ def test_wrong_settings_are_refused(wrong):
 
 
 def test_an_unusable_device_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("reproduce.device.problem", lambda kind: "it is not there")
+    monkeypatch.setattr("reproduce.device.find_problem", lambda kind: "it is not there")
     with pytest.raises(UserError, match="device cuda is not usable"):
-        measure(Settings(data="synthetic", device="cuda"))
+        measure_nets(Settings(data="synthetic", device="cuda"))

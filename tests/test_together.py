@@ -14,11 +14,10 @@ import torch
 from reproduce import record, together
 from reproduce.config import Config, Locked, PrecisionLacking
 from reproduce.run import main, parse
-from reproduce.train import Training
-from tests.conftest import QUICK
+from reproduce.step import Training
+from tests.conftest import QUICK, assert_equal
 from tests.test_resume import outcome
 from tests.test_sweep import wait_until
-from tests.test_train import assert_equal
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --eval-every 12 --checkpoint-every 4"
 RUNS = {

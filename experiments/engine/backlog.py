@@ -1,9 +1,7 @@
 """What a sweep still has to train, what became of the rest, and the signals that ask it to stop."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -87,17 +85,3 @@ class Backlog:
         """Whether some runs are only put off, and the last end of another is not long ago."""
         waiting = self.obstacle is None and not self.taken.issuperset(self.look_again)
         return waiting and time.monotonic() < self.latest + LOCK_PATIENCE
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """A list that receives the signals SIGTERM and SIGINT, instead of this process ending by them."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, lambda number, _: received.append(number))
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

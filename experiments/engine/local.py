@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.engine.backlog import Backlog, stop_requests
+from experiments.engine.backlog import Backlog
 from experiments.engine.worker import IN_ORDER, Worker, start_worker
 from reproduce.config import Machine, UserError
+from reproduce.stop import stop_requests
 
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 POLL = 0.1

@@ -17,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.engine.backlog import LOCK_INTERVAL, Backlog, stop_requests
+from experiments.engine.backlog import LOCK_INTERVAL, Backlog
 from experiments.engine.progress import judge_ending
 from experiments.engine.worker import start_worker
 from reproduce.config import Config, Machine, UserError
+from reproduce.stop import stop_requests
 
 RESOURCES = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
 """Ray's names for what a task occupies."""

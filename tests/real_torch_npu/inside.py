@@ -23,7 +23,7 @@ for name in ("nms", "qnms"):
 from reproduce import run  # noqa: E402
 from reproduce.config import Config  # noqa: E402
 from reproduce.data import load  # noqa: E402
-from reproduce.train import Training  # noqa: E402
+from reproduce.step import Training  # noqa: E402
 from reproduce.turns import complete  # noqa: E402
 
 MEMORY = {
@@ -126,7 +126,7 @@ def names_used() -> set[str]:
 
 
 def use():
-    npu = devices.choose("npu")
+    npu = devices.choose_device("npu")
     names = names_used()
     missing = sorted(name for name in names if not hasattr(torch.npu, name))
     assert not missing, f"torch_npu lacks {missing}"
@@ -137,7 +137,7 @@ def use():
         fast = precision == "tf32"
         assert flags["matmul.allow_hf32"] is torch.npu.matmul.allow_hf32 is fast, flags
         assert flags["convolution.allow_hf32"] is torch.npu.conv.allow_hf32 is fast, flags
-    described = devices.describe(npu)
+    described = devices.describe_device(npu)
     print(f"{described['device_name']}, torch_npu {described['versions']['torch_npu']}: {', '.join(sorted(names))}")
 
     print(f"{replace_operators()} operators by the CPU's kernels")
@@ -145,12 +145,13 @@ def use():
     for residual, precision in ((True, "fp32"), (False, "fp32"), (True, "bf16")):
         outcomes = []
         for kind in ("cpu", "npu"):
-            device = replace(devices.choose(kind), memory_format=torch.contiguous_format, fused=False, chunk=10)
+            device = replace(devices.choose_device(kind), memory_format=torch.contiguous_format, fused=False)
+            device = replace(device, chunk_iterations=10)
             one = replace(config, residual=residual, precision=precision)
             devices.set_numerics(device, one.precision, deterministic=False)
             with devices.own_stream(device):
                 training = Training(one, load(one, Path("data/synthetic"), device.torch_device), device, capture=True)
-                losses, _ = complete(training.chunk(0, 5, [0.1] * 5))
+                losses, _ = complete(training.train_chunk(0, 5, [0.1] * 5))
             outcomes.append((losses, training.state()["network"]))
         (losses, cpu), (same, npu_state) = outcomes
         assert losses == same and all(torch.equal(cpu[name], npu_state[name]) for name in cpu), (losses, same)

@@ -1,0 +1,116 @@
+"""The recipe of He et al. 2015, section 4.2, in plain PyTorch and, in quotation marks, in the paper's words: read this first.
+
+    python reproduce/reference.py --data DIR
+
+trains ResNet-20 on the CPU, prints errors now and then, and keeps nothing. What the other modules add is speed, checkpoints,
+records and variants, not another recipe: tests hold their batches, learning rate and step against these.
+
+Shapes: N images, C channels, H rows, W columns, K classes.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import transforms
+
+from reproduce import command
+from reproduce.config import PAPER_ITERATIONS, Config
+from reproduce.data import choose_folder, load, unpad
+from reproduce.model import build_network
+
+PRINT_EVERY = 500
+"""Iterations from one look at the errors to the next."""
+
+
+def draw_batches(images_NCHW: Tensor, labels_N: Tensor, mean_CHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of uint8 training images, without end; where 128 do not divide a permutation, its last batch is small."""
+    # "4 pixels are padded on each side, and a 32x32 crop is randomly sampled from the padded image or its horizontal flip."
+    augment = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()])
+    while True:
+        for chosen in torch.randperm(len(images_NCHW)).split(128):  # "a mini-batch size of 128"
+            # "The network inputs are 32x32 images, with the per-pixel mean subtracted."
+            inputs_NCHW = images_NCHW[chosen] / 255 - mean_CHW
+            yield torch.stack([augment(image_CHW) for image_CHW in inputs_NCHW]), labels_N[chosen]
+
+
+def list_rates(iterations: int = PAPER_ITERATIONS) -> list[float]:
+    """The learning rate of each iteration. (110 layers begin with 0.01 until the training error is below 80%.)"""
+    # "We start with a learning rate of 0.1, divide it by 10 at 32k and 48k iterations, and terminate training at 64k
+    # iterations."
+    half, three_quarters = iterations // 2, iterations * 3 // 4
+    return [0.1] * half + [0.01] * (three_quarters - half) + [0.001] * (iterations - three_quarters)
+
+
+def make_sgd(network: nn.Module) -> torch.optim.Optimizer:
+    # "We use a weight decay of 0.0001 and momentum of 0.9." On every parameter: the paper excepts none.
+    return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.0001)
+
+
+def train_network(
+    network: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    rates: Sequence[float],
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Trains as many iterations as there are rates; gives of each its loss, its logits, N x K, and its labels, N."""
+    for rate, (images_NCHW, labels_N) in zip(rates, batches, strict=False):  # rates first: no batch is drawn in vain
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        logits_NK = network(images_NCHW)
+        loss = F.cross_entropy(logits_NK, labels_N)  # "softmax", and the logarithm of its answer for the true class
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss, logits_NK, labels_N
+
+
+@torch.no_grad()
+def measure_error(network: nn.Module, images_NCHW: Tensor, labels_N: Tensor, mean_CHW: Tensor) -> float:
+    """The error in percent: "for testing, we only evaluate the single view of the original 32x32 image"."""
+    network.eval()
+    parts = zip(images_NCHW.split(1000), labels_N.split(1000), strict=True)
+    wrong = sum(int((network(images / 255 - mean_CHW).argmax(1) != labels).sum()) for images, labels in parts)
+    network.train()
+    return 100 * wrong / len(labels_N)
+
+
+def train_on_cifar10(config: Config, folder: Path):
+    """Trains the config's net; of the config, nothing but the net and the length of the training is looked at."""
+    data = load(config, folder, torch.device("cpu"))
+    train_NCHW, test_NCHW = (unpad(images.positions).permute(0, 3, 1, 2) for images in (data.train, data.test))
+    mean_CHW = train_NCHW.sum(0) / (255 * len(train_NCHW))
+    # "The first layer is 3x3 convolutions. Then we use a stack of 6n layers with 3x3 convolutions on the feature maps of sizes
+    # {32, 16, 8} respectively [...] The numbers of filters are {16, 32, 64} respectively [...] The network ends with a global
+    # average pooling, a 10-way fully-connected layer, and softmax." BN follows each convolution; there is no dropout.
+    network = build_network(config)
+    batches, rates = draw_batches(train_NCHW, data.train.labels, mean_CHW), list_rates(config.iterations)
+    steps = train_network(network, make_sgd(network), batches, rates)
+    for iteration, (loss, logits_NK, labels_N) in enumerate(steps, start=1):
+        if iteration % PRINT_EVERY == 0 or iteration == len(rates):
+            train_error = 100 * float((logits_NK.argmax(1) != labels_N).float().mean())
+            test_error = measure_error(network, test_NCHW, data.test.labels, mean_CHW)
+            print(
+                f"iteration {iteration}/{len(rates)}  learning rate {rates[iteration - 1]:g}  loss {loss.item():.4f} and error "
+                f"{train_error:.2f}% of this batch  test error {test_error:.2f}%",
+                flush=True,
+            )
+
+
+def main(arguments: Sequence[str]) -> int:
+    def choose(
+        depth: int = 20, residual: bool = True, iterations: int = PAPER_ITERATIONS, data: str = "data"
+    ) -> tuple[Config, Path]:
+        dataset = "synthetic" if data == "synthetic" else "cifar10"
+        config = Config(depth=depth, residual=residual, iterations=iterations, dataset=dataset)
+        return config, choose_folder(config, data)
+
+    train_on_cifar10(*command.parse(choose, arguments, "reference.py", __doc__))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.tell(main, sys.argv[1:]))

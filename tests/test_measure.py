@@ -1,0 +1,90 @@
+"""Evaluation, population statistics and layer responses."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from reproduce.data import Data, batch, central
+from reproduce.measure import evaluate, layer_responses, take_population_statistics
+from reproduce.model import Network, build_network
+from reproduce.step import Training
+from reproduce.turns import complete
+from tests.conftest import CPU, QUICK
+
+
+def bn_layers(network: Network) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("size", [7, 100])
+def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
+    network = build_network(QUICK).eval()
+    with torch.no_grad():
+        views, labels = batch(synthetic.test, synthetic, central(0, 100, CPU.torch_device))
+        wrong = int((network(views).argmax(1) != labels).sum())
+    device = replace(CPU, eval_batch_size=size)
+    for is_training in (False, True):
+        network.train(is_training)
+        assert evaluate(network, synthetic.test, synthetic, device, QUICK) == wrong
+        assert network.training is is_training, "an evaluation leaves the mode as it was"
+
+
+def test_population_statistics_are_those_of_the_training_images_and_do_not_disturb_training(synthetic: Data):
+    few = replace(synthetic, train=synthetic.test)
+    training = Training(QUICK, few, replace(CPU, eval_batch_size=100), capture=False)
+    complete(training.train_chunk(0, 3, [0.1] * 3))
+    take_population_statistics(training.network, few, training.device, QUICK)
+    views, _ = batch(few.train, few, central(0, 100, CPU.torch_device))
+    with torch.no_grad():
+        responses = training.network.conv(views)
+    torch.testing.assert_close(training.network.bn.running_mean, responses.mean((0, 2, 3)))
+    torch.testing.assert_close(training.network.bn.running_var, responses.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert training.network.bn.momentum == 0.1
+    weights = {n: t for n, t in training.network.named_parameters()}
+    complete(training.train_chunk(3, 6, [0.1] * 3))
+    undisturbed = Training(QUICK, few, CPU, capture=False)
+    complete(undisturbed.train_chunk(0, 6, [0.1] * 6))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in undisturbed.network.named_parameters())
+
+
+@pytest.mark.parametrize("measuring", [evaluate, take_population_statistics, layer_responses])
+def test_a_measurement_that_fails_leaves_the_network_as_it_was(synthetic: Data, measuring: Callable[..., object]):
+    """Its mode, BN's momenta and its hooks; the third batch of images fails."""
+    network, batches = build_network(QUICK).train(), 0
+    for momentum, layer in enumerate(bn_layers(network), start=1):
+        layer.momentum = momentum / 100
+
+    def fail(module: nn.Module, inputs: object):
+        nonlocal batches
+        batches += 1
+        if batches == 3:
+            raise torch.OutOfMemoryError("out of memory")
+
+    handle = network.linear.register_forward_pre_hook(fail)
+    device = replace(CPU, eval_batch_size=10)
+    images = (synthetic.test,) if measuring is evaluate else ()
+    with pytest.raises(torch.OutOfMemoryError):
+        measuring(network, *images, synthetic, device, QUICK)
+    handle.remove()
+    assert network.training and batches == 3
+    assert [layer.momentum for layer in bn_layers(network)] == [(i + 1) / 100 for i in range(len(bn_layers(network)))]
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("block", ["original", "full-preactivation"])
+def test_layer_responses_are_the_standard_deviations_over_the_test_set(synthetic: Data, block: str):
+    config = replace(QUICK, block=block)
+    network = build_network(config)
+    got = layer_responses(network, synthetic, replace(CPU, eval_batch_size=30), config)
+    seen: list[float] = []
+    for module in network.responses():
+        module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.std(correction=0).item()))
+    network.eval()
+    with torch.no_grad():
+        network(batch(synthetic.test, synthetic, central(0, 100, CPU.torch_device))[0])
+    np.testing.assert_allclose(got, seen, rtol=1e-4)
+    assert len(got) == QUICK.depth - 1

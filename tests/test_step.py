@@ -1,0 +1,139 @@
+"""The step, and that the host's way of cutting the work changes nothing."""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from reproduce import reference, step
+from reproduce.config import Config
+from reproduce.data import Data, batch, plan
+from reproduce.device import Device
+from reproduce.model import build_network
+from reproduce.step import Training
+from reproduce.turns import complete
+from tests.conftest import CPU, QUICK, assert_equal
+from tests.test_data import as_data, random_images
+
+
+def test_golden_first_step():
+    data = as_data(random_images(64))
+    training = Training(Config(batch_size=32), data, CPU, capture=False)
+    before = [parameter.detach().clone() for parameter in training.network.parameters()]
+    losses, _ = complete(training.train_chunk(0, 1, [0.1]))
+    after = list(training.network.parameters())
+    gradient = nn.utils.get_total_norm([p.grad for p in after if p.grad is not None]).item()
+    update = nn.utils.get_total_norm([(p - q).detach() for p, q in zip(after, before, strict=True)]).item()
+    assert [losses[0], gradient, update] == pytest.approx(GOLDEN, rel=2e-4), (
+        "the first step of the default recipe has changed. Where only kernels changed (a new torch), compare a full run "
+        "with the records before moving these numbers; where the recipe changed, raise config.SCHEMA as well"
+    )
+
+
+GOLDEN = [2.90046, 5.30524, 0.530529]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("decay", ["all", "weights"])
+def test_training_equals_the_reference(optimizer: Any, decay: Any):
+    """Six steps across a change of learning rate against the plain loop, with torch.optim and float learning rates."""
+    config = Config(depth=8, batch_size=8, optimizer=optimizer, decay=decay, weight_decay=0.01, momentum=0.8)
+    data = as_data(random_images(32))
+    rates = [0.05, 0.05, 0.05, 0.005, 0.005, 0.005]
+    training = Training(config, data, CPU, capture=False)
+    losses, wrong = complete(training.train_chunk(0, 6, rates))
+
+    network = build_network(config).to(memory_format=torch.channels_last).train()
+    decayed = [p for name, p in network.named_parameters() if decay == "all" or "conv" in name or name == "linear.weight"]
+    others = [p for p in network.parameters() if not any(p is q for q in decayed)]
+    groups: list[dict[str, Any]] = [{"params": decayed}] + ([{"params": others, "weight_decay": 0.0}] if others else [])
+    usual = {
+        "sgd": lambda: torch.optim.SGD(groups, lr=1, momentum=0.8, weight_decay=0.01),
+        "adam": lambda: torch.optim.Adam(groups, lr=1, betas=(0.8, 0.999), weight_decay=0.01),
+        "adamw": lambda: torch.optim.AdamW(groups, lr=1, betas=(0.8, 0.999), weight_decay=0.01),
+    }[optimizer]()
+    batches = [batch(data.train, data, row) for row in plan(config, 32, 0, 6)]
+    plain = reference.train_network(network, usual, batches, rates)
+    for loss, mistakes, (expected, logits_NK, labels_N) in zip(losses, wrong, plain, strict=True):
+        assert loss == pytest.approx(expected.item(), rel=1e-4)
+        assert mistakes == int((logits_NK.argmax(1) != labels_N).sum())
+    for ours, theirs in zip(training.network.parameters(), network.parameters(), strict=True):
+        # Adam divides by the gradient's size: where that is all rounding, a few steps' difference of rounding remains.
+        torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-2)
+
+
+def state_after(config: Config, data: Data, cuts: list[int], device: Device = CPU) -> dict[str, Any]:
+    training = Training(config, data, device, capture=True)
+    losses = []
+    for start, stop in itertools.pairwise(cuts):
+        losses += complete(training.train_chunk(start, stop, [0.1] * (stop - start)))[0]
+    return training.state() | {"losses": losses}
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_cut_into_chunks_changes_nothing(synthetic: Data, residual: bool, optimizer: str, precision: str):
+    config = replace(QUICK, residual=residual, optimizer=optimizer, precision=precision)
+    whole = state_after(config, synthetic, [0, 10])
+    assert_equal(state_after(config, synthetic, [0, 1, 2, 7, 10]), whole)
+
+
+def test_bf16_is_not_fp32_and_close_to_it(synthetic: Data):
+    losses = {p: state_after(replace(QUICK, precision=p), synthetic, [0, 3])["losses"] for p in ("fp32", "bf16")}
+    assert losses["fp32"] != losses["bf16"]
+    assert losses["fp32"] == pytest.approx(losses["bf16"], rel=0.1)
+
+
+def test_bn_over_halves_normalises_each_half(synthetic: Data):
+    whole, halves = (Training(replace(QUICK, bn_batch=b), synthetic, CPU, False) for b in ("whole", "halves"))
+    for training in (whole, halves):
+        complete(training.train_chunk(0, 1, [0.0]))
+    images, _ = batch(synthetic.train, synthetic, plan(QUICK, len(synthetic.train), 0, 1)[0])
+    means = [whole.network.conv(part).mean((0, 2, 3)) for part in (images, *images.chunk(2))]
+    torch.testing.assert_close(whole.network.bn.running_mean, 0.1 * means[0])
+    torch.testing.assert_close(halves.network.bn.running_mean, 0.09 * means[1] + 0.1 * means[2])
+
+
+# Graph capture, on a device that pretends to have it ------------------------------------------------------------------
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Makes the CPU claim graphs; step.capture_graph then returns what the test puts into the list."""
+    answers: list[Any] = []
+    monkeypatch.setattr(Device, "is_accelerator", property(lambda self: True))
+    monkeypatch.setattr(step, "capture_graph", lambda device, step: answers[0](step))
+    monkeypatch.setattr(step, "mark_position", lambda device: lambda: True)
+    monkeypatch.setattr(step, "make_optimizer", lambda c, n, rate, d: torch.optim.SGD(n.parameters(), rate, 0.9))
+    return answers
+
+
+def test_replayed_steps_follow_the_eager_ones(synthetic: Data, graphs: list[Any]):
+    replayed = []
+
+    def capture(step: Any) -> Any:
+        return lambda: (replayed.append(1), step())
+
+    graphs.append(capture)
+    captured = state_after(QUICK, synthetic, [0, 2, 4, 10])
+    assert len(replayed) == 10 - 2
+    graphs[0] = lambda step: "RuntimeError: cannot capture"
+    assert_equal(state_after(QUICK, synthetic, [0, 2, 4, 10]), captured)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [(lambda step: "RuntimeError: no such function", "no such function"), (lambda step: lambda: None, "does nothing")],
+)
+def test_a_capture_that_fails_or_does_nothing_is_announced_and_loses_nothing(
+    synthetic: Data, graphs: list[Any], capsys: pytest.CaptureFixture[str], answer: Any, sentence: str
+):
+    graphs.append(answer)
+    state = state_after(QUICK, synthetic, [0, 10])
+    assert sentence in capsys.readouterr().err
+    graphs[0] = lambda step: step
+    assert_equal(state_after(QUICK, synthetic, [0, 10]), state)
