@@ -10,7 +10,15 @@ from typing import Any, get_args
 import pandas as pd
 
 from reproduce.config import PAPER_ITERATIONS, Config, Precision, UserError
-from reproduce.record import list_folders, read_config, read_metrics, read_responses, read_result, read_sessions
+from reproduce.record import (
+    list_folders,
+    read_config,
+    read_metrics,
+    read_predictions,
+    read_responses,
+    read_result,
+    read_sessions,
+)
 
 RECORDS = Path("experiments/records")
 CONFIG_FIELDS = [field.name for field in fields(Config)]
@@ -22,7 +30,7 @@ RESULT_FIELDS = [
     "status", "iteration", "test_error", "mean_of_last_five_test_error", "best_test_error", "held_out_error",
     "train_error", "train_loss", "parameters", "warmup_ended", "seconds", "images_per_second", "peak_memory",
 ]  # fmt: skip
-RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "cell", *RESULT_FIELDS, "responses", "sessions"]
+RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "cell", *RESULT_FIELDS, "responses", "predictions", "sessions"]
 CURVE_COLUMNS = [
     "folder",
     "iteration",
@@ -42,7 +50,8 @@ def load(records: Path, folders: Iterable[Path] | None = None) -> tuple[pd.DataF
         runs: one row per run. The fields of its Config; `folder`; `cell`, the same for all seeds and precisions;
             `status` (finished, diverged or unfinished); `iteration`, the last one it reached; the fields of
             result.json, errors in percent, missing where there is none; `responses`, the standard deviations of the
-            3x3 layers; `sessions`, the content of environment.json.
+            3x3 layers; `predictions`, a character per test image (see record.write_predictions); `sessions`, the content of
+            environment.json.
         curves: one row per evaluation of every run, with the run's `folder`.
 
     Raises:
@@ -76,6 +85,7 @@ def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str
         "folder": name,
         "cell": name_cell(config),
         "responses": read_responses(folder),
+        "predictions": read_predictions(folder),
         "sessions": read_sessions(folder),
     }
     return progress | result | extra | asdict(config), curve

@@ -43,6 +43,17 @@ def evaluate(network: Network, images: Images, data: Data, device: Device, confi
     return 100 * int(wrong) / len(images)
 
 
+def predict_classes(network: Network, data: Data, device: Device, config: Config) -> tuple[list[int], list[bool]]:
+    """The class that each test image is given, as in `evaluate`, and whether it is right."""
+    predicted, right = [], []
+    with evaluating(network, device, config):
+        for views, labels in single_views(data.test, data, device):
+            classes = network(views).argmax(1)
+            predicted += classes.tolist()
+            right += (classes == labels).tolist()
+    return predicted, right
+
+
 def take_population_statistics(network: Network, data: Data, device: Device, config: Config):
     """Replaces BN's moving averages by averages over the training images as they are.
 

@@ -7,6 +7,7 @@ environment.json         one object per session: git commit, command, versions, 
 metrics.jsonl            one object per evaluation
 checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
 responses.json           standard deviation of every 3x3 layer's response (Fig. 7)
+predictions.txt          the class given to every test image at the last iteration
 result.json              written last: its presence means that the run has ended, finished or diverged
 """
 
@@ -17,7 +18,7 @@ import shlex
 import subprocess
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,7 +32,9 @@ from safetensors import SafetensorError, safe_open
 from reproduce.config import SCHEMA, Config, Locked, Machine, UserError, write_flags
 
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
-RESPONSES, RESULT = "responses.json", "result.json"
+RESPONSES, RESULT, PREDICTIONS = "responses.json", "result.json", "predictions.txt"
+RIGHT, WRONG = "0123456789", "abcdefghij"
+"""A predicted class in predictions.txt."""
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
 
 
@@ -131,6 +134,20 @@ def read_responses(folder: Path) -> list[float] | None:
 def write_responses(folder: Path, std: list[float], images: int):
     """std: as `read_responses` gives it, taken over so many images."""
     write_json(folder / RESPONSES, {"images": images, "std": std})
+
+
+def read_predictions(folder: Path) -> str | None:
+    """A character for every test image, as `write_predictions` has them, without the line ends; None where there is no file."""
+    path = folder / PREDICTIONS
+    return path.read_text().replace("\n", "") if path.is_file() else None
+
+
+def write_predictions(folder: Path, predicted: Sequence[int], right: Sequence[bool]):
+    """The class, 0 to 9, that each test image is given, in lines of 100: a digit where it is right, a letter (a for 0, b for
+    1, ...) where it is wrong. So both the answer and the mistakes can be read, without the labels of the data set."""
+    characters = "".join((RIGHT if is_right else WRONG)[c] for c, is_right in zip(predicted, right, strict=True))
+    lines = [characters[start : start + 100] + "\n" for start in range(0, len(characters), 100)]
+    write_atomically(folder / PREDICTIONS, "".join(lines).encode())
 
 
 def read_sessions(folder: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from reproduce import record
 from reproduce.config import Config, Machine
 from reproduce.data import Data
 from reproduce.device import Device, peak_memory
-from reproduce.measure import evaluate, layer_responses, take_population_statistics
+from reproduce.measure import evaluate, layer_responses, predict_classes, take_population_statistics
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate
 from reproduce.progress import open_board, progress_bar, show_chunk, show_row, show_row_on_board
 from reproduce.step import Training
@@ -129,6 +129,7 @@ def train(
                     saved = save()
         responses = layer_responses(training.network, data, device, config)
         record.write_responses(folder, responses, len(data.test))
+        record.write_predictions(folder, *predict_classes(training.network, data, device, config))
         record.write_result(folder, summarise_run(training, history, record.read_metrics(folder)))
         return "finished"
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from reproduce.data import Data, batch, central
-from reproduce.measure import evaluate, layer_responses, take_population_statistics
+from reproduce.measure import evaluate, layer_responses, predict_classes, take_population_statistics
 from reproduce.model import Network, build_network
 from reproduce.step import Training
 from reproduce.turns import complete
@@ -31,6 +31,13 @@ def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
         network.train(is_training)
         assert evaluate(network, synthetic.test, synthetic, device, QUICK) == wrong
         assert network.training is is_training, "an evaluation leaves the mode as it was"
+
+
+def test_predictions_are_those_that_the_error_counts(synthetic: Data):
+    network = build_network(QUICK)
+    predicted, right = predict_classes(network, synthetic, replace(CPU, eval_batch_size=30), QUICK)
+    assert len(predicted) == 100 and [p == y for p, y in zip(predicted, synthetic.test.labels.tolist(), strict=True)] == right
+    assert 100 - sum(right) == evaluate(network, synthetic.test, synthetic, CPU, QUICK)
 
 
 def test_population_statistics_are_those_of_the_training_images_and_do_not_disturb_training(synthetic: Data):

@@ -147,6 +147,17 @@ def test_a_row_torn_by_a_full_disk_is_dropped(tmp_path: Path):
     assert (tmp_path / "metrics.jsonl").read_text() == '{"iteration": 1}\n{"iteration": 2}\n'
 
 
+# Predictions ----------------------------------------------------------------------------------------------------------
+
+
+def test_predictions_are_digits_where_right_and_letters_where_wrong(tmp_path: Path):
+    assert record.read_predictions(tmp_path) is None
+    record.write_predictions(tmp_path, [0, 9, 3, 3] * 60, [True, True, False, True] * 60)
+    lines = (tmp_path / record.PREDICTIONS).read_text().splitlines()
+    assert [len(line) for line in lines] == [100, 100, 40] and lines[2] == "09d3" * 10
+    assert record.read_predictions(tmp_path) == "09d3" * 60
+
+
 # Identity and lock ----------------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     checkpoint = record.read_checkpoint(folder / record.NEWEST, {"schema": SCHEMA})
     assert isinstance(checkpoint, dict), checkpoint
     files = {name: json.loads((folder / name).read_text()) for name in ("config.json", "result.json", "responses.json")}
+    files["predictions.txt"] = (folder / "predictions.txt").read_text()
     return without_times(files | {"metrics": record.read_metrics(folder), "checkpoint": checkpoint})
 
 

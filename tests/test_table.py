@@ -15,9 +15,11 @@ from analysis.estimates import estimate
 from analysis.markdown import write_number, write_table
 from analysis.paper import load_paper
 from analysis.questions.degradation import RESIDUAL
+from analysis.questions.mistakes import CLASSES
 from analysis.records import load
 from reproduce.config import Config, UserError
-from reproduce.record import describe_config
+from reproduce.data import CLASS_NAMES
+from reproduce.record import describe_config, write_predictions
 from reproduce.run import parse
 from tests.fake_records import write_cell, write_run
 
@@ -175,6 +177,22 @@ def test_precisions_are_compared_with_full_precision(study):
     assert study.row("Precision", "bf16", "residual56")[2:] == ["6.90 ± 0.10 (n=3)", "-", "-", "-"]
     assert study.row("Precision", "bf16", "both")[4:] == ["-", "**not shown to be neutral**"]
     assert study.row("Precision", "tf32", "both")[4:] == ["-", "**not shown to be neutral**"]
+
+
+def test_mistakes_are_counted_by_class_and_in_common(place):
+    for depth, wrong in ((20, 1000), (56, 500)):
+        folder = write_run(place.records, Config(depth=depth), wrong / 100)
+        right = [i >= wrong for i in range(10_000)]  # the images are in the order of their classes
+        predicted = [i // 1000 if i >= wrong else (i // 1000 + depth) % 10 for i in range(10_000)]
+        write_predictions(folder, predicted, right)
+    place.run()
+    assert tuple(CLASS_NAMES["cifar10"]) == CLASSES
+    names = ["residual20 fp32 seed 0", "residual56 fp32 seed 0"]
+    assert place.row("Mistakes", names[0], "100.0")[2:] == ["0.0"] * 9
+    assert place.row("Mistakes", names[1], "50.0")[2:] == ["0.0"] * 9
+    # Of the first 500 images both are wrong, with the answers 0 and 6; of the next 500 the first one alone is, with 0: right.
+    assert place.row("Mistakes", *names)[2:] == ["5.00", "5.00"]
+    assert "6.30 and 3.91" in place.section("Mistakes")
 
 
 def test_the_speed_is_shown_device_by_device(place):

@@ -8,9 +8,10 @@ from analysis.questions import (
     degradation,
     layer_responses,
     length,
+    mistakes,
     optimizer,
     precision,
 )
 
-QUESTIONS = (precision, degradation, bn_placement, block_design, optimizer, deep, layer_responses, ambiguity, length)
+QUESTIONS = (precision, degradation, bn_placement, block_design, optimizer, deep, layer_responses, ambiguity, mistakes, length)
 """Each has write_section(runs, link): Markdown from all runs; link is where the run folders are, seen from RESULTS.md."""

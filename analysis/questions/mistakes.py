@@ -1,0 +1,60 @@
+"""Which test images do the nets get wrong, and are they the same ones?"""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from analysis.markdown import label, write_number, write_table
+from analysis.paper import load_paper, published
+from analysis.records import comparable, configs, finished
+from reproduce.record import RIGHT, WRONG
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""Of CIFAR-10, in the order of their numbers."""
+IMAGES_PER_CLASS = 1000
+"""In its test set."""
+
+
+def write_section(runs: pd.DataFrame, link: str) -> str:
+    known = finished(comparable(runs))
+    known = known[known["predictions"].notna()]
+    names = [f"{label(config)} {config.precision} seed {config.seed}" for config in configs(known)]
+    answers = [decode(text) for text in known["predictions"]]
+    disagreement, both_wrong = (
+        write_number(published(load_paper(), quantity=quantity).iloc[0]) for quantity in ("disagreement", "both wrong")
+    )
+    return f"""## Mistakes
+
+Errors of each class in %, from the records' `predictions.txt` (the class given to every test image at the last iteration):
+
+{compare_classes(names, answers)}
+
+The test images, in %, to which two nets give different answers, and which both get wrong. Published of a ResNet-56 and a
+ResNet-110: {disagreement} and {both_wrong} (computed from CIFAR-10.1's predictions).
+
+{compare_answers(names, answers)}"""
+
+
+def decode(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The predicted class of each image, and whether it is right."""
+    characters = np.array(list(text))
+    right = np.isin(characters, list(RIGHT))
+    return np.array([(RIGHT + WRONG).index(c) % len(RIGHT) for c in characters]), right
+
+
+def compare_classes(names: list[str], answers: list[tuple[np.ndarray, np.ndarray]]) -> str:
+    rows = []
+    for name, (predicted, right) in zip(names, answers, strict=True):
+        hits = np.bincount(predicted[right], minlength=len(CLASSES))
+        rows.append([name, *(f"{100 * (1 - count / IMAGES_PER_CLASS):.1f}" for count in hits)])
+    return write_table(["net", *CLASSES], rows) if rows else "No full-length record has its predictions yet."
+
+
+def compare_answers(names: list[str], answers: list[tuple[np.ndarray, np.ndarray]]) -> str:
+    rows = []
+    for first, second in combinations(range(len(names)), 2):
+        (one, one_right), (other, other_right) = answers[first], answers[second]
+        shares = [100 * np.mean(one != other), 100 * np.mean(~one_right & ~other_right)]
+        rows.append([names[first], names[second], *(f"{share:.2f}" for share in shares)])
+    return write_table(["net", "net", "different", "both wrong"], rows) if rows else "Two such records are needed."
