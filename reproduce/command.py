@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,22 +32,26 @@ def parse(target: Callable[..., T], arguments: Sequence[str], prog: str, descrip
 
 
 def one_sentence(box: str) -> str:
-    """What tyro says on stderr between its heading and the first rule, in one line.
+    """What tyro says on stderr between its heading and the first rule, in one line, with the flags that it takes for meant.
 
-    It draws a frame or, where stdout's encoding is not UTF-8, rules of hyphens, the first one below the heading.
+    It draws a frame or, where stdout's encoding is not UTF-8, rules of hyphens, the first one below the heading; in
+    colours where stdout is a terminal.
     """
-    message = []
-    for line in box.splitlines()[1:]:
-        line = line.strip("│╭╮╰╯ ")
+    sections: list[list[str]] = [[]]
+    for line in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()[1:]:
+        line = line[2:].rstrip("│╯ ")
         if set(line) <= {"─"} or set(line) == {"-"}:
-            if not message:
-                continue
-            break
-        message.append(line)
-    sentence = " ".join(message)
+            sections.append([])
+        else:
+            sections[-1].append(line)
+    message, *others = [section for section in sections if section] or [[box.strip()]]
+    sentence = " ".join(line.strip() for line in message)
     before, _, after = sentence.partition(": ")
     of_a_dataclass = before.startswith("Error parsing ") and "--" not in before
-    return after if of_a_dataclass else sentence
+    hints = [section for section in others if section[0].startswith(("Perhaps you meant:", "Arguments similar to "))]
+    flags = [line for hint in hints for line in hint if line.startswith("    --")]  # what they mean stands further in
+    meant = dict.fromkeys(flag for line in flags for flag in re.findall(r"--[\w-]+", line))
+    return (after if of_a_dataclass else sentence) + (f"; perhaps you meant: {', '.join(meant)}" if meant else "")
 
 
 def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
