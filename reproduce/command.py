@@ -55,7 +55,12 @@ def one_sentence(box: str) -> str:
 
 
 def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """The exit status of `main`, or 2 after one sentence on stderr about what it raises for the user to mend."""
+    """The exit status of `main`, or 2 after one sentence on stderr about what it raises for the user to mend.
+
+    What stdout's encoding has no character for, as a file's name can hold, is printed as its escape.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main(arguments)
     except (UserError, OSError) as error:

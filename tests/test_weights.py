@@ -1,5 +1,6 @@
 """Trained networks looked at and used elsewhere: evaluate.py, predict.py, export.py, hubconf.py, foreign checkpoints."""
 
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 import hubconf
-from reproduce import evaluate, export, predict, record, run, weights
+from reproduce import command, evaluate, export, predict, record, run, weights
 from reproduce.config import Config, UserError
 from reproduce.data import central, load, unpad
 from reproduce.model import build_network
@@ -123,8 +124,49 @@ def test_prediction_agrees_with_evaluation(folder: Path, tmp_path: Path):
     assert torch.allclose(seen, probabilities[7], atol=1e-5)
 
 
+def test_a_picture_is_seen_as_its_camera_was_held(tmp_path: Path):
+    pixels = np.zeros((96, 64, 3), dtype=np.uint8)
+    pixels[:48] = 250  # bright above
+    Image.fromarray(pixels).save(tmp_path / "upright.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation: turn it clockwise
+    sideways = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
+    sideways.save(tmp_path / "sideways.png", exif=turned.tobytes())
+    sideways.save(tmp_path / "damaged.png", exif=b"Exif\0\0no EXIF")
+    upright = predict.read_image(tmp_path / "upright.png")
+    assert upright[0, 0, 0].min() > 0.9 and upright[0, 0, -1].max() == 0
+    assert torch.equal(predict.read_image(tmp_path / "sideways.png"), upright)
+    assert torch.equal(predict.read_image(tmp_path / "damaged.png"), upright.rot90(dims=(2, 3)))
+
+
+def test_a_very_large_picture_is_taken_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # Pillow warns of more, and refuses twice as many
+    assert predict.read_image(tmp_path / "large.png").shape == (1, 3, 32, 32)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with pytest.raises(UserError, match="large.png cannot be read as a picture"):
+        predict.read_image(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize(("encoding", "bar", "name"), [("ascii", "#", "b\\xe4r"), ("utf-8", "█", "bär")])
+def test_a_prediction_is_printed_whatever_stdout_takes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, bar: str, name: str
+):
+    Image.fromarray(np.zeros((32, 32, 3), dtype=np.uint8)).save(tmp_path / "bär.png")
+    output = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output, encoding, errors="strict", write_through=True))
+    assert command.tell(predict.main, [str(folder), str(tmp_path / "bär.png"), "--data", SYNTHETIC]) == 0
+    said = output.getvalue().decode(encoding)
+    assert f"{name}.png\n" in said and re.search(rf"%  {bar}+\n", said)
+
+
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(None, "there is no picture"), (b"GIF89a but not really", "cannot be read as a picture")]
+    ("content", "sentence"),
+    [
+        (None, "there is no picture"),
+        (b"GIF89a but not really", "cannot be read as a picture"),
+        (b"\x89PNG\r\n\x1a\n" + 20 * b"no", "cannot be read as a picture"),
+    ],
 )
 def test_what_is_not_a_picture_is_refused(folder: Path, tmp_path: Path, content: bytes | None, sentence: str):
     path = tmp_path / "picture.gif"
