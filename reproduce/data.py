@@ -12,6 +12,7 @@ import os
 import pickle
 import socket
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -75,11 +76,31 @@ def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
     (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": CLASS_NAMES["synthetic"]}))
 
 
+def find_damaged(folder: Path) -> list[Path]:
+    """The files of CIFAR-10, and its archive, that are in `folder` with another MD5 than theirs."""
+    members = [*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]]
+    checksums = {folder / CIFAR10.base_folder / name: md5 for name, md5 in members}
+    checksums[folder / CIFAR10.filename] = CIFAR10.tgz_md5
+    return [path for path, md5 in checksums.items() if path.is_file() and not check_integrity(path, md5)]
+
+
+@contextlib.contextmanager
+def network_timeout(seconds: float) -> Iterator[None]:
+    """Lets no connection wait longer within; torchvision downloads without a limit, and has no argument for one."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
 def obtain(folder: Path, dataset: type[CIFAR10]):
     """Puts the set's files into `folder`: from its archive there, from the network, or by generation.
 
     Raises:
-        UserError: CIFAR-10 is neither there nor to be had; the sentence names the file, its MD5 and where to put it.
+        UserError: CIFAR-10 is neither there nor to be had; the sentence names what is damaged, the archive, its MD5 and the
+            folder for it.
     """
     missing_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,8 +114,8 @@ def obtain(folder: Path, dataset: type[CIFAR10]):
                 archive = folder / CIFAR10.filename
                 if check_integrity(str(archive), CIFAR10.tgz_md5):
                     (unfinished / CIFAR10.filename).symlink_to(archive.resolve())
-                socket.setdefaulttimeout(30)
-                CIFAR10(unfinished, download=True)
+                with network_timeout(30):
+                    CIFAR10(unfinished, download=True)
             (folder / CIFAR10.base_folder).mkdir(exist_ok=True)
             for path in (unfinished / CIFAR10.base_folder).iterdir():
                 os.replace(path, folder / CIFAR10.base_folder / path.name)
@@ -104,8 +125,10 @@ def obtain(folder: Path, dataset: type[CIFAR10]):
                 path.rmdir()
         if dataset is Synthetic:
             raise
+        damaged = ", ".join(map(str, find_damaged(folder)))
+        state = f"in {folder} is damaged ({damaged})" if damaged else f"is not in {folder}"
         raise UserError(
-            f"CIFAR-10 is not in {folder} and could not be downloaded ({str(error).splitlines()[0]}): put "
+            f"CIFAR-10 {state} and could not be downloaded ({str(error).splitlines()[0]}): put "
             f"{CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) or its folder {CIFAR10.base_folder} into {folder}"
         ) from error
 
@@ -149,8 +172,14 @@ def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def choose_folder(config: Config, data: str) -> Path:
-    """Where the config's data set is or goes: the folder that `--data` names, or the generated sets' own."""
-    return Path("data/synthetic" if config.dataset == "synthetic" else data)
+    """Where the config's data set is or goes: the folder that `--data` names, or the generated sets' own.
+
+    Of CIFAR-10, the folder with the files themselves may be named as well.
+    """
+    folder = Path("data/synthetic" if config.dataset == "synthetic" else data)
+    if folder.absolute().name == CIFAR10.base_folder and (folder / CIFAR10.train_list[0][0]).is_file():
+        return folder.absolute().parent
+    return folder
 
 
 def load(config: Config, folder: Path, device: torch.device) -> Data:

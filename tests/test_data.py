@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,18 +198,22 @@ def write_archive(folder: Path):
     return source
 
 
-def test_an_archive_beside_is_unpacked_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    source = write_archive(tmp_path)
+def expect(source: Path, monkeypatch: pytest.MonkeyPatch):
+    """Tells torchvision that these files and their archive, two folders above, are CIFAR-10, and forbids the network."""
 
     def md5(path: Path) -> str:
         return hashlib.md5(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(tmp_path / CIFAR10.filename))
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(source.parents[1] / CIFAR10.filename))
     for attribute in ("train_list", "test_list"):
         entries = [[name, md5(source / name)] for name, _ in getattr(CIFAR10, attribute)]
         monkeypatch.setattr(CIFAR10, attribute, entries)
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(source / "batches.meta")})
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", forbid_network)
+
+
+def test_an_archive_beside_is_unpacked_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    expect(write_archive(tmp_path), monkeypatch)
     assert len(load(Config(), tmp_path, CPU.torch_device).train) == 50
     assert pickle.loads((tmp_path / CIFAR10.base_folder / "test_batch").read_bytes())["data"].shape == (10, 3072)
 
@@ -228,17 +233,60 @@ def test_a_missing_set_without_network_is_one_sentence_and_leaves_nothing(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_set_is_not_trained_on(cifar10_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = tmp_path / CIFAR10.base_folder
-    folder.mkdir()
-    for path in (cifar10_folder / CIFAR10.base_folder).iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    content = bytearray((folder / "data_batch_3").read_bytes())
-    content[12345] ^= 1
-    (folder / "data_batch_3").write_bytes(content)
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", forbid_network)
-    with pytest.raises(UserError, match="cifar-10-python.tar.gz"):
+def damage(path: Path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", [["data_batch_3"], ["batches.meta", "test_batch"], [CIFAR10.filename]])
+def test_a_damaged_set_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: list[str]):
+    expect(write_archive(tmp_path), monkeypatch)
+    if damaged != [CIFAR10.filename]:
         load(Config(), tmp_path, CPU.torch_device)
+        (tmp_path / CIFAR10.filename).unlink()
+    paths = [next(tmp_path.glob(name) if name == CIFAR10.filename else tmp_path.glob(f"cifar*/{name}")) for name in damaged]
+    for path in paths:
+        damage(path)
+    with pytest.raises(UserError) as caught:
+        load(Config(), tmp_path, CPU.torch_device)
+    message = str(caught.value)
+    assert "\n" not in message and "and could not be downloaded" in message
+    inside = message.partition("is damaged (")[2].partition(")")[0]
+    assert sorted(inside.split(", ")) == sorted(map(str, paths))
+
+
+def test_a_damaged_file_is_replaced_from_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    expect(write_archive(tmp_path), monkeypatch)
+    first = load(Config(), tmp_path, CPU.torch_device)
+    damage(tmp_path / CIFAR10.base_folder / "data_batch_3")
+    assert load(Config(), tmp_path, CPU.torch_device).fingerprint == first.fingerprint
+
+
+def test_the_folder_of_the_files_themselves_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    expect(write_archive(tmp_path), monkeypatch)
+    load(Config(), tmp_path, CPU.torch_device)
+    (tmp_path / CIFAR10.filename).unlink()
+    inner = tmp_path / CIFAR10.base_folder
+    before = sorted(tmp_path.rglob("*"))
+    assert len(load(Config(), data.choose_folder(Config(), str(inner)), CPU.torch_device).train) == 50
+    monkeypatch.chdir(inner)
+    assert len(load(Config(), data.choose_folder(Config(), "."), CPU.torch_device).train) == 50
+    assert sorted(tmp_path.rglob("*")) == before
+    assert data.choose_folder(Config(), "elsewhere/cifar-10-batches-py") == Path("elsewhere/cifar-10-batches-py")
+
+
+def test_a_download_leaves_the_processs_timeout_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    during = []
+
+    def note(*_: object, **__: object):
+        during.append(socket.getdefaulttimeout())
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", note)
+    with pytest.raises(UserError):
+        load(Config(), tmp_path, CPU.torch_device)
+    assert during == [30] and socket.getdefaulttimeout() is None
 
 
 def test_images_know_their_number():
