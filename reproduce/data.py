@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 
-from reproduce.config import Config, UserError
+from reproduce.config import Config, UserError, require
 
 SIDE, PADDING = 32, 4
 PADDED = SIDE + 2 * PADDING
@@ -186,7 +186,7 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
     """Reads the config's data set (downloading or generating it where it is missing) and puts it on the device.
 
     Raises:
-        UserError: CIFAR-10 is not there and cannot be downloaded.
+        UserError: CIFAR-10 is not there and cannot be downloaded, or there are too few images for a batch.
     """
     dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
     try:
@@ -199,6 +199,7 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
     for array in (train_NHWC, train_labels, test_NHWC, test_labels):
         digest.update(array.tobytes())
     out = held_out(train_labels, config.seed) if config.split == "val" else np.zeros(len(train_labels), dtype=bool)
+    check_batch_size(config, int((~out).sum()))
     mean_HWC, std_C = scale(train_NHWC[~out], config)
     return Data(
         train=put(train_NHWC[~out], train_labels[~out], device),
@@ -217,7 +218,19 @@ def load_once(config: Config, folder: Path, device: torch.device) -> Data:
     """As `load`, but the runs of a process that see the same images share them."""
     seed = config.seed if config.split == "val" else 0
     sees = Config(dataset=config.dataset, split=config.split, normalization=config.normalization, seed=seed)
-    return _load_once(sees, folder.resolve(), device)
+    data = _load_once(sees, folder.resolve(), device)
+    check_batch_size(config, len(data.train))
+    return data
+
+
+def check_batch_size(config: Config, images: int):
+    """Refuses batches that no permutation of the training images fills, where only whole ones count (see `plan`).
+
+    Raises:
+        UserError: there would be no batch at all.
+    """
+    rule = f"batch-size must be at most {images}, the training images, where the last batch is dropped"
+    require(config.last_batch == "stream" or config.batch_size <= images, rule, config.batch_size)
 
 
 def scale(images_NHWC: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:

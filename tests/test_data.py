@@ -13,7 +13,7 @@ from scipy import stats
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
-from reproduce import data
+from reproduce import data, run
 from reproduce.config import Config, UserError
 from reproduce.data import Data, Images, batch, central, held_out, load, plan, put
 from tests.conftest import CPU, QUICK
@@ -45,6 +45,21 @@ def test_every_permutation_holds_each_image_once(count: int):
 def test_dropping_the_last_batch_gives_whole_batches_of_each_permutation():
     stream = plan(Config(batch_size=32, last_batch="drop"), 100, 0, 30)[:, 0].reshape(10, 96)
     assert all(len(permutation.unique()) == 96 for permutation in stream)
+
+
+def test_batches_larger_than_the_set_are_refused_before_training(
+    workplace: Path, synthetic_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    flags = "--depth 8 --iterations 2 --last-batch drop --data synthetic --device cpu --batch-size".split()
+    assert run.main([*flags, "2001"]) == 2
+    sentence = "batch-size must be at most 2000, the training images, where the last batch is dropped, not 2001"
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+    assert not (workplace / "runs").exists()
+    dropping = Config(batch_size=1801, last_batch="drop", split="val", dataset="synthetic")
+    with pytest.raises(UserError, match="at most 1800"):
+        load(dropping, synthetic_folder, CPU.torch_device)
+    assert len(load(replace(dropping, batch_size=1800), synthetic_folder, CPU.torch_device).train) == 1800
+    assert len(load(replace(dropping, last_batch="stream"), synthetic_folder, CPU.torch_device).train) == 1800
 
 
 def test_a_plan_depends_on_seed_and_iteration_alone():
