@@ -9,18 +9,18 @@ subtraction, as if the padding had come after it (section 4.2).
 import contextlib
 import hashlib
 import os
-import pickle
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, VisionDataset
 from torchvision.datasets.utils import check_integrity
 
 from reproduce.config import Config, UserError, require
@@ -36,6 +36,11 @@ CLASS_NAMES = {
 }
 """The ten classes of each data set, in the order of their labels."""
 
+SYNTHETIC_FILE = "synthetic.npz"
+SYNTHETIC_SIZES = (10_000, 2_000)
+SYNTHETIC_FINGERPRINT = "89085f1579ab70a11df6b871455a1abbfd558c119cc8f28f1ca4c634c10e24e9"
+"""Training and test images of the generated set, and its fingerprint (see `Data`). One of other sizes is taken as it is."""
+
 INITIALISATION, ORDER, AUGMENTATION, SPLIT, SYNTHETIC = range(5)
 """The purposes for which a seed's random numbers are drawn, each a stream of its own."""
 
@@ -49,31 +54,55 @@ def random_numbers(seed: int, purpose: int, position: int = 0) -> np.random.Gene
 
 
 class Synthetic(CIFAR10):
-    """A generated set in CIFAR-10's own files, without their checksums."""
+    """A generated set that looks like CIFAR-10, from a file of plain arrays: reading it executes nothing.
 
-    train_list = [[name, None] for name, _ in CIFAR10.train_list]
-    test_list = [[name, None] for name, _ in CIFAR10.test_list]
-    meta = CIFAR10.meta | {"md5": None}
+    Raises:
+        RuntimeError: the file is missing or damaged (torchvision's word for it).
+    """
+
+    def __init__(self, root: Path, train: bool = True, transform: Callable[[Any], Any] | None = None):
+        VisionDataset.__init__(self, root, transform=transform)
+        self.train = train
+        part = "train" if train else "test"
+        try:
+            path = Path(root) / self.base_folder / SYNTHETIC_FILE
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                self.data, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+            self.targets = labels.astype(np.int64, casting="safe").tolist()
+        except Exception as error:  # a damaged file can fail in any way
+            raise RuntimeError(f"the generated set is missing or damaged ({type(error).__name__})") from error
+        are_images = self.data.dtype == np.uint8 and self.data.shape == (len(self.targets), SIDE, SIDE, 3)
+        if not are_images or not set(self.targets) <= set(range(10)):
+            raise RuntimeError("the generated set is damaged: it does not hold images of ten classes")
 
 
-def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
-    """Writes a learnable ten-class set in CIFAR-10's format: stripes of five widths, upright or level.
+def write_synthetic(folder: Path, train: int = SYNTHETIC_SIZES[0], test: int = SYNTHETIC_SIZES[1]):
+    """Writes a learnable ten-class set for `Synthetic`: stripes of five widths, upright or level.
 
     The phase, the colours and the noise differ from image to image; crops and mirroring do not change the class.
     """
     generator = random_numbers(0, SYNTHETIC)
-    for (name, _), count in [*((entry, train // 5) for entry in CIFAR10.train_list), (CIFAR10.test_list[0], test)]:
-        labels = generator.permutation(np.arange(count) % 10)
-        cycles = np.array([2, 3, 5, 8, 12])[labels % 5, None] / SIDE
-        wave = np.sin(2 * np.pi * (cycles * np.arange(SIDE) + generator.random((count, 1))))
-        stripes = np.repeat(wave[:, :, None], SIDE, axis=2)
-        stripes[labels < 5] = stripes[labels < 5].transpose(0, 2, 1)
-        low = generator.uniform(0, 100, (count, 3, 1, 1))
-        high = generator.uniform(155, 255, (count, 3, 1, 1))
-        images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 40, (count, 3, SIDE, SIDE))
-        rows = images.clip(0, 255).astype(np.uint8).reshape(count, -1)
-        (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": labels.tolist()}))
-    (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": CLASS_NAMES["synthetic"]}))
+    images, labels = zip(*(generate_images(generator, count) for count in [train // 5] * 5 + [test]), strict=True)
+    np.savez(
+        folder / SYNTHETIC_FILE,
+        train_images=np.concatenate(images[:5]),
+        train_labels=np.concatenate(labels[:5]),
+        test_images=images[5],
+        test_labels=labels[5],
+    )
+
+
+def generate_images(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many images, uint8 M x 32 x 32 x 3, and labels, int64 M."""
+    labels = generator.permutation(np.arange(count) % 10)
+    cycles = np.array([2, 3, 5, 8, 12])[labels % 5, None] / SIDE
+    wave = np.sin(2 * np.pi * (cycles * np.arange(SIDE) + generator.random((count, 1))))
+    stripes = np.repeat(wave[:, :, None], SIDE, axis=2)
+    stripes[labels < 5] = stripes[labels < 5].transpose(0, 2, 1)
+    low = generator.uniform(0, 100, (count, 3, 1, 1))
+    high = generator.uniform(155, 255, (count, 3, 1, 1))
+    images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 40, (count, 3, SIDE, SIDE))
+    return images.clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1), labels
 
 
 def find_damaged(folder: Path) -> list[Path]:
@@ -182,6 +211,20 @@ def choose_folder(config: Config, data: str) -> Path:
     return folder
 
 
+def read(dataset: type[CIFAR10] | type[Synthetic], folder: Path) -> tuple[list[np.ndarray], str]:
+    """The images, uint8 M x 32 x 32 x 3, and labels, int64 M, of the training set, then of the test set; their fingerprint.
+
+    Raises:
+        RuntimeError: a file is missing or damaged.
+    """
+    sets = [dataset(folder, train=train) for train in (True, False)]
+    arrays = [array for part in sets for array in (part.data, np.array(part.targets))]
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return arrays, digest.hexdigest()
+
+
 def load(config: Config, folder: Path, device: torch.device) -> Data:
     """Reads the config's data set (downloading or generating it where it is missing) and puts it on the device.
 
@@ -190,14 +233,14 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
     """
     dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
     try:
-        sets = [dataset(folder, train=train) for train in (True, False)]
-    except RuntimeError:  # torchvision's word for missing or damaged files
+        arrays, fingerprint = read(dataset, folder)
+        sizes = len(arrays[1]), len(arrays[3])
+        if dataset is Synthetic and sizes == SYNTHETIC_SIZES and fingerprint != SYNTHETIC_FINGERPRINT:
+            raise RuntimeError("another set than the one that is generated here")
+    except RuntimeError:  # torchvision's word for missing or damaged files, too
         obtain(folder, dataset)
-        sets = [dataset(folder, train=train) for train in (True, False)]
-    (train_NHWC, train_labels), (test_NHWC, test_labels) = [(s.data, np.array(s.targets)) for s in sets]
-    digest = hashlib.sha256()
-    for array in (train_NHWC, train_labels, test_NHWC, test_labels):
-        digest.update(array.tobytes())
+        arrays, fingerprint = read(dataset, folder)
+    train_NHWC, train_labels, test_NHWC, test_labels = arrays
     out = held_out(train_labels, config.seed) if config.split == "val" else np.zeros(len(train_labels), dtype=bool)
     check_batch_size(config, int((~out).sum()))
     mean_HWC, std_C = scale(train_NHWC[~out], config)
@@ -207,7 +250,7 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
         test=put(test_NHWC, test_labels, device),
         mean=torch.from_numpy(pad(mean_HWC[None]).reshape(-1, 3)).float().to(device),
         std=torch.from_numpy(std_C).float().to(device),
-        fingerprint=digest.hexdigest(),
+        fingerprint=fingerprint,
     )
 
 

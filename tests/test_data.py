@@ -1,8 +1,12 @@
 """The data set, the mean, the split, and batches as a pure function of (seed, iteration)."""
 
 import hashlib
+import io
+import os
 import pickle
 import socket
+import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,18 +200,87 @@ def test_the_synthetic_set_is_made_once_and_has_ten_classes(tmp_path: Path):
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").rglob("*")}
     again = load(QUICK, tmp_path / "set", CPU.torch_device)
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "set").rglob("*")}
-    assert first.fingerprint == again.fingerprint
+    assert first.fingerprint == again.fingerprint == data.SYNTHETIC_FINGERPRINT, (
+        "the generated set is no longer the one that records were made with: if numpy changed its generators, pin numpy; "
+        "if the change is wanted, put the new fingerprint into data.py"
+    )
     assert torch.equal(first.train.labels.bincount(), torch.full((10,), 1_000))
     assert first.test.labels.bincount().min() == 200
 
 
-def write_archive(folder: Path):
-    """An official-looking archive of tiny files, and torchvision told to expect it."""
-    import tarfile
+class Executes:
+    """What makes a folder when it is unpickled."""
 
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def in_arrays(images: np.ndarray, labels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, train_images=images, train_labels=labels, test_images=images[:10], test_labels=labels[:10])
+    return content.getvalue()
+
+
+IMAGES, LABELS = np.zeros((50, 32, 32, 3), dtype=np.uint8), np.arange(50) % 10
+BAD_SETS: dict[str, Callable[[bytes, Path], bytes]] = {
+    "a pickle": lambda content, marker: pickle.dumps(Executes(marker)),
+    "a pickle in an array": lambda content, marker: in_arrays(np.array([Executes(marker)] * 50), LABELS),
+    "cut off": lambda content, marker: content[:-100],
+    "empty": lambda content, marker: b"",
+    "a flipped bit": lambda content, marker: content[:9000] + bytes([content[9000] ^ 1]) + content[9001:],
+    "one array": lambda content, marker: content[content.index(b"\x93NUMPY") :],
+    "another set": lambda content, marker: in_arrays(IMAGES, LABELS),
+    "images of another shape": lambda content, marker: in_arrays(IMAGES[:, :16], LABELS),
+    "labels of another kind": lambda content, marker: in_arrays(IMAGES, LABELS / 2),
+    "labels of more classes": lambda content, marker: in_arrays(IMAGES, LABELS + 1),
+    "fewer labels": lambda content, marker: in_arrays(IMAGES, LABELS[:40]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_SETS)
+def test_a_bad_generated_set_is_made_anew_and_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str):
+    write = data.write_synthetic
+    monkeypatch.setattr(data, "write_synthetic", lambda folder: write(folder, train=50, test=10))
+    first = load(QUICK, tmp_path, CPU.torch_device)
+    monkeypatch.setattr(data, "SYNTHETIC_SIZES", (50, 10))
+    monkeypatch.setattr(data, "SYNTHETIC_FINGERPRINT", first.fingerprint)
+    (path,) = (tmp_path / CIFAR10.base_folder).iterdir()
+    path.write_bytes(BAD_SETS[bad](path.read_bytes(), tmp_path / "executed"))
+    (path.parent / "data_batch_1").write_bytes(pickle.dumps(Executes(tmp_path / "executed")))
+    assert load(QUICK, tmp_path, CPU.torch_device).fingerprint == first.fingerprint
+    assert not (tmp_path / "executed").exists()
+    time = path.stat().st_mtime_ns
+    load(QUICK, tmp_path, CPU.torch_device)
+    assert path.stat().st_mtime_ns == time
+
+
+def test_a_set_that_this_numpy_generates_otherwise_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write = data.write_synthetic
+    monkeypatch.setattr(data, "write_synthetic", lambda folder: write(folder, train=50, test=10))
+    monkeypatch.setattr(data, "SYNTHETIC_SIZES", (50, 10))
+    assert len(load(QUICK, tmp_path, CPU.torch_device).train) == 50
+
+
+def test_the_generated_set_is_one_of_torchvisions(synthetic_folder: Path):
+    images = data.Synthetic(synthetic_folder, train=False, transform=transforms.ToTensor())
+    loaded = load(QUICK, synthetic_folder, CPU.torch_device)
+    assert len(images) == len(loaded.test) == 200
+    picture, label = images[7]
+    assert torch.equal((255 * picture).round().byte(), data.unpad(loaded.test.positions)[7].permute(2, 0, 1))
+    assert label == loaded.test.labels[7]
+
+
+def write_archive(folder: Path):
+    """An official-looking archive of tiny files."""
     source = folder / "source" / CIFAR10.base_folder
     source.mkdir(parents=True)
-    data.write_synthetic(source, train=50, test=10)
+    rows = random_images(10).reshape(10, -1)
+    for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list]:
+        (source / name).write_bytes(pickle.dumps({"data": rows, "labels": list(range(10))}))
+    (source / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": data.CLASS_NAMES["cifar10"]}))
     with tarfile.open(folder / CIFAR10.filename, "w:gz") as archive:
         archive.add(source, CIFAR10.base_folder)
     return source
