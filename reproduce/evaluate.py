@@ -19,7 +19,7 @@ import tyro
 
 from reproduce import command
 from reproduce import device as devices
-from reproduce.config import Machine
+from reproduce.config import Machine, UserError
 
 import torch  # isort: skip
 from torch import Tensor
@@ -49,6 +49,10 @@ class Evaluation:
     """Folder that receives confusion.png and images.png."""
     worst: bool = False
     """In images.png, show the most confident mistakes instead of the first images."""
+
+    def __post_init__(self):
+        if self.worst and self.figures is None:
+            raise UserError("--worst chooses the images that --figures draws: add --figures DIR")
 
 
 def predict_all(trained: Trained, data: Data, device: Device) -> tuple[Tensor, Tensor]:
@@ -84,9 +88,10 @@ def describe(trained: Trained, probabilities: Tensor, labels: Tensor, names: Seq
     counts = count_confusions(probabilities, labels)
     wrong = int(counts.sum() - counts.trace())
     lines = [f"{trained.source}: test error {100 * wrong / len(labels):.2f}% ({wrong} of {len(labels)} images)"]
-    recorded = trained.result.get("test_error", trained.result.get("best_test_error"))
-    if recorded is not None:
-        lines.append(f"recorded with it: {recorded:.2f}%")
+    for name, meaning in (("test_error", "recorded with it"), ("best_test_error", "its best epoch, recorded with it")):
+        if name in trained.result:
+            lines.append(f"{meaning}: {trained.result[name]:.2f}%")
+            break
     lines += ["", f"{'class':12}  {'error':>7}  of images"]
     for name, row, right in zip(names, counts, counts.diagonal(), strict=True):
         images = int(row.sum())

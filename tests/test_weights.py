@@ -1,6 +1,7 @@
 """Trained networks looked at and used elsewhere: evaluate.py, predict.py, export.py, hubconf.py, foreign checkpoints."""
 
 import io
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import hubconf
 from reproduce import command, evaluate, export, predict, record, run, weights
@@ -263,6 +266,68 @@ def test_sources_that_cannot_be_read_are_refused_in_one_sentence(folder: Path, t
     assert "is damaged" in complaint(unfinished)
 
 
+def test_a_file_of_a_run_is_not_the_run(folder: Path):
+    for name in ("checkpoint.pt", "result.json"):
+        with pytest.raises(UserError, match=f"{name} is a file of a run: name the run's folder instead, {folder}"):
+            weights.read(folder / name, SYNTHETIC)
+
+
+CONFIG = record.describe_config(Config(depth=8))
+ODD_HEADERS: dict[str, tuple[dict[str, Any], str]] = {
+    "a list": ({"config": []}, "config does not read as one of today's"),
+    "null": ({"config": None}, "config does not read as one of today's"),
+    "a list in it": ({"config": CONFIG | {"optimizer": ["sgd"]}}, "config does not read as one of today's"),
+    "a list as result": ({"result": []}, "its result does not read as one"),
+    "null as result": ({"result": None}, "its result does not read as one"),
+    "an error in words": ({"result": {"test_error": "8.63"}}, "its result does not read as one"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_HEADERS)
+def test_an_odd_header_is_one_sentence(tmp_path: Path, odd: str):
+    changed, sentence = ODD_HEADERS[odd]
+    described = {"config": CONFIG, "result": {}} | changed
+    tensors = weights.Classifier(build_network(Config(depth=8)), torch.zeros(3, 32, 32), torch.ones(3, 1, 1)).state_dict()
+    path = tmp_path / "odd.safetensors"
+    save_file(tensors, path, {name: json.dumps(value) for name, value in described.items()})
+    with pytest.raises(UserError, match=sentence):
+        weights.read(path, "")
+
+
+ODD_TENSORS: dict[str, tuple[str, Any, str]] = {
+    "mean by channel": ("mean", torch.zeros(3), r"a mean and a std of \[3\] and \[3, 1, 1\], not \[3, 32, 32\]"),
+    "std by pixel": ("std", torch.ones(3, 32, 32), r"of \[3, 32, 32\] and \[3, 32, 32\], not"),
+    "std of zero": ("std", torch.zeros(3, 1, 1), "damaged: std holds numbers"),
+    "nan": ("network.linear.bias", torch.full((10,), torch.nan), "damaged: network.linear.bias holds numbers"),
+    "inf": ("network.bn.running_var", torch.full((16,), torch.inf), "damaged: network.bn.running_var holds numbers"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_TENSORS)
+def test_odd_tensors_are_one_sentence(folder: Path, tmp_path: Path, odd: str):
+    name, tensor, sentence = ODD_TENSORS[odd]
+    path = published(folder, tmp_path)
+    with safe_open(path, "numpy") as file:
+        header = file.metadata()
+    save_file(load_file(path) | {name: tensor}, path, header)
+    with pytest.raises(UserError, match=sentence):
+        weights.read(path, "")
+
+
+def test_a_mean_in_another_precision_is_taken(folder: Path, tmp_path: Path):
+    path = published(folder, tmp_path)
+    with safe_open(path, "numpy") as file:
+        header = file.metadata()
+    tensors = load_file(path)
+    save_file(tensors | {"mean": tensors["mean"].double()}, path, header)
+    assert weights.read(path, "").classifier(torch.rand(1, 3, 32, 32)).dtype == torch.float32
+
+
+def test_the_worst_images_want_a_folder_for_figures():
+    with pytest.raises(UserError, match="^--worst chooses the images that --figures draws: add --figures DIR$"):
+        evaluate.main(["runs", "--worst"])
+
+
 # Other repositories, and torch.hub --------------------------------------------------------------------------------------
 
 
@@ -292,6 +357,19 @@ def test_a_foreign_checkpoint_is_the_same_network_under_its_own_normalisation(
     raw = data.test.positions.view(-1, 40, 40, 3)[: len(views), 4:36, 4:36].permute(0, 3, 1, 2).float() / 255
     assert torch.allclose(views, (raw - mean) / std, atol=1e-5)
     assert central(0, 1, CPU.torch_device).shape == (4, 1)
+    said = evaluate.describe(trained, torch.eye(10), torch.arange(10), [str(name) for name in range(10)])
+    assert said.splitlines()[1] == "its best epoch, recorded with it: 8.75%"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [({"best_prec1": "the best"}, "ValueError"), ({"state_dict": {"module.layer1.0.conv1.weight": 3}}, "AttributeError")],
+)
+def test_an_odd_foreign_checkpoint_is_one_sentence(tmp_path: Path, changed: dict[str, Any], reason: str):
+    theirs = {in_their_names(name): tensor for name, tensor in build_network(Config(depth=14)).state_dict().items()}
+    torch.save({"state_dict": theirs, "best_prec1": 91.25} | changed, tmp_path / "theirs.th")
+    with pytest.raises(UserError, match=rf"nor a checkpoint of akamaster/pytorch_resnet_cifar10 \({reason}\)"):
+        weights.read(tmp_path / "theirs.th", "")
 
 
 def test_hub_gives_every_network_and_its_published_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
