@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from string import Template
 from typing import Annotated, Literal
 
 import tyro
@@ -35,6 +36,7 @@ TOLERANCE = 1e-5
 with what is rounded."""
 CHECKED = 256
 """Test images on which it is compared."""
+IN_EVERY_CARD = "trained by this repository. Record: `"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def export(trained: Trained, format: Format, output: Path, images: Tensor) -> fl
 
 
 def write_card(trained: Trained) -> str:
-    """The model card of a weights file: recipe, data, result, use, limits."""
+    """The model card of a weights file, from card.md: recipe, data, result, use, limits."""
     config, result = trained.config, trained.result
     ordinary = Config()
     changed = [
@@ -135,36 +137,47 @@ def write_card(trained: Trained) -> str:
         for field in fields(Config)
         if getattr(config, field.name) != getattr(ordinary, field.name) and field.name not in ("depth", "residual", "seed")
     ]
-    data = "CIFAR-10" if config.dataset == "cifar10" else "a generated set, made to test the code"
-    images = "45,000 of the 50,000 training images" if config.split == "val" else "all training images"
     full = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
     remark = "" if full else "\n  **Not a run of the paper's length on the paper's data: not comparable with the paper.**"
-    result_line = (
-        f"Test error **{result['test_error']:.2f}%** at the last iteration, single view, on the whole test set (training error "
-        f"{result['train_error']:.2f}%); {result['parameters']:,} parameters. The best of all evaluations, "
-        f"{result['best_test_error']:.2f}%, is chosen on the test set and flatters."
+    return Template(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).substitute(
+        net=config.net,
+        seed=config.seed,
+        kind="residual" if config.residual else "plain",
+        depth=config.depth,
+        record=config.folder,
+        optimizer=config.optimizer,
+        lr=f"{config.lr:g}",
+        iterations=f"{config.iterations:,}",
+        batch_size=config.batch_size,
+        weight_decay=f"{config.weight_decay:g}",
+        precision=config.precision,
+        changes="Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's",
+        data="CIFAR-10" if config.dataset == "cifar10" else "a generated set, made to test the code",
+        images="45,000 of the 50,000 training images" if config.split == "val" else "all training images",
+        parameters=f"{result['parameters']:,}",
+        remark=remark,
+        **{name: f"{result[name]:.2f}" for name in ("test_error", "train_error", "best_test_error")},
     )
-    return f"""# {config.net}, seed {config.seed}
 
-A {"residual" if config.residual else "plain"} net of {config.depth} layers for 32 x 32 images in ten classes, as in section
-4.2 of He et al. 2015 (arXiv:1512.03385), trained by this repository. Record: `{config.folder}`.
 
-- **Recipe**: {config.optimizer}, learning rate {config.lr:g} divided by 10 after 1/2 and 3/4 of {config.iterations:,}
-  iterations, batches of {config.batch_size}, weight decay {config.weight_decay:g}, precision {config.precision}.
-  {"Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's"}.
-- **Data**: {data}, {images}.
-- **Result**: {result_line}
-- **Use**: `python reproduce/predict.py FILE IMAGE`, or `hubconf.py`. Images in [0, 1]; the normalisation is in the file.
-- **Limits**: knows ten classes and answers with one of them for any picture; trained on small photographs, and its confidence
-  is not calibrated (`python reproduce/evaluate.py` measures it). One seed; others, if any, are in RESULTS.md.{remark}
-"""
+def place_card(output: Path) -> Path:
+    """Where the card of a weights file goes: beside it.
+
+    Raises:
+        UserError: something else is there.
+    """
+    card = output.with_suffix(".md")
+    if card.exists() and IN_EVERY_CARD not in card.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"the model card would replace {card}, which is not one: choose another --output")
+    return card
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exports, checks, and says where the file is.
 
     Raises:
-        UserError: the source cannot be read, the data set is missing, or the exported network is not the original.
+        UserError: the source cannot be read, the data set is missing, the exported network is not the original, or the card
+            would replace another file.
         OSError: the file cannot be written.
     """
     export_ = command.parse(Export, arguments, "export.py", __doc__)
@@ -172,13 +185,13 @@ def main(arguments: Sequence[str]) -> int:
     output = export_.output or Path(f"{trained.config.net}{EXTENSION[export_.format]}")
     if output.suffix != EXTENSION[export_.format]:
         raise UserError(f"--format {export_.format} writes a file ending in {EXTENSION[export_.format]}, and {output} does not")
+    card = place_card(output) if export_.format == "safetensors" and trained.result.get("parameters") else None
     data = load(trained.config, choose_folder(trained.config, export_.data), torch.device("cpu"))
     images = unpad(data.test.positions)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
     difference = export(trained, export_.format, output, images)
     agreement = f"on {len(images)} test images within {difference:.1e} of the original, relative to the largest logit"
     print(f"{output}: {output.stat().st_size:,} bytes; {agreement}")
-    if export_.format == "safetensors" and trained.result.get("parameters"):
-        card = output.with_suffix(".md")
+    if card is not None:
         card.write_text(write_card(trained), encoding="utf-8")
         print(card)
     return 0

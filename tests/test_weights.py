@@ -240,6 +240,25 @@ def test_the_card_tells_recipe_result_and_limits(folder: Path, tmp_path: Path):
     assert str(folder.relative_to("runs")) in card
 
 
+def test_the_published_card_is_what_is_written_today():
+    trained = weights.read(hubconf.WEIGHTS / "residual20.safetensors", "")
+    assert export.write_card(trained).encode() == (hubconf.WEIGHTS / "residual20.md").read_bytes()
+
+
+def test_a_card_replaces_a_card_and_nothing_else(folder: Path, tmp_path: Path):
+    card = published(folder, tmp_path).with_suffix(".md")
+    first = card.read_text()
+    card.write_text(first + "and more")
+    published(folder, tmp_path)
+    assert card.read_text() == first
+    (tmp_path / "net.safetensors").unlink()
+    card.write_bytes(b"my notes \xff")
+    with pytest.raises(UserError, match=f"the model card would replace {card}, which is not one"):
+        published(folder, tmp_path)
+    assert card.read_bytes() == b"my notes \xff" and list(tmp_path.iterdir()) == [card]
+    assert export.main([str(folder), "--format", "torchscript", "--output", str(tmp_path / "net.pt"), "--data", SYNTHETIC]) == 0
+
+
 # What cannot be read --------------------------------------------------------------------------------------------------
 
 
