@@ -6,6 +6,8 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import tyro
@@ -55,7 +57,7 @@ def one_sentence(box: str) -> str:
 
 
 def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """The exit status of `main`, or 2 after one sentence on stderr about what it raises for the user to mend.
+    """The exit status of `main`; 2 after one sentence on stderr about what it raises for the user to mend, 130 after Ctrl-C.
 
     What stdout's encoding has no character for, as a file's name can hold, is printed as its escape.
     """
@@ -63,9 +65,25 @@ def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except (UserError, OSError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
     return 2
+
+
+def tell_while_loading(kind: type[BaseException], error: BaseException, trace: TracebackType | None):
+    """What `tell` does about Ctrl-C, while a script still loads the modules that it wants before it calls `tell`."""
+    if kind is KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.__excepthook__(kind, error, trace)
+
+
+script = getattr(sys.modules["__main__"], "__file__", None)
+if script is not None and Path(script).resolve().parent.parent == Path(__file__).resolve().parent.parent:
+    sys.excepthook = tell_while_loading  # in the scripts of this repository, not where this is a library
 
 
 def shorten_warnings():

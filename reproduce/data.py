@@ -149,9 +149,6 @@ def obtain(folder: Path, dataset: type[CIFAR10]):
             for path in (unfinished / CIFAR10.base_folder).iterdir():
                 os.replace(path, folder / CIFAR10.base_folder / path.name)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            for path in missing_folders:
-                path.rmdir()
         if dataset is Synthetic:
             raise
         damaged = ", ".join(map(str, find_damaged(folder)))
@@ -160,6 +157,10 @@ def obtain(folder: Path, dataset: type[CIFAR10]):
             f"CIFAR-10 {state} and could not be downloaded ({str(error).splitlines()[0]}): put "
             f"{CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) or its folder {CIFAR10.base_folder} into {folder}"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):  # of those that are not empty
+            for path in missing_folders:
+                path.rmdir()
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from experiments import sweep
-from reproduce import evaluate, predict, run
+from reproduce import command, evaluate, predict, run
 from reproduce.config import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -32,11 +34,11 @@ def stdout_of(kind: str) -> Iterator[None]:
     os.close(master)
 
 
-def run_on_terminal(command: Sequence[str]) -> tuple[int, str]:
+def run_on_terminal(line: Sequence[str]) -> tuple[int, str]:
     """Exit status and output of a process whose three streams are a terminal's."""
     master, slave = pty.openpty()
     environment = os.environ | {"TERM": "xterm"}
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
+    with subprocess.Popen(line, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
         os.close(slave)
         output = io.BytesIO()
         try:
@@ -102,3 +104,40 @@ def test_two_wrong_flags_have_a_hint_each(kind: str):
 def test_the_scripts_say_it_on_a_terminal(script: str, sentence: str):
     path, *flags = script.split()
     assert run_on_terminal([sys.executable, str(ROOT / path), *flags]) == (2, f"error: {sentence}\n")
+
+
+# Ctrl-C -----------------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_is_one_line_and_a_status_of_its_own(capsys: pytest.CaptureFixture[str]):
+    def main(arguments: Sequence[str]) -> int:
+        raise KeyboardInterrupt
+
+    try:
+        status = command.tell(main, [])
+    except KeyboardInterrupt:
+        pytest.fail("it went through, and would end the tests as well")
+    assert status == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells by /proc what a process has loaded")
+@pytest.mark.parametrize(
+    "script", ["reproduce/run.py --data synthetic --device cpu", "experiments/throughput.py --data synthetic --device cpu"]
+)
+def test_ctrl_c_while_torch_loads_leaves_no_traceback(tmp_path: Path, script: str):
+    """run.py loads it when the flags are read, throughput.py before its main is called."""
+    path, *flags = script.split()
+    line = [sys.executable, str(ROOT / path), *flags]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while "libtorch" not in maps.read_text():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+def test_a_library_leaves_the_interpreters_hook_alone():
+    assert sys.excepthook is not command.tell_while_loading

@@ -377,5 +377,15 @@ def test_a_download_leaves_the_processs_timeout_alone(tmp_path: Path, monkeypatc
     assert during == [30] and socket.getdefaulttimeout() is None
 
 
+def test_ctrl_c_during_a_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object, **__: object):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load(Config(), tmp_path / "deep" / "folder", CPU.torch_device)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_images_know_their_number():
     assert len(Images(torch.zeros(3200, 3, dtype=torch.uint8), torch.zeros(2))) == 2
