@@ -65,19 +65,23 @@ def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main(arguments)
-    except KeyboardInterrupt:
+    except (UserError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
+        return report(error)
+
+
+def report(error: UserError | OSError | ModuleNotFoundError | KeyboardInterrupt) -> int:
+    """Says in one line what has ended the program; its exit status."""
+    if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130
-    except (UserError, OSError) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
+    print(f"error: {explain(error)}", file=sys.stderr)
     return 2
 
 
 def tell_while_loading(kind: type[BaseException], error: BaseException, trace: TracebackType | None):
-    """What `tell` does about Ctrl-C, while a script still loads the modules that it wants before it calls `tell`."""
-    if kind is KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    """What `tell` does about Ctrl-C and missing packages, while a script still loads what it wants before it calls `tell`."""
+    if isinstance(error, ModuleNotFoundError | KeyboardInterrupt):
+        sys.exit(report(error))
     sys.__excepthook__(kind, error, trace)
 
 
@@ -91,8 +95,10 @@ def shorten_warnings():
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
 
 
-def explain(error: UserError | OSError) -> str:
+def explain(error: UserError | OSError | ModuleNotFoundError) -> str:
     """The sentence about what the user can mend."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name or error} is not installed: pip install -r requirements.txt"
     return f"cannot read or write {error.filename or 'a file'}: {error.strerror}"

@@ -9,25 +9,25 @@ On the kind of device that trained a run, the test error is the one in its resul
 Shapes: M images in the test set, K classes.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from reproduce import command
-from reproduce import device as devices
 from reproduce.config import Machine, UserError
 
-import torch  # isort: skip
-from torch import Tensor
+if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
+    from torch import Tensor
 
-from reproduce.data import CLASS_NAMES, Data, choose_folder, load, unpad
-from reproduce.device import Device
-from reproduce.train import evaluating, single_views
-from reproduce.weights import Trained, read
+    from reproduce.data import Data
+    from reproduce.device import Device
+    from reproduce.weights import Trained
 
 BINS = 15
 """Of equal width, for the calibration error; as Guo et al. 2017 (arXiv:1706.04599) use them."""
@@ -57,6 +57,10 @@ class Evaluation:
 
 def predict_all(trained: Trained, data: Data, device: Device) -> tuple[Tensor, Tensor]:
     """Probabilities, M x K, and labels, M, of the test set; computed as in training's evaluations."""
+    import torch
+
+    from reproduce.train import evaluating, single_views
+
     network = trained.classifier.network.to(device.torch_device).to(memory_format=device.memory_format)
     logits, labels = [], []
     with evaluating(network, device, trained.config):
@@ -68,6 +72,8 @@ def predict_all(trained: Trained, data: Data, device: Device) -> tuple[Tensor, T
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Expected calibration error in percent: |accuracy - confidence| averaged over the bins by their share of the images."""
+    import torch
+
     confidence, predicted = probabilities.double().max(1)
     right = (predicted == labels).double()
     bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
@@ -77,6 +83,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 
 def count_confusions(probabilities: Tensor, labels: Tensor) -> Tensor:
     """How many images of each true class (rows) were taken for each class (columns), K x K."""
+    import torch
     from sklearn.metrics import confusion_matrix
 
     classes = range(probabilities.shape[1])
@@ -123,6 +130,8 @@ def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names:
     import seaborn as sns
     from matplotlib.figure import Figure
 
+    from reproduce.data import unpad
+
     folder.mkdir(parents=True, exist_ok=True)
     confusion = Figure(figsize=(7, 6), layout="constrained")
     axes = confusion.subplots()
@@ -155,6 +164,11 @@ def main(arguments: Sequence[str]) -> int:
         OSError: the figures cannot be written.
     """
     evaluation = command.parse(Evaluation, arguments, "evaluate.py", __doc__)
+
+    from reproduce import device as devices  # first (see there)
+    from reproduce.data import CLASS_NAMES, choose_folder, load
+    from reproduce.weights import read
+
     device = devices.choose(evaluation.device)
     trained = read(evaluation.source, evaluation.data)
     devices.set_numerics(device, trained.config.precision, deterministic=False)

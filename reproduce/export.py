@@ -8,6 +8,8 @@ Every format takes images in [0, 1], N x 3 x 32 x 32 with any N, and gives logit
   onnx          for onnxruntime and others; needs pip install -e '.[export]'
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import tempfile
@@ -16,18 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from string import Template
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, UserError
 
-import torch  # isort: skip
-from torch import Tensor
+if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
+    from torch import Tensor
 
-from reproduce.data import choose_folder, load, unpad
-from reproduce.weights import Classifier, Trained, read, write
+    from reproduce.weights import Classifier, Trained
 
 Format = Literal["safetensors", "torchscript", "onnx"]
 EXTENSION = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
@@ -53,12 +54,16 @@ class Export:
 
 
 def write_torchscript(path: Path, classifier: Classifier, example: Tensor):
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises torch.export, whose files need its own version
         torch.jit.save(torch.jit.trace(classifier, example), path)
 
 
 def write_onnx(path: Path, classifier: Classifier, example: Tensor):
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about its own insides
         torch.onnx.export(
@@ -75,6 +80,10 @@ def write_onnx(path: Path, classifier: Classifier, example: Tensor):
 
 def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
     """Logits of the exported file, by the library that users of the format have."""
+    import torch
+
+    from reproduce.weights import read
+
     if format == "safetensors":
         return read(path, "").classifier(images)
     if format == "torchscript":
@@ -112,6 +121,10 @@ def export(trained: Trained, format: Format, output: Path, images: Tensor) -> fl
         UserError: the exported network is not the original, or onnx is not installed; nothing is written.
         OSError: the file cannot be written.
     """
+    import torch
+
+    from reproduce.weights import write
+
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".unfinished-") as folder, torch.inference_mode():
         unfinished = Path(folder) / output.name
         try:
@@ -181,6 +194,12 @@ def main(arguments: Sequence[str]) -> int:
         OSError: the file cannot be written.
     """
     export_ = command.parse(Export, arguments, "export.py", __doc__)
+
+    import torch
+
+    from reproduce.data import choose_folder, load, unpad
+    from reproduce.weights import read
+
     trained = read(export_.source, export_.data)
     output = export_.output or Path(f"{trained.config.net}{EXTENSION[export_.format]}")
     if output.suffix != EXTENSION[export_.format]:

@@ -5,26 +5,23 @@
 A picture is turned upright and made as small as CIFAR-10's: its shorter side resized to 32 pixels, its centre cut to 32 x 32.
 """
 
+from __future__ import annotations
+
 import contextlib
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from reproduce import command
 from reproduce.config import Machine, UserError, require
 
-import torch  # isort: skip
-from PIL import Image, ImageOps
-from torch import Tensor
-from torchvision import transforms
-
-from reproduce.data import CLASS_NAMES, SIDE
-from reproduce.weights import read
+if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
+    from torch import Tensor
 
 SHOWN, BAR = 3, 40
 """Classes shown for a picture, and the length of the bar that stands for 100%."""
@@ -51,6 +48,11 @@ def read_image(path: Path) -> Tensor:
     Raises:
         UserError: it is missing or not a picture.
     """
+    from PIL import Image, ImageOps
+    from torchvision import transforms
+
+    from reproduce.data import SIDE
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow about pictures that are very large, and EXIF that is damaged
@@ -89,6 +91,12 @@ def main(arguments: Sequence[str]) -> int:
         UserError: the network or a picture cannot be read.
     """
     prediction = command.parse(Prediction, arguments, "predict.py", __doc__)
+
+    import torch
+
+    from reproduce.data import CLASS_NAMES, SIDE
+    from reproduce.weights import read
+
     pictures = [read_image(path) for path in prediction.images]
     trained = read(prediction.source, prediction.data)
     print(f"{trained.config.net} of {trained.source}; pictures resized and centre-cropped to {SIDE} x {SIDE} pixels")

@@ -141,3 +141,31 @@ def test_ctrl_c_while_torch_loads_leaves_no_traceback(tmp_path: Path, script: st
 
 def test_a_library_leaves_the_interpreters_hook_alone():
     assert sys.excepthook is not command.tell_while_loading
+
+
+# What loads, and what is missing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["evaluate", "export", "predict"])
+@pytest.mark.parametrize(("flags", "status"), [("--help", 0), ("--dept 9", 2)])
+def test_the_command_line_is_read_before_torch_is_loaded(name: str, flags: str, status: int):
+    code = (
+        f"import sys, runpy; sys.argv = ['{name}.py', *{flags.split()!r}]\n"
+        f"try: runpy.run_path({str(ROOT / 'reproduce' / f'{name}.py')!r}, run_name='__main__')\n"
+        f"except SystemExit as exit: assert (exit.code or 0) == {status}, exit.code\n"
+        "assert not {'torch', 'torchvision', 'PIL'} & set(sys.modules)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert ("--data" in process.stdout) == (status == 0)
+
+
+@pytest.mark.parametrize("script", ["reproduce/predict.py a.safetensors b.png", "experiments/throughput.py"])
+def test_a_missing_package_is_one_sentence(tmp_path: Path, script: str):
+    """predict.py loads torch when the flags are read, throughput.py before its main is called."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")
+    path, *flags = script.split()
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    process = subprocess.run([sys.executable, str(ROOT / path), *flags], capture_output=True, text=True, env=environment)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr == "error: torch is not installed: pip install -r requirements.txt\n"

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import hubconf
-from reproduce import command, evaluate, export, predict, record, run, weights
+from reproduce import command, evaluate, export, predict, record, run, train, weights
 from reproduce.config import Config, UserError
 from reproduce.data import central, load, unpad
 from reproduce.model import build_network
@@ -372,7 +372,7 @@ def test_a_foreign_checkpoint_is_the_same_network_under_its_own_normalisation(
     with torch.inference_mode():
         assert torch.allclose(trained.classifier(images), network((images - mean) / std), atol=1e-6)
     data = trained.normalise(load(QUICK, home / "data" / "synthetic", CPU.torch_device))
-    views, _ = evaluate.single_views(data.test, data, CPU).__next__()
+    views, _ = train.single_views(data.test, data, CPU).__next__()
     raw = data.test.positions.view(-1, 40, 40, 3)[: len(views), 4:36, 4:36].permute(0, 3, 1, 2).float() / 255
     assert torch.allclose(views, (raw - mean) / std, atol=1e-5)
     assert central(0, 1, CPU.torch_device).shape == (4, 1)
