@@ -1,9 +1,9 @@
-"""Look at a trained network: test error, error of each class, confusion matrix and calibration, as text and as pictures.
+"""Look at trained networks: test error, error of each class, confusion matrix and calibration, as text and as pictures.
 
-    python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0
+    python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0 runs/residual20-1f0c58b5/seed1
     python reproduce/evaluate.py WEIGHTS.safetensors --figures figures --worst
 
-takes the folder of a finished run, a weights file of this repository, or a checkpoint of akamaster/pytorch_resnet_cifar10.
+takes folders of finished runs, weights files of this repository, and checkpoints of akamaster/pytorch_resnet_cifar10.
 On the kind of device that trained a run, the test error is the one in its result.json, to the last image.
 
 Shapes: M images in the test set, K classes.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from reproduce import command
-from reproduce.config import Machine, UserError
+from reproduce.config import Machine, UserError, require
 
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
     from torch import Tensor
@@ -39,18 +39,20 @@ GRID = (5, 8)
 class Evaluation:
     """What to look at, and how."""
 
-    source: tyro.conf.Positional[Path]
-    """A finished run's folder, or a weights file."""
+    sources: tyro.conf.Positional[tuple[Path, ...]]
+    """Finished runs' folders, and weights files."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
     """As for run.py."""
     device: Literal["auto", "npu", "cuda", "cpu"] = Machine.device
     """As for run.py."""
     figures: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that receives confusion.png and images.png."""
+    """Folder that receives confusion.png and images.png of a single source."""
     worst: bool = False
     """In images.png, show the most confident mistakes instead of the first images."""
 
     def __post_init__(self):
+        require(len(self.sources) > 0, "name at least one run's folder or weights file", "none")
+        require(self.figures is None or len(self.sources) == 1, "--figures is for one source", len(self.sources))
         if self.worst and self.figures is None:
             raise UserError("--worst chooses the images that --figures draws: add --figures DIR")
 
@@ -157,29 +159,30 @@ def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the evaluation and draws the figures asked for.
+    """Prints the evaluations and draws the figures asked for.
 
     Raises:
-        UserError: the source cannot be read, the data set is missing, or the device not usable.
+        UserError: a source cannot be read, the data set is missing, or the device not usable.
         OSError: the figures cannot be written.
     """
     evaluation = command.parse(Evaluation, arguments, "evaluate.py", __doc__)
 
     from reproduce import device as devices  # first (see there)
-    from reproduce.data import CLASS_NAMES, choose_folder, load
+    from reproduce.data import CLASS_NAMES, choose_folder, load_once
     from reproduce.weights import read
 
     device = devices.choose(evaluation.device)
-    trained = read(evaluation.source, evaluation.data)
-    devices.set_numerics(device, trained.config.precision, deterministic=False)
-    folder = choose_folder(trained.config, evaluation.data)
-    data = trained.normalise(load(trained.config, folder, device.torch_device))
-    probabilities, labels = predict_all(trained, data, device)
-    names = CLASS_NAMES[trained.config.dataset]
-    print(describe(trained, probabilities, labels, names))
-    if evaluation.figures is not None:
-        for path in draw(evaluation.figures, probabilities, labels, data, names, evaluation.worst):
-            print(path)
+    networks = [read(source, evaluation.data) for source in evaluation.sources]
+    for number, trained in enumerate(networks):
+        devices.set_numerics(device, trained.config.precision, deterministic=False)
+        folder = choose_folder(trained.config, evaluation.data)
+        data = trained.normalise(load_once(trained.config, folder, device.torch_device))
+        probabilities, labels = predict_all(trained, data, device)
+        names = CLASS_NAMES[trained.config.dataset]
+        print(("\n\n" if number else "") + describe(trained, probabilities, labels, names))
+        if evaluation.figures is not None:
+            for path in draw(evaluation.figures, probabilities, labels, data, names, evaluation.worst):
+                print(path)
     return 0
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,25 @@ def test_the_test_error_is_the_recorded_one(folder: Path, tmp_path: Path, capsys
     assert counts.shape == (10, 10) and counts.sum() == 200 and 200 - np.trace(counts) == round(2 * error)
     per_class = [float(value) for value in re.findall(r"([\d.]+)%\s+\d+\n", said.split("\nclass")[1])]
     assert per_class == pytest.approx(list(100 * (1 - np.diagonal(counts) / counts.sum(1))), abs=0.01)
+
+
+def test_several_networks_are_evaluated_one_after_the_other(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sources = [str(folder), str(published(folder, tmp_path))]
+    flags = ["--data", SYNTHETIC, "--device", "cpu"]
+    capsys.readouterr()
+    texts = []
+    for source in sources:
+        assert evaluate.main([source, *flags]) == 0
+        texts.append(capsys.readouterr().out)
+    assert evaluate.main([*sources, *flags]) == 0
+    assert capsys.readouterr().out == "\n\n".join(texts)
+    with pytest.raises(UserError, match="^--figures is for one source, not 2$"):
+        evaluate.main([*sources, *flags, "--figures", str(tmp_path / "figures")])
+    with pytest.raises(UserError, match="^name at least one run's folder or weights file, not none$"):
+        evaluate.main([])
+    with pytest.raises(UserError, match="no run folder and no weights file nothing"):
+        evaluate.main([*sources, "nothing", *flags])
+    assert capsys.readouterr().out == ""
 
 
 def test_calibration_error_of_known_cases():
@@ -405,6 +425,18 @@ def test_hub_gives_every_network_and_its_published_weights(folder: Path, tmp_pat
     with torch.inference_mode():
         expected = weights.read(folder, SYNTHETIC).classifier(images)
         assert torch.equal(hubconf.load(True, 8, pretrained=True)(images), expected)
+
+
+def test_the_hubs_example_gives_the_published_weights(monkeypatch: pytest.MonkeyPatch):
+    assert hubconf.__doc__ is not None and hubconf.resnet20_cifar10.__doc__ is not None
+    monkeypatch.chdir(Path(hubconf.__file__).parent)
+    example = [line for line in hubconf.__doc__.splitlines() if line.startswith("    ")]
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    names: dict[str, Any] = {"torch": torch, "images": images}
+    exec(textwrap.dedent("\n".join(example)), names)
+    expected = weights.read(hubconf.WEIGHTS / "residual20.safetensors", "").classifier(images)
+    assert torch.equal(names["logits"], expected)
+    assert "pretrained=True" in hubconf.resnet20_cifar10.__doc__
 
 
 def test_the_published_network_errs_as_its_record_says(cifar10_folder: Path):
