@@ -1,7 +1,9 @@
 """Entry points of torch.hub: the networks of the paper, with their normalisation inside.
 
-network = torch.hub.load(REPOSITORY, "resnet20_cifar10", pretrained=True)
-logits = network(images)  # N x 3 x 32 x 32 in [0, 1] -> N x 10
+    network = torch.hub.load(".", "resnet20_cifar10", source="local", pretrained=True)  # "." is a clone of this repository
+    logits = network(images)  # N x 3 x 32 x 32 in [0, 1] -> N x 10
+
+Without pretrained=True the weights are random.
 """
 
 from pathlib import Path
@@ -33,7 +35,7 @@ def load(residual: bool, depth: int, pretrained: bool) -> Classifier:
 
 
 def resnet20_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-20 of section 4.2, 0.27M parameters."""
+    """ResNet-20 of section 4.2, 0.27M parameters; pretrained=True for the weights of weights/residual20.md."""
     return load(True, 20, pretrained)
 
 

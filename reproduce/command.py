@@ -2,9 +2,12 @@
 
 import contextlib
 import io
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import tyro
@@ -31,31 +34,60 @@ def parse(target: Callable[..., T], arguments: Sequence[str], prog: str, descrip
 
 
 def one_sentence(box: str) -> str:
-    """What tyro says on stderr between its heading and the first rule, in one line.
+    """What tyro says on stderr between its heading and the first rule, in one line, with the flags that it takes for meant.
 
-    It draws a frame or, where stdout's encoding is not UTF-8, rules of hyphens, the first one below the heading.
+    It draws a frame or, where stdout's encoding is not UTF-8, rules of hyphens, the first one below the heading; in
+    colours where stdout is a terminal.
     """
-    message = []
-    for line in box.splitlines()[1:]:
-        line = line.strip("│╭╮╰╯ ")
+    sections: list[list[str]] = [[]]
+    for line in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()[1:]:
+        line = line[2:].rstrip("│╯ ")
         if set(line) <= {"─"} or set(line) == {"-"}:
-            if not message:
-                continue
-            break
-        message.append(line)
-    sentence = " ".join(message)
+            sections.append([])
+        else:
+            sections[-1].append(line)
+    message, *others = [section for section in sections if section] or [[box.strip()]]
+    sentence = " ".join(line.strip() for line in message)
     before, _, after = sentence.partition(": ")
     of_a_dataclass = before.startswith("Error parsing ") and "--" not in before
-    return after if of_a_dataclass else sentence
+    hints = [section for section in others if section[0].startswith(("Perhaps you meant:", "Arguments similar to "))]
+    flags = [line for hint in hints for line in hint if line.startswith("    --")]  # what they mean stands further in
+    meant = dict.fromkeys(flag for line in flags for flag in re.findall(r"--[\w-]+", line))
+    return (after if of_a_dataclass else sentence) + (f"; perhaps you meant: {', '.join(meant)}" if meant else "")
 
 
 def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """The exit status of `main`, or 2 after one sentence on stderr about what it raises for the user to mend."""
+    """The exit status of `main`; 2 after one sentence on stderr about what it raises for the user to mend, 130 after Ctrl-C.
+
+    What stdout's encoding has no character for, as a file's name can hold, is printed as its escape.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
+    except (UserError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
+        return report(error)
+
+
+def report(error: UserError | OSError | ModuleNotFoundError | KeyboardInterrupt) -> int:
+    """Says in one line what has ended the program; its exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(f"error: {explain(error)}", file=sys.stderr)
     return 2
+
+
+def tell_while_loading(kind: type[BaseException], error: BaseException, trace: TracebackType | None):
+    """What `tell` does about Ctrl-C and missing packages, while a script still loads what it wants before it calls `tell`."""
+    if isinstance(error, ModuleNotFoundError | KeyboardInterrupt):
+        sys.exit(report(error))
+    sys.__excepthook__(kind, error, trace)
+
+
+script = getattr(sys.modules["__main__"], "__file__", None)
+if script is not None and Path(script).resolve().parent.parent == Path(__file__).resolve().parent.parent:
+    sys.excepthook = tell_while_loading  # in the scripts of this repository, not where this is a library
 
 
 def shorten_warnings():
@@ -63,8 +95,10 @@ def shorten_warnings():
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
 
 
-def explain(error: UserError | OSError) -> str:
+def explain(error: UserError | OSError | ModuleNotFoundError) -> str:
     """The sentence about what the user can mend."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name or error} is not installed: pip install -r requirements.txt"
     return f"cannot read or write {error.filename or 'a file'}: {error.strerror}"

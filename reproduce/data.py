@@ -9,20 +9,21 @@ subtraction, as if the padding had come after it (section 4.2).
 import contextlib
 import hashlib
 import os
-import pickle
 import socket
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, VisionDataset
 from torchvision.datasets.utils import check_integrity
 
-from reproduce.config import Config, UserError
+from reproduce.config import Config, UserError, require
 
 SIDE, PADDING = 32, 4
 PADDED = SIDE + 2 * PADDING
@@ -34,6 +35,11 @@ CLASS_NAMES = {
     "synthetic": [f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12)],
 }
 """The ten classes of each data set, in the order of their labels."""
+
+SYNTHETIC_FILE = "synthetic.npz"
+SYNTHETIC_SIZES = (10_000, 2_000)
+SYNTHETIC_FINGERPRINT = "89085f1579ab70a11df6b871455a1abbfd558c119cc8f28f1ca4c634c10e24e9"
+"""Training and test images of the generated set, and its fingerprint (see `Data`). One of other sizes is taken as it is."""
 
 INITIALISATION, ORDER, AUGMENTATION, SPLIT, SYNTHETIC = range(5)
 """The purposes for which a seed's random numbers are drawn, each a stream of its own."""
@@ -48,38 +54,82 @@ def random_numbers(seed: int, purpose: int, position: int = 0) -> np.random.Gene
 
 
 class Synthetic(CIFAR10):
-    """A generated set in CIFAR-10's own files, without their checksums."""
+    """A generated set that looks like CIFAR-10, from a file of plain arrays: reading it executes nothing.
 
-    train_list = [[name, None] for name, _ in CIFAR10.train_list]
-    test_list = [[name, None] for name, _ in CIFAR10.test_list]
-    meta = CIFAR10.meta | {"md5": None}
+    Raises:
+        RuntimeError: the file is missing or damaged (torchvision's word for it).
+    """
+
+    def __init__(self, root: Path, train: bool = True, transform: Callable[[Any], Any] | None = None):
+        VisionDataset.__init__(self, root, transform=transform)
+        self.train = train
+        part = "train" if train else "test"
+        try:
+            path = Path(root) / self.base_folder / SYNTHETIC_FILE
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                self.data, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+            self.targets = labels.astype(np.int64, casting="safe").tolist()
+        except Exception as error:  # a damaged file can fail in any way
+            raise RuntimeError(f"the generated set is missing or damaged ({type(error).__name__})") from error
+        are_images = self.data.dtype == np.uint8 and self.data.shape == (len(self.targets), SIDE, SIDE, 3)
+        if not are_images or not set(self.targets) <= set(range(10)):
+            raise RuntimeError("the generated set is damaged: it does not hold images of ten classes")
 
 
-def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
-    """Writes a learnable ten-class set in CIFAR-10's format: stripes of five widths, upright or level.
+def write_synthetic(folder: Path, train: int = SYNTHETIC_SIZES[0], test: int = SYNTHETIC_SIZES[1]):
+    """Writes a learnable ten-class set for `Synthetic`: stripes of five widths, upright or level.
 
     The phase, the colours and the noise differ from image to image; crops and mirroring do not change the class.
     """
     generator = random_numbers(0, SYNTHETIC)
-    for (name, _), count in [*((entry, train // 5) for entry in CIFAR10.train_list), (CIFAR10.test_list[0], test)]:
-        labels = generator.permutation(np.arange(count) % 10)
-        cycles = np.array([2, 3, 5, 8, 12])[labels % 5, None] / SIDE
-        wave = np.sin(2 * np.pi * (cycles * np.arange(SIDE) + generator.random((count, 1))))
-        stripes = np.repeat(wave[:, :, None], SIDE, axis=2)
-        stripes[labels < 5] = stripes[labels < 5].transpose(0, 2, 1)
-        low = generator.uniform(0, 100, (count, 3, 1, 1))
-        high = generator.uniform(155, 255, (count, 3, 1, 1))
-        images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 40, (count, 3, SIDE, SIDE))
-        rows = images.clip(0, 255).astype(np.uint8).reshape(count, -1)
-        (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": labels.tolist()}))
-    (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": CLASS_NAMES["synthetic"]}))
+    images, labels = zip(*(generate_images(generator, count) for count in [train // 5] * 5 + [test]), strict=True)
+    np.savez(
+        folder / SYNTHETIC_FILE,
+        train_images=np.concatenate(images[:5]),
+        train_labels=np.concatenate(labels[:5]),
+        test_images=images[5],
+        test_labels=labels[5],
+    )
+
+
+def generate_images(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many images, uint8 M x 32 x 32 x 3, and labels, int64 M."""
+    labels = generator.permutation(np.arange(count) % 10)
+    cycles = np.array([2, 3, 5, 8, 12])[labels % 5, None] / SIDE
+    wave = np.sin(2 * np.pi * (cycles * np.arange(SIDE) + generator.random((count, 1))))
+    stripes = np.repeat(wave[:, :, None], SIDE, axis=2)
+    stripes[labels < 5] = stripes[labels < 5].transpose(0, 2, 1)
+    low = generator.uniform(0, 100, (count, 3, 1, 1))
+    high = generator.uniform(155, 255, (count, 3, 1, 1))
+    images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 40, (count, 3, SIDE, SIDE))
+    return images.clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1), labels
+
+
+def find_damaged(folder: Path) -> list[Path]:
+    """The files of CIFAR-10, and its archive, that are in `folder` with another MD5 than theirs."""
+    members = [*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]]
+    checksums = {folder / CIFAR10.base_folder / name: md5 for name, md5 in members}
+    checksums[folder / CIFAR10.filename] = CIFAR10.tgz_md5
+    return [path for path, md5 in checksums.items() if path.is_file() and not check_integrity(path, md5)]
+
+
+@contextlib.contextmanager
+def network_timeout(seconds: float) -> Iterator[None]:
+    """Lets no connection wait longer within; torchvision downloads without a limit, and has no argument for one."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def obtain(folder: Path, dataset: type[CIFAR10]):
     """Puts the set's files into `folder`: from its archive there, from the network, or by generation.
 
     Raises:
-        UserError: CIFAR-10 is neither there nor to be had; the sentence names the file, its MD5 and where to put it.
+        UserError: CIFAR-10 is neither there nor to be had; the sentence names what is damaged, the archive, its MD5 and the
+            folder for it.
     """
     missing_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,21 +143,24 @@ def obtain(folder: Path, dataset: type[CIFAR10]):
                 archive = folder / CIFAR10.filename
                 if check_integrity(str(archive), CIFAR10.tgz_md5):
                     (unfinished / CIFAR10.filename).symlink_to(archive.resolve())
-                socket.setdefaulttimeout(30)
-                CIFAR10(unfinished, download=True)
+                with network_timeout(30):
+                    CIFAR10(unfinished, download=True)
             (folder / CIFAR10.base_folder).mkdir(exist_ok=True)
             for path in (unfinished / CIFAR10.base_folder).iterdir():
                 os.replace(path, folder / CIFAR10.base_folder / path.name)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            for path in missing_folders:
-                path.rmdir()
         if dataset is Synthetic:
             raise
+        damaged = ", ".join(map(str, find_damaged(folder)))
+        state = f"in {folder} is damaged ({damaged})" if damaged else f"is not in {folder}"
         raise UserError(
-            f"CIFAR-10 is not in {folder} and could not be downloaded ({str(error).splitlines()[0]}): put "
+            f"CIFAR-10 {state} and could not be downloaded ({str(error).splitlines()[0]}): put "
             f"{CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) or its folder {CIFAR10.base_folder} into {folder}"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):  # of those that are not empty
+            for path in missing_folders:
+                path.rmdir()
 
 
 @dataclass(frozen=True)
@@ -149,27 +202,48 @@ def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def choose_folder(config: Config, data: str) -> Path:
-    """Where the config's data set is or goes: the folder that `--data` names, or the generated sets' own."""
-    return Path("data/synthetic" if config.dataset == "synthetic" else data)
+    """Where the config's data set is or goes: the folder that `--data` names, or the generated sets' own.
+
+    Of CIFAR-10, the folder with the files themselves may be named as well.
+    """
+    folder = Path("data/synthetic" if config.dataset == "synthetic" else data)
+    if folder.absolute().name == CIFAR10.base_folder and (folder / CIFAR10.train_list[0][0]).is_file():
+        return folder.absolute().parent
+    return folder
+
+
+def read(dataset: type[CIFAR10] | type[Synthetic], folder: Path) -> tuple[list[np.ndarray], str]:
+    """The images, uint8 M x 32 x 32 x 3, and labels, int64 M, of the training set, then of the test set; their fingerprint.
+
+    Raises:
+        RuntimeError: a file is missing or damaged.
+    """
+    sets = [dataset(folder, train=train) for train in (True, False)]
+    arrays = [array for part in sets for array in (part.data, np.array(part.targets))]
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return arrays, digest.hexdigest()
 
 
 def load(config: Config, folder: Path, device: torch.device) -> Data:
     """Reads the config's data set (downloading or generating it where it is missing) and puts it on the device.
 
     Raises:
-        UserError: CIFAR-10 is not there and cannot be downloaded.
+        UserError: CIFAR-10 is not there and cannot be downloaded, or there are too few images for a batch.
     """
     dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
     try:
-        sets = [dataset(folder, train=train) for train in (True, False)]
-    except RuntimeError:  # torchvision's word for missing or damaged files
+        arrays, fingerprint = read(dataset, folder)
+        sizes = len(arrays[1]), len(arrays[3])
+        if dataset is Synthetic and sizes == SYNTHETIC_SIZES and fingerprint != SYNTHETIC_FINGERPRINT:
+            raise RuntimeError("another set than the one that is generated here")
+    except RuntimeError:  # torchvision's word for missing or damaged files, too
         obtain(folder, dataset)
-        sets = [dataset(folder, train=train) for train in (True, False)]
-    (train_NHWC, train_labels), (test_NHWC, test_labels) = [(s.data, np.array(s.targets)) for s in sets]
-    digest = hashlib.sha256()
-    for array in (train_NHWC, train_labels, test_NHWC, test_labels):
-        digest.update(array.tobytes())
+        arrays, fingerprint = read(dataset, folder)
+    train_NHWC, train_labels, test_NHWC, test_labels = arrays
     out = held_out(train_labels, config.seed) if config.split == "val" else np.zeros(len(train_labels), dtype=bool)
+    check_batch_size(config, int((~out).sum()))
     mean_HWC, std_C = scale(train_NHWC[~out], config)
     return Data(
         train=put(train_NHWC[~out], train_labels[~out], device),
@@ -177,7 +251,7 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
         test=put(test_NHWC, test_labels, device),
         mean=torch.from_numpy(pad(mean_HWC[None]).reshape(-1, 3)).float().to(device),
         std=torch.from_numpy(std_C).float().to(device),
-        fingerprint=digest.hexdigest(),
+        fingerprint=fingerprint,
     )
 
 
@@ -188,7 +262,19 @@ def load_once(config: Config, folder: Path, device: torch.device) -> Data:
     """As `load`, but the runs of a process that see the same images share them."""
     seed = config.seed if config.split == "val" else 0
     sees = Config(dataset=config.dataset, split=config.split, normalization=config.normalization, seed=seed)
-    return _load_once(sees, folder.resolve(), device)
+    data = _load_once(sees, folder.resolve(), device)
+    check_batch_size(config, len(data.train))
+    return data
+
+
+def check_batch_size(config: Config, images: int):
+    """Refuses batches that no permutation of the training images fills, where only whole ones count (see `plan`).
+
+    Raises:
+        UserError: there would be no batch at all.
+    """
+    rule = f"batch-size must be at most {images}, the training images, where the last batch is dropped"
+    require(config.last_batch == "stream" or config.batch_size <= images, rule, config.batch_size)
 
 
 def scale(images_NHWC: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:

@@ -1,33 +1,33 @@
-"""Look at a trained network: test error, error of each class, confusion matrix and calibration, as text and as pictures.
+"""Look at trained networks: test error, error of each class, confusion matrix and calibration, as text and as pictures.
 
-    python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0
+    python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0 runs/residual20-1f0c58b5/seed1
     python reproduce/evaluate.py WEIGHTS.safetensors --figures figures --worst
 
-takes the folder of a finished run, a weights file of this repository, or a checkpoint of akamaster/pytorch_resnet_cifar10.
+takes folders of finished runs, weights files of this repository, and checkpoints of akamaster/pytorch_resnet_cifar10.
 On the kind of device that trained a run, the test error is the one in its result.json, to the last image.
 
 Shapes: M images in the test set, K classes.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from reproduce import command
-from reproduce import device as devices
-from reproduce.config import Machine
+from reproduce import command, record
+from reproduce.config import Machine, UserError, require
 
-import torch  # isort: skip
-from torch import Tensor
+if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
+    from torch import Tensor
 
-from reproduce.data import CLASS_NAMES, Data, choose_folder, load, unpad
-from reproduce.device import Device
-from reproduce.measure import evaluating, single_views
-from reproduce.weights import Trained, read
+    from reproduce.data import Data
+    from reproduce.device import Device
+    from reproduce.weights import Trained
 
 BINS = 15
 """Of equal width, for the calibration error; as Guo et al. 2017 (arXiv:1706.04599) use them."""
@@ -39,20 +39,33 @@ GRID = (5, 8)
 class Evaluation:
     """What to look at, and how."""
 
-    source: tyro.conf.Positional[Path]
-    """A finished run's folder, or a weights file."""
+    sources: tyro.conf.Positional[tuple[Path, ...]]
+    """Finished runs' folders, and weights files."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
     """As for run.py."""
     device: Literal["auto", "npu", "cuda", "cpu"] = Machine.device
     """As for run.py."""
     figures: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that receives confusion.png and images.png."""
+    """Folder that receives confusion.png and images.png of a single source."""
+    record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The run's folder in the records, which receives predictions.txt of a single source, where it has none."""
     worst: bool = False
     """In images.png, show the most confident mistakes instead of the first images."""
+
+    def __post_init__(self):
+        require(len(self.sources) > 0, "name at least one run's folder or weights file", "none")
+        require(self.figures is None or len(self.sources) == 1, "--figures is for one source", len(self.sources))
+        require(self.record is None or len(self.sources) == 1, "--record is for one source", len(self.sources))
+        if self.worst and self.figures is None:
+            raise UserError("--worst chooses the images that --figures draws: add --figures DIR")
 
 
 def predict_all(trained: Trained, data: Data, device: Device) -> tuple[Tensor, Tensor]:
     """Probabilities, M x K, and labels, M, of the test set; computed as in training's evaluations."""
+    import torch
+
+    from reproduce.measure import evaluating, single_views
+
     network = trained.classifier.network.to(device.torch_device).to(memory_format=device.memory_format)
     logits, labels = [], []
     with evaluating(network, device, trained.config):
@@ -64,6 +77,8 @@ def predict_all(trained: Trained, data: Data, device: Device) -> tuple[Tensor, T
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Expected calibration error in percent: |accuracy - confidence| averaged over the bins by their share of the images."""
+    import torch
+
     confidence, predicted = probabilities.double().max(1)
     right = (predicted == labels).double()
     bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
@@ -73,6 +88,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 
 def count_confusions(probabilities: Tensor, labels: Tensor) -> Tensor:
     """How many images of each true class (rows) were taken for each class (columns), K x K."""
+    import torch
     from sklearn.metrics import confusion_matrix
 
     classes = range(probabilities.shape[1])
@@ -84,9 +100,10 @@ def describe(trained: Trained, probabilities: Tensor, labels: Tensor, names: Seq
     counts = count_confusions(probabilities, labels)
     wrong = int(counts.sum() - counts.trace())
     lines = [f"{trained.source}: test error {100 * wrong / len(labels):.2f}% ({wrong} of {len(labels)} images)"]
-    recorded = trained.result.get("test_error", trained.result.get("best_test_error"))
-    if recorded is not None:
-        lines.append(f"recorded with it: {recorded:.2f}%")
+    for name, meaning in (("test_error", "recorded with it"), ("best_test_error", "its best epoch, recorded with it")):
+        if name in trained.result:
+            lines.append(f"{meaning}: {trained.result[name]:.2f}%")
+            break
     lines += ["", f"{'class':12}  {'error':>7}  of images"]
     for name, row, right in zip(names, counts, counts.diagonal(), strict=True):
         images = int(row.sum())
@@ -118,6 +135,8 @@ def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names:
     import seaborn as sns
     from matplotlib.figure import Figure
 
+    from reproduce.data import unpad
+
     folder.mkdir(parents=True, exist_ok=True)
     confusion = Figure(figsize=(7, 6), layout="constrained")
     axes = confusion.subplots()
@@ -142,25 +161,54 @@ def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names:
     return [folder / "confusion.png", folder / "images.png"]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Prints the evaluation and draws the figures asked for.
+def complete_record(folder: Path, trained: Trained, predicted: Tensor, labels: Tensor) -> Path:
+    """Writes predictions.txt into the record of a finished run that was made before there were any; returns its path.
 
     Raises:
-        UserError: the source cannot be read, the data set is missing, or the device not usable.
+        UserError: the record is of another run, or has its predictions, or its test error is not that of these.
+    """
+    result = record.read_result(folder) or {}
+    if record.read_config(folder) != trained.config or result.get("status") != "finished":
+        raise UserError(f"{folder} is not the record of the run that {trained.source} is of")
+    if record.read_predictions(folder) is not None:
+        raise UserError(f"{folder / record.PREDICTIONS} is there already")
+    right = predicted == labels
+    error = 100 * int((~right).sum()) / len(labels)
+    if error != result["test_error"]:
+        raise UserError(
+            f"{folder} has a test error of {result['test_error']:.2f}%, and here it is {error:.2f}%: nothing is written"
+        )
+    record.write_predictions(folder, predicted.tolist(), right.tolist())
+    return folder / record.PREDICTIONS
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the evaluations and draws the figures asked for.
+
+    Raises:
+        UserError: a source cannot be read, the data set is missing, or the device not usable.
         OSError: the figures cannot be written.
     """
     evaluation = command.parse(Evaluation, arguments, "evaluate.py", __doc__)
+
+    from reproduce import device as devices  # first (see there)
+    from reproduce.data import CLASS_NAMES, choose_folder, load_once
+    from reproduce.weights import read
+
     device = devices.choose_device(evaluation.device)
-    trained = read(evaluation.source, evaluation.data)
-    devices.set_numerics(device, trained.config.precision, deterministic=False)
-    folder = choose_folder(trained.config, evaluation.data)
-    data = trained.normalise(load(trained.config, folder, device.torch_device))
-    probabilities, labels = predict_all(trained, data, device)
-    names = CLASS_NAMES[trained.config.dataset]
-    print(describe(trained, probabilities, labels, names))
-    if evaluation.figures is not None:
-        for path in draw(evaluation.figures, probabilities, labels, data, names, evaluation.worst):
-            print(path)
+    networks = [read(source, evaluation.data) for source in evaluation.sources]
+    for number, trained in enumerate(networks):
+        devices.set_numerics(device, trained.config.precision, deterministic=False)
+        folder = choose_folder(trained.config, evaluation.data)
+        data = trained.normalise(load_once(trained.config, folder, device.torch_device))
+        probabilities, labels = predict_all(trained, data, device)
+        names = CLASS_NAMES[trained.config.dataset]
+        print(("\n\n" if number else "") + describe(trained, probabilities, labels, names))
+        if evaluation.figures is not None:
+            for path in draw(evaluation.figures, probabilities, labels, data, names, evaluation.worst):
+                print(path)
+        if evaluation.record is not None:
+            print(complete_record(evaluation.record, trained, probabilities.argmax(1), labels))
     return 0
 
 

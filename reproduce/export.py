@@ -8,6 +8,8 @@ Every format takes images in [0, 1], N x 3 x 32 x 32 with any N, and gives logit
   onnx          for onnxruntime and others; needs pip install -e '.[export]'
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import tempfile
@@ -15,25 +17,27 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from string import Template
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, UserError
 
-import torch  # isort: skip
-from torch import Tensor
+if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
+    from torch import Tensor
 
-from reproduce.data import choose_folder, load, unpad
-from reproduce.weights import Classifier, Trained, read, write
+    from reproduce.weights import Classifier, Trained
 
 Format = Literal["safetensors", "torchscript", "onnx"]
 EXTENSION = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 TOLERANCE = 1e-5
-"""The largest difference of a logit that an exported network may show."""
+"""The largest difference of a logit that an exported network may show, as a share of the largest logit: fp32's rounding grows
+with what is rounded."""
 CHECKED = 256
 """Test images on which it is compared."""
+IN_EVERY_CARD = "trained by this repository. Record: `"
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,16 @@ class Export:
 
 
 def write_torchscript(path: Path, classifier: Classifier, example: Tensor):
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises torch.export, whose files need its own version
         torch.jit.save(torch.jit.trace(classifier, example), path)
 
 
 def write_onnx(path: Path, classifier: Classifier, example: Tensor):
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about its own insides
         torch.onnx.export(
@@ -72,6 +80,10 @@ def write_onnx(path: Path, classifier: Classifier, example: Tensor):
 
 def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
     """Logits of the exported file, by the library that users of the format have."""
+    import torch
+
+    from reproduce.weights import read
+
     if format == "safetensors":
         return read(path, "").classifier(images)
     if format == "torchscript":
@@ -84,15 +96,35 @@ def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
+def compare(exported_NK: Tensor, original_NK: Tensor) -> float:
+    """The largest difference of a logit, as a share of the original's largest.
+
+    Raises:
+        UserError: it is above TOLERANCE, or an image is put into another class.
+    """
+    difference = float((exported_NK - original_NK).abs().max() / original_NK.abs().max())
+    moved = int((exported_NK.argmax(1) != original_NK.argmax(1)).sum())
+    if moved or not difference <= TOLERANCE:
+        by = f"{difference:.1e} of the largest logit"
+        if moved:
+            by += f" and puts {moved} of {len(original_NK)} images into other classes"
+        raise UserError(f"the exported network differs from the original by {by}: nothing is written")
+    return difference
+
+
 def export(trained: Trained, format: Format, output: Path, images: Tensor) -> float:
     """Writes the network to `output`, whole or not at all; images: in [0, 1], on which the file is checked.
 
-    Returns: the largest difference of a logit from the original's.
+    Returns: the largest difference of a logit from the original's, see `compare`.
 
     Raises:
-        UserError: the exported network differs by more than TOLERANCE, or onnx is not installed; nothing is written.
+        UserError: the exported network is not the original, or onnx is not installed; nothing is written.
         OSError: the file cannot be written.
     """
+    import torch
+
+    from reproduce.weights import write
+
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".unfinished-") as folder, torch.inference_mode():
         unfinished = Path(folder) / output.name
         try:
@@ -102,17 +134,15 @@ def export(trained: Trained, format: Format, output: Path, images: Tensor) -> fl
                 with torch.inference_mode(False):
                     writer = write_torchscript if format == "torchscript" else write_onnx
                     writer(unfinished, trained.classifier, images[:2].clone())
-            difference = float((run_exported(unfinished, format, images) - trained.classifier(images)).abs().max())
+            difference = compare(run_exported(unfinished, format, images), trained.classifier(images))
         except ImportError as error:
             raise UserError(f"this format needs {error.name}: pip install -e '.[export]'") from None
-        if not difference <= TOLERANCE:
-            raise UserError(f"the exported network differs from the original by {difference:.1e}: nothing is written")
         os.replace(unfinished, output)
     return difference
 
 
 def write_card(trained: Trained) -> str:
-    """The model card of a weights file: recipe, data, result, use, limits."""
+    """The model card of a weights file, from card.md: recipe, data, result, use, limits."""
     config, result = trained.config, trained.result
     ordinary = Config()
     changed = [
@@ -120,49 +150,67 @@ def write_card(trained: Trained) -> str:
         for field in fields(Config)
         if getattr(config, field.name) != getattr(ordinary, field.name) and field.name not in ("depth", "residual", "seed")
     ]
-    data = "CIFAR-10" if config.dataset == "cifar10" else "a generated set, made to test the code"
-    images = "45,000 of the 50,000 training images" if config.split == "val" else "all training images"
     full = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
     remark = "" if full else "\n  **Not a run of the paper's length on the paper's data: not comparable with the paper.**"
-    result_line = (
-        f"Test error **{result['test_error']:.2f}%** at the last iteration, single view, on the whole test set (training error "
-        f"{result['train_error']:.2f}%); {result['parameters']:,} parameters. The best of all evaluations, "
-        f"{result['best_test_error']:.2f}%, is chosen on the test set and flatters."
+    return Template(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).substitute(
+        net=config.net,
+        seed=config.seed,
+        kind="residual" if config.residual else "plain",
+        depth=config.depth,
+        record=config.folder,
+        optimizer=config.optimizer,
+        lr=f"{config.lr:g}",
+        iterations=f"{config.iterations:,}",
+        batch_size=config.batch_size,
+        weight_decay=f"{config.weight_decay:g}",
+        precision=config.precision,
+        changes="Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's",
+        data="CIFAR-10" if config.dataset == "cifar10" else "a generated set, made to test the code",
+        images="45,000 of the 50,000 training images" if config.split == "val" else "all training images",
+        parameters=f"{result['parameters']:,}",
+        remark=remark,
+        **{name: f"{result[name]:.2f}" for name in ("test_error", "train_error", "best_test_error")},
     )
-    return f"""# {config.net}, seed {config.seed}
 
-A {"residual" if config.residual else "plain"} net of {config.depth} layers for 32 x 32 images in ten classes, as in section
-4.2 of He et al. 2015 (arXiv:1512.03385), trained by this repository. Record: `{config.folder}`.
 
-- **Recipe**: {config.optimizer}, learning rate {config.lr:g} divided by 10 after 1/2 and 3/4 of {config.iterations:,}
-  iterations, batches of {config.batch_size}, weight decay {config.weight_decay:g}, precision {config.precision}.
-  {"Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's"}.
-- **Data**: {data}, {images}.
-- **Result**: {result_line}
-- **Use**: `python reproduce/predict.py FILE IMAGE`, or `hubconf.py`. Images in [0, 1]; the normalisation is in the file.
-- **Limits**: knows ten classes and answers with one of them for any picture; trained on small photographs, and its confidence
-  is not calibrated (`python reproduce/evaluate.py` measures it). One seed; others, if any, are in RESULTS.md.{remark}
-"""
+def place_card(output: Path) -> Path:
+    """Where the card of a weights file goes: beside it.
+
+    Raises:
+        UserError: something else is there.
+    """
+    card = output.with_suffix(".md")
+    if card.exists() and IN_EVERY_CARD not in card.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"the model card would replace {card}, which is not one: choose another --output")
+    return card
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exports, checks, and says where the file is.
 
     Raises:
-        UserError: the source cannot be read, the data set is missing, or the exported network is not the original.
+        UserError: the source cannot be read, the data set is missing, the exported network is not the original, or the card
+            would replace another file.
         OSError: the file cannot be written.
     """
     export_ = command.parse(Export, arguments, "export.py", __doc__)
+
+    import torch
+
+    from reproduce.data import choose_folder, load, unpad
+    from reproduce.weights import read
+
     trained = read(export_.source, export_.data)
     output = export_.output or Path(f"{trained.config.net}{EXTENSION[export_.format]}")
     if output.suffix != EXTENSION[export_.format]:
         raise UserError(f"--format {export_.format} writes a file ending in {EXTENSION[export_.format]}, and {output} does not")
+    card = place_card(output) if export_.format == "safetensors" and trained.result.get("parameters") else None
     data = load(trained.config, choose_folder(trained.config, export_.data), torch.device("cpu"))
     images = unpad(data.test.positions)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
     difference = export(trained, export_.format, output, images)
-    print(f"{output}: {output.stat().st_size:,} bytes; on {len(images)} test images within {difference:.1e} of the original")
-    if export_.format == "safetensors" and trained.result.get("parameters"):
-        card = output.with_suffix(".md")
+    agreement = f"on {len(images)} test images within {difference:.1e} of the original, relative to the largest logit"
+    print(f"{output}: {output.stat().st_size:,} bytes; {agreement}")
+    if card is not None:
         card.write_text(write_card(trained), encoding="utf-8")
         print(card)
     return 0

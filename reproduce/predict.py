@@ -2,27 +2,26 @@
 
     python reproduce/predict.py WEIGHTS.safetensors cat.jpg dog.png
 
-A picture is made as small as CIFAR-10's: its shorter side resized to 32 pixels, its centre cut to 32 x 32.
+A picture is turned upright and made as small as CIFAR-10's: its shorter side resized to 32 pixels, its centre cut to 32 x 32.
 """
 
+from __future__ import annotations
+
+import contextlib
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from reproduce import command
 from reproduce.config import Machine, UserError, require
 
-import torch  # isort: skip
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
-from torchvision import transforms
-
-from reproduce.data import CLASS_NAMES, SIDE
-from reproduce.weights import read
+if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
+    from torch import Tensor
 
 SHOWN, BAR = 3, 40
 """Classes shown for a picture, and the length of the bar that stands for 100%."""
@@ -49,21 +48,40 @@ def read_image(path: Path) -> Tensor:
     Raises:
         UserError: it is missing or not a picture.
     """
+    from PIL import Image, ImageOps
+    from torchvision import transforms
+
+    from reproduce.data import SIDE
+
     try:
-        with Image.open(path) as image:
-            small = transforms.CenterCrop(SIDE)(transforms.Resize(SIDE)(image.convert("RGB")))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow about pictures that are very large, and EXIF that is damaged
+            with Image.open(path) as image:
+                upright = image
+                with contextlib.suppress(Exception):  # EXIF that cannot be read does not say which side is up
+                    upright = ImageOps.exif_transpose(image)
+                small = transforms.CenterCrop(SIDE)(transforms.Resize(SIDE)(upright.convert("RGB")))
     except FileNotFoundError:
         raise UserError(f"there is no picture {path}") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever a foreign file may hold
         raise UserError(f"{path} cannot be read as a picture ({type(error).__name__})") from None
     return transforms.ToTensor()(small)[None]
+
+
+def choose_block() -> str:
+    """What bars are made of, as far as stdout's encoding goes."""
+    try:
+        "█".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "#"
+    return "█"
 
 
 def describe(probabilities: Tensor, names: Sequence[str]) -> str:
     """The likeliest classes of one picture, K probabilities, with bars."""
     values, classes = probabilities.topk(SHOWN)
-    rows = zip(values.tolist(), classes.tolist(), strict=True)
-    return "\n".join(f"  {names[index]:12} {100 * value:6.2f}%  {'█' * round(BAR * value)}" for value, index in rows)
+    rows, block = zip(values.tolist(), classes.tolist(), strict=True), choose_block()
+    return "\n".join(f"  {names[index]:12} {100 * value:6.2f}%  {block * round(BAR * value)}" for value, index in rows)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,6 +91,12 @@ def main(arguments: Sequence[str]) -> int:
         UserError: the network or a picture cannot be read.
     """
     prediction = command.parse(Prediction, arguments, "predict.py", __doc__)
+
+    import torch
+
+    from reproduce.data import CLASS_NAMES, SIDE
+    from reproduce.weights import read
+
     pictures = [read_image(path) for path in prediction.images]
     trained = read(prediction.source, prediction.data)
     print(f"{trained.config.net} of {trained.source}; pictures resized and centre-cropped to {SIDE} x {SIDE} pixels")

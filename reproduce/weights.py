@@ -44,7 +44,8 @@ class Classifier(nn.Module):
 class Trained:
     """A trained network, on the CPU and in evaluation mode.
 
-    result: what the run's result.json says, or nothing. source: what it was read from, for people.
+    result: what the run's result.json says, or of another repository's network the best test error at most.
+    source: what it was read from, for people.
     """
 
     classifier: Classifier
@@ -65,12 +66,14 @@ def read(path: Path, data: str) -> Trained:
     data: as for `--data`, where the training images of a run's folder are, for their mean; the files know their own.
 
     Raises:
-        UserError: it is none of them, the run has not finished, or its data set is missing.
+        UserError: it is none of them or damaged, the run has not finished, or its data set is missing.
     """
     if path.is_dir():
         return read_run(path, data)
     if not path.is_file():
         raise UserError(f"there is no run folder and no weights file {path}")
+    if path.suffix != ".safetensors" and (path.parent / record.CONFIG).is_file():
+        raise UserError(f"{path} is a file of a run: name the run's folder instead, {path.parent}")
     return read_published(path) if path.suffix == ".safetensors" else read_akamaster(path)
 
 
@@ -98,7 +101,14 @@ def assemble(
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{source} does not fit a {config.net}: {' '.join(str(error).split())[:200]}") from None
-    return Trained(Classifier(network, mean, std).eval(), config, result, source)
+    if mean.shape != (3, SIDE, SIDE) or std.shape != (3, 1, 1):
+        shapes = f"{list(mean.shape)} and {list(std.shape)}"
+        raise UserError(f"{source} scales images by a mean and a std of {shapes}, not [3, {SIDE}, {SIDE}] and [3, 1, 1]")
+    classifier = Classifier(network, mean.float(), std.float()).eval()
+    broken = [name for name, tensor in classifier.state_dict().items() if not tensor.isfinite().all()]
+    if broken or not bool((std > 0).all()):
+        raise UserError(f"{source} is damaged: {broken[0] if broken else 'std'} holds numbers that no trained network has")
+    return Trained(classifier, config, result, source)
 
 
 # Published files --------------------------------------------------------------------------------------------------------
@@ -119,6 +129,9 @@ def read_published(path: Path) -> Trained:
         mean, std = tensors.pop("mean"), tensors.pop("std")
     except (SafetensorError, KeyError) as error:
         raise UserError(f"{path} is not a weights file of this repository ({type(error).__name__}: {error})") from None
+    errors = ("test_error", "train_error", "best_test_error")
+    if not isinstance(result, dict) or not all(isinstance(result.get(name, 0.0), int | float) for name in errors):
+        raise UserError(f"{path} is not a weights file of this repository: its result does not read as one")
     network = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
     return assemble(config, network, mean, std, result, str(path))
 
@@ -146,6 +159,8 @@ def read_akamaster(path: Path) -> Trained:
         theirs = checkpoint["state_dict"]
         blocks_per_stage = len({name.split("layer1.")[1].split(".")[0] for name in theirs if "layer1." in name})
         tensors = {rename(name, blocks_per_stage): tensor for name, tensor in theirs.items()}
+        tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        result = {"best_test_error": 100 - float(checkpoint["best_prec1"])} if "best_prec1" in checkpoint else {}
         config = Config(depth=6 * blocks_per_stage + 2)
     except Exception as error:  # whatever a foreign file may hold
         raise UserError(
@@ -153,6 +168,4 @@ def read_akamaster(path: Path) -> Trained:
             f"akamaster/pytorch_resnet_cifar10 ({type(error).__name__})"
         ) from None
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    result = {"best_test_error": 100 - float(checkpoint["best_prec1"])} if "best_prec1" in checkpoint else {}
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     return assemble(config, tensors, mean.expand(3, SIDE, SIDE).contiguous(), std, result, str(path))

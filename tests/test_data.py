@@ -1,7 +1,12 @@
 """The data set, the mean, the split, and batches as a pure function of (seed, iteration)."""
 
 import hashlib
+import io
+import os
 import pickle
+import socket
+import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +17,7 @@ from scipy import stats
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
-from reproduce import data
+from reproduce import data, run
 from reproduce.config import Config, UserError
 from reproduce.data import Data, Images, batch, central, held_out, load, plan, put
 from tests.conftest import CPU, QUICK
@@ -44,6 +49,21 @@ def test_every_permutation_holds_each_image_once(count: int):
 def test_dropping_the_last_batch_gives_whole_batches_of_each_permutation():
     stream = plan(Config(batch_size=32, last_batch="drop"), 100, 0, 30)[:, 0].reshape(10, 96)
     assert all(len(permutation.unique()) == 96 for permutation in stream)
+
+
+def test_batches_larger_than_the_set_are_refused_before_training(
+    workplace: Path, synthetic_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    flags = "--depth 8 --iterations 2 --last-batch drop --data synthetic --device cpu --batch-size".split()
+    assert run.main([*flags, "2001"]) == 2
+    sentence = "batch-size must be at most 2000, the training images, where the last batch is dropped, not 2001"
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+    assert not (workplace / "runs").exists()
+    dropping = Config(batch_size=1801, last_batch="drop", split="val", dataset="synthetic")
+    with pytest.raises(UserError, match="at most 1800"):
+        load(dropping, synthetic_folder, CPU.torch_device)
+    assert len(load(replace(dropping, batch_size=1800), synthetic_folder, CPU.torch_device).train) == 1800
+    assert len(load(replace(dropping, last_batch="stream"), synthetic_folder, CPU.torch_device).train) == 1800
 
 
 def test_a_plan_depends_on_seed_and_iteration_alone():
@@ -180,35 +200,108 @@ def test_the_synthetic_set_is_made_once_and_has_ten_classes(tmp_path: Path):
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").rglob("*")}
     again = load(QUICK, tmp_path / "set", CPU.torch_device)
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "set").rglob("*")}
-    assert first.fingerprint == again.fingerprint
+    assert first.fingerprint == again.fingerprint == data.SYNTHETIC_FINGERPRINT, (
+        "the generated set is no longer the one that records were made with: if numpy changed its generators, pin numpy; "
+        "if the change is wanted, put the new fingerprint into data.py"
+    )
     assert torch.equal(first.train.labels.bincount(), torch.full((10,), 1_000))
     assert first.test.labels.bincount().min() == 200
 
 
-def write_archive(folder: Path):
-    """An official-looking archive of tiny files, and torchvision told to expect it."""
-    import tarfile
+class Executes:
+    """What makes a folder when it is unpickled."""
 
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def in_arrays(images: np.ndarray, labels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, train_images=images, train_labels=labels, test_images=images[:10], test_labels=labels[:10])
+    return content.getvalue()
+
+
+IMAGES, LABELS = np.zeros((50, 32, 32, 3), dtype=np.uint8), np.arange(50) % 10
+BAD_SETS: dict[str, Callable[[bytes, Path], bytes]] = {
+    "a pickle": lambda content, marker: pickle.dumps(Executes(marker)),
+    "a pickle in an array": lambda content, marker: in_arrays(np.array([Executes(marker)] * 50), LABELS),
+    "cut off": lambda content, marker: content[:-100],
+    "empty": lambda content, marker: b"",
+    "a flipped bit": lambda content, marker: content[:9000] + bytes([content[9000] ^ 1]) + content[9001:],
+    "one array": lambda content, marker: content[content.index(b"\x93NUMPY") :],
+    "another set": lambda content, marker: in_arrays(IMAGES, LABELS),
+    "images of another shape": lambda content, marker: in_arrays(IMAGES[:, :16], LABELS),
+    "labels of another kind": lambda content, marker: in_arrays(IMAGES, LABELS / 2),
+    "labels of more classes": lambda content, marker: in_arrays(IMAGES, LABELS + 1),
+    "fewer labels": lambda content, marker: in_arrays(IMAGES, LABELS[:40]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_SETS)
+def test_a_bad_generated_set_is_made_anew_and_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str):
+    write = data.write_synthetic
+    monkeypatch.setattr(data, "write_synthetic", lambda folder: write(folder, train=50, test=10))
+    first = load(QUICK, tmp_path, CPU.torch_device)
+    monkeypatch.setattr(data, "SYNTHETIC_SIZES", (50, 10))
+    monkeypatch.setattr(data, "SYNTHETIC_FINGERPRINT", first.fingerprint)
+    (path,) = (tmp_path / CIFAR10.base_folder).iterdir()
+    path.write_bytes(BAD_SETS[bad](path.read_bytes(), tmp_path / "executed"))
+    (path.parent / "data_batch_1").write_bytes(pickle.dumps(Executes(tmp_path / "executed")))
+    assert load(QUICK, tmp_path, CPU.torch_device).fingerprint == first.fingerprint
+    assert not (tmp_path / "executed").exists()
+    time = path.stat().st_mtime_ns
+    load(QUICK, tmp_path, CPU.torch_device)
+    assert path.stat().st_mtime_ns == time
+
+
+def test_a_set_that_this_numpy_generates_otherwise_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write = data.write_synthetic
+    monkeypatch.setattr(data, "write_synthetic", lambda folder: write(folder, train=50, test=10))
+    monkeypatch.setattr(data, "SYNTHETIC_SIZES", (50, 10))
+    assert len(load(QUICK, tmp_path, CPU.torch_device).train) == 50
+
+
+def test_the_generated_set_is_one_of_torchvisions(synthetic_folder: Path):
+    images = data.Synthetic(synthetic_folder, train=False, transform=transforms.ToTensor())
+    loaded = load(QUICK, synthetic_folder, CPU.torch_device)
+    assert len(images) == len(loaded.test) == 200
+    picture, label = images[7]
+    assert torch.equal((255 * picture).round().byte(), data.unpad(loaded.test.positions)[7].permute(2, 0, 1))
+    assert label == loaded.test.labels[7]
+
+
+def write_archive(folder: Path):
+    """An official-looking archive of tiny files."""
     source = folder / "source" / CIFAR10.base_folder
     source.mkdir(parents=True)
-    data.write_synthetic(source, train=50, test=10)
+    rows = random_images(10).reshape(10, -1)
+    for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list]:
+        (source / name).write_bytes(pickle.dumps({"data": rows, "labels": list(range(10))}))
+    (source / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": data.CLASS_NAMES["cifar10"]}))
     with tarfile.open(folder / CIFAR10.filename, "w:gz") as archive:
         archive.add(source, CIFAR10.base_folder)
     return source
 
 
-def test_an_archive_beside_is_unpacked_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    source = write_archive(tmp_path)
+def expect(source: Path, monkeypatch: pytest.MonkeyPatch):
+    """Tells torchvision that these files and their archive, two folders above, are CIFAR-10, and forbids the network."""
 
     def md5(path: Path) -> str:
         return hashlib.md5(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(tmp_path / CIFAR10.filename))
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(source.parents[1] / CIFAR10.filename))
     for attribute in ("train_list", "test_list"):
         entries = [[name, md5(source / name)] for name, _ in getattr(CIFAR10, attribute)]
         monkeypatch.setattr(CIFAR10, attribute, entries)
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(source / "batches.meta")})
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", forbid_network)
+
+
+def test_an_archive_beside_is_unpacked_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    expect(write_archive(tmp_path), monkeypatch)
     assert len(load(Config(), tmp_path, CPU.torch_device).train) == 50
     assert pickle.loads((tmp_path / CIFAR10.base_folder / "test_batch").read_bytes())["data"].shape == (10, 3072)
 
@@ -228,17 +321,70 @@ def test_a_missing_set_without_network_is_one_sentence_and_leaves_nothing(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_set_is_not_trained_on(cifar10_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = tmp_path / CIFAR10.base_folder
-    folder.mkdir()
-    for path in (cifar10_folder / CIFAR10.base_folder).iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    content = bytearray((folder / "data_batch_3").read_bytes())
-    content[12345] ^= 1
-    (folder / "data_batch_3").write_bytes(content)
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", forbid_network)
-    with pytest.raises(UserError, match="cifar-10-python.tar.gz"):
+def damage(path: Path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", [["data_batch_3"], ["batches.meta", "test_batch"], [CIFAR10.filename]])
+def test_a_damaged_set_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: list[str]):
+    expect(write_archive(tmp_path), monkeypatch)
+    if damaged != [CIFAR10.filename]:
         load(Config(), tmp_path, CPU.torch_device)
+        (tmp_path / CIFAR10.filename).unlink()
+    paths = [next(tmp_path.glob(name) if name == CIFAR10.filename else tmp_path.glob(f"cifar*/{name}")) for name in damaged]
+    for path in paths:
+        damage(path)
+    with pytest.raises(UserError) as caught:
+        load(Config(), tmp_path, CPU.torch_device)
+    message = str(caught.value)
+    assert "\n" not in message and "and could not be downloaded" in message
+    inside = message.partition("is damaged (")[2].partition(")")[0]
+    assert sorted(inside.split(", ")) == sorted(map(str, paths))
+
+
+def test_a_damaged_file_is_replaced_from_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    expect(write_archive(tmp_path), monkeypatch)
+    first = load(Config(), tmp_path, CPU.torch_device)
+    damage(tmp_path / CIFAR10.base_folder / "data_batch_3")
+    assert load(Config(), tmp_path, CPU.torch_device).fingerprint == first.fingerprint
+
+
+def test_the_folder_of_the_files_themselves_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    expect(write_archive(tmp_path), monkeypatch)
+    load(Config(), tmp_path, CPU.torch_device)
+    (tmp_path / CIFAR10.filename).unlink()
+    inner = tmp_path / CIFAR10.base_folder
+    before = sorted(tmp_path.rglob("*"))
+    assert len(load(Config(), data.choose_folder(Config(), str(inner)), CPU.torch_device).train) == 50
+    monkeypatch.chdir(inner)
+    assert len(load(Config(), data.choose_folder(Config(), "."), CPU.torch_device).train) == 50
+    assert sorted(tmp_path.rglob("*")) == before
+    assert data.choose_folder(Config(), "elsewhere/cifar-10-batches-py") == Path("elsewhere/cifar-10-batches-py")
+
+
+def test_a_download_leaves_the_processs_timeout_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    during = []
+
+    def note(*_: object, **__: object):
+        during.append(socket.getdefaulttimeout())
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", note)
+    with pytest.raises(UserError):
+        load(Config(), tmp_path, CPU.torch_device)
+    assert during == [30] and socket.getdefaulttimeout() is None
+
+
+def test_ctrl_c_during_a_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object, **__: object):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load(Config(), tmp_path / "deep" / "folder", CPU.torch_device)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_images_know_their_number():
