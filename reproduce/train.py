@@ -94,7 +94,7 @@ def train(
             now = time.monotonic()
             history.seconds, clock = history.seconds + now - clock, now
 
-        def save() -> int:
+        def save_progress() -> int:
             add_seconds()
             record.save_checkpoint(folder, identity | {"history": asdict(history)} | training.state())
             return history.iteration
@@ -103,7 +103,7 @@ def train(
             while history.iteration < config.iterations:
                 if requests or time.monotonic() >= deadline:
                     if saved != history.iteration:
-                        save()
+                        save_progress()
                     return "stopped"
                 start, end = history.iteration, chunk_end(config, machine, device, history)
                 rates = [learning_rate(config, i, history.warmup_ended) for i in range(start, end)]
@@ -126,7 +126,7 @@ def train(
                         show_row_on_board(board, row)
                     show_row(bar, config, row, len(losses) * config.batch_size / spent)
                 if last or end % machine.checkpoint_every == 0:
-                    saved = save()
+                    saved = save_progress()
         responses = layer_responses(training.network, data, device, config)
         record.write_responses(folder, responses, len(data.test))
         record.write_predictions(folder, *predict_classes(training.network, data, device, config))
