@@ -116,9 +116,6 @@ def choose_device(kind: str) -> Device:
     return DEVICES[kind]
 
 
-choose = choose_device  # the sweep's engine still calls it so
-
-
 def set_numerics(device: Device, precision: Precision, deterministic: bool) -> dict[str, Any]:
     """Sets the flags that decide what a float32 operation computes, and returns them as they then read.
 

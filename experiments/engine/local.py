@@ -45,9 +45,9 @@ def find_devices(names: Sequence[str]) -> list[str]:
     from reproduce import device as devices  # imports torch
 
     found = []
-    for name in names or [devices.choose("auto").kind]:
+    for name in names or [devices.choose_device("auto").kind]:
         kind, _, index = name.partition(":")
-        devices.choose(kind)
+        devices.choose_device(kind)
         count = 1 if kind == "cpu" else devices.DEVICES[kind].backend.device_count()
         if index and int(index) >= count:
             raise UserError(f"there is no device {name}: of that kind, this machine has {count}")
