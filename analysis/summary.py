@@ -34,13 +34,13 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
         f"**Plain nets**, test error (training error) in %: {list_errors(full, degradation.PLAIN)}. "
         f"Deeper is worse (C1): {said['C1']}.",
         f"**Residual nets**: {residual}. Deeper is better (C2): {said['C2']}; the errors of Table 6 (T6): {said['T6']}.",
-        f"**Residual less plain**: {list_gaps(full)}. Better, the more so the deeper (C3): {said['C3']}.",
+        f"**Residual less plain**, with 95% intervals: {list_gaps(full)}. Better, and more so the deeper (C3): {said['C3']}.",
         f"**Layer responses** are smaller in residual nets (C6): {said['C6']}; the smaller the deeper (C7): {said['C7']}.",
         f"**BN after the addition**: {list_errors(full, bn_placement.AFTER)}. No difference at 20 layers (B1): {said['B1']}; "
         f"worse at 110 (B2): {said['B2']}.",
         f"**Adam** is worse than SGD (A5): {said['A5']}.",
-        f"**Of {len(verdicts)} claims**: {count_verdicts(verdicts)}. Single runs only point; what the words mean stands under "
-        "[The rules](#the-rules).",
+        f"**Of {len(verdicts)} claims**: {count_verdicts(verdicts)}. Single runs only point, by published spreads; what the words "
+        "mean stands under [The rules](#the-rules).",
     ]
     text = "\n".join(f"- {line}" for line in lines)
     if show_both_kinds(full):
