@@ -39,8 +39,8 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
         f"**BN after the addition**: {list_errors(full, bn_placement.AFTER)}. No difference at 20 layers (B1): {said['B1']}; "
         f"worse at 110 (B2): {said['B2']}.",
         f"**Adam** is worse than SGD (A5): {said['A5']}.",
-        f"**Of {len(verdicts)} claims**: {count_verdicts(verdicts)}. Single runs only point, by published spreads; what the words "
-        "mean stands under [The rules](#the-rules).",
+        f"**Of {len(verdicts)} claims**: {count_verdicts(verdicts)}. Single runs only point, by published spreads; what the "
+        "words mean stands under [The rules](#the-rules).",
     ]
     text = "\n".join(f"- {line}" for line in lines)
     if show_both_kinds(full):
