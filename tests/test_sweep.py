@@ -69,7 +69,8 @@ def train(config, machine, folder, log):
     return 0, "finished"
 
 def take(number, line):
-    config, machine = parse(shlex.split(line))
+    with one_by_one:  # tyro is not made for several threads at once, and together.py does not ask it to be
+        config, machine = parse(shlex.split(line))
 
     def log(event):
         line = {"event": event, "run": f"{config.net}/seed{config.seed}", "pid": os.getpid(), "time": time.monotonic()}
@@ -92,7 +93,7 @@ def read():
         threads[-1].start()
     threads.append(None)
 
-threads = []
+threads, one_by_one = [], threading.Lock()
 threading.Thread(target=read, daemon=True).start()
 while any(thread and thread.is_alive() for thread in threads) or not (stop or None in threads):
     time.sleep(0.01)
