@@ -134,6 +134,7 @@ def on_standin_capture(statement: str) -> bytes:
     "statement", ["x.sum().item()", "x.cpu()", "x.nonzero()", "x[x > 0]", "x.copy_(torch.zeros(3))", "torch.npu.synchronize()"]
 )
 def test_a_capture_refuses_what_meets_the_host(on_standin: Callable[..., Any], statement: str):
+    """And the step's own error is told, not that of ending the capture which it has broken."""
     assert "not permitted while a graph is being captured" in on_standin(on_standin_capture, statement)
 
 
@@ -300,6 +301,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(host: Path, unbroken: dict[str, An
     ("variable", "fault", "reason"),
     [
         ("NPU_STANDIN_CAPTURE", "fails", "RuntimeError: Failed to find function aclmdlRICaptureBegin"),
+        ("NPU_STANDIN_CAPTURE", "breaks", "RuntimeError: operation failed due to a previous error during capture"),
         ("NPU_STANDIN_CAPTURE", "silent", "its replay does nothing"),
         (
             "TASK_QUEUE_ENABLE",
