@@ -140,6 +140,8 @@ class Training:
         """Takes up what `state` gave, in the memory layout of this device."""
         self.network.load_state_dict(state["network"])
         for parameter, saved in zip(self.network.parameters(), state["optimizer"], strict=True):
+            own = self.optimizer.state[parameter]
             for name, tensor in saved.items():
                 layout = parameter if tensor.shape == parameter.shape else tensor
-                self.optimizer.state[parameter][name] = torch.empty_like(layout, device=parameter.device).copy_(tensor)
+                # What is there already may be a view of a larger tensor.
+                own.setdefault(name, torch.empty_like(layout, device=parameter.device)).copy_(tensor)

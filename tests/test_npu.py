@@ -220,6 +220,26 @@ def test_a_steps_operators_are_as_many_as_its_layers_explain(on_standin: Callabl
     assert per_step["aten::native_batch_norm"] == 7
 
 
+def on_standin_count_update(config: Config, folder: Path) -> bytes:
+    import torch_npu  # pyright: ignore[reportMissingImports]
+
+    training = prepare("npu", config, folder)
+    turns.complete(training.train_chunk(0, 1, [0.1]))
+    torch_npu.reset_counts()
+    training.optimizer.step()
+    return pack(torch_npu.counts())
+
+
+@pytest.mark.parametrize("depth", [8, 20])
+def test_an_update_takes_five_kernels_however_many_parameters_there_are(
+    on_standin: Callable[..., Any], synthetic_folder: Path, depth: int
+):
+    """Weight decay, momentum, gradients, the learning rate, the step."""
+    counts = on_standin(on_standin_count_update, replace(QUICK, depth=depth), synthetic_folder)
+    lists = ["aten::_foreach_add.List", "aten::_foreach_add_.List", "aten::_foreach_sub_.List"]
+    assert counts == dict.fromkeys(lists, 1) | {"aten::mul.out": 2}
+
+
 # Whole runs -------------------------------------------------------------------------------------------------------------
 
 
