@@ -325,11 +325,24 @@ def plan(config: Config, images: int, start: int, stop: int) -> Tensor:
     rows[:, 0] = stream[start * size - first * used : stop * size - first * used].reshape(-1, size)
     rows[:, 3] = 0
     if config.augment:
+        # As random_numbers(config.seed, AUGMENTATION, iteration), without making a generator each time.
+        generator = random_numbers(config.seed, AUGMENTATION)
+        state = generator.bit_generator.state
         for row, iteration in zip(rows, range(start, stop), strict=True):
-            generator = random_numbers(config.seed, AUGMENTATION, iteration)
+            state["state"]["counter"][3] = iteration
+            generator.bit_generator.state = state
             row[1:3] = generator.integers(0, 2 * PADDING + 1, (2, size))
             row[3] = generator.integers(0, 2, size)
     return torch.from_numpy(rows)
+
+
+_plan_once = lru_cache(maxsize=32)(plan)
+
+
+def plan_once(config: Config, images: int, start: int, stop: int) -> Tensor:
+    """As `plan`, but the nets of a process that train on the same batches share them: not to be written to."""
+    draws = {name: getattr(config, name) for name in ("seed", "batch_size", "last_batch", "augment")}
+    return _plan_once(Config(**draws), images, start, stop)
 
 
 def central(start: int, stop: int, device: torch.device) -> Tensor:

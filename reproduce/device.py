@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,11 @@ os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 import torch  # noqa: E402
 
 
+def tell_error(error: Exception) -> str:
+    """An error in one line: its kind and, where it has one, the first line of its message."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+
+
 def load_torch_npu() -> str | None:
     """Loads torch_npu; returns why it is not usable, or None."""
     if hasattr(torch, "npu"):
@@ -40,7 +45,7 @@ def load_torch_npu() -> str | None:
     try:
         importlib.import_module("torch_npu")
     except Exception as error:  # its import can fail in any way, and then the other devices must still work
-        reason = f"torch_npu is installed but does not load ({type(error).__name__}: {str(error).splitlines()[0]})"
+        reason = f"torch_npu is installed but does not load ({tell_error(error)})"
         if isinstance(error, ImportError) and ".so" in str(error):
             reason += "; CANN is missing or not on LD_LIBRARY_PATH: source the set_env.sh of the Ascend toolkit"
         return reason
@@ -178,24 +183,47 @@ def mark_position(device: Device) -> Callable[[], bool]:
     return event.query
 
 
+CAPTURE_ERRORS = (RuntimeError, AttributeError, NotImplementedError)
+
+
 def capture_graph(device: Device, step: Callable[[], None]) -> Callable[[], None] | str:
     """Captures one call of step, which must have run a few times, on the current stream; nothing is computed meanwhile.
 
     Returns: what replays it, or, where capture fails, the reason in one line.
     """
     graph_type = "NPUGraph" if device.kind == "npu" else "CUDAGraph"
+    pool, reason = None, None
     # A collection within the capture could free another run's graph, which a capture does not survive.
     gc.collect()
     gc.disable()
     try:
         graph = getattr(device.backend, graph_type)()
-        with device.backend.graph(graph, stream=device.backend.current_stream()):
-            step()
-    except (RuntimeError, AttributeError, NotImplementedError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        pool = device.backend.graph_pool_handle()
+        with device.backend.graph(graph, pool=pool, stream=device.backend.current_stream()):
+            try:
+                step()
+            except CAPTURE_ERRORS as error:
+                reason = tell_error(error)  # the end of a capture that this has broken fails as well, in words of its own
+                raise
+    except CAPTURE_ERRORS as error:
+        release_pool(device, pool)
+        return reason or tell_error(error)
     finally:
         gc.enable()
     return graph.replay
+
+
+def release_pool(device: Device, pool: Any):
+    """Ends and frees the memory pool of a capture that has failed, where it was left open.
+
+    torch 2.11 leaves it so on cuda, and then refuses to free memory and to capture anything for the rest of the process
+    (pytorch#180395). A later torch ends the pool itself: ending it again is an error, and it is not ours to free.
+    """
+    if device.kind == "cuda" and pool is not None:
+        index = device.backend.current_device()
+        with suppress(RuntimeError, AttributeError):
+            torch._C._cuda_endAllocateToPool(index, pool)
+            torch._C._cuda_releasePool(index, pool)
 
 
 def peak_memory(device: Device) -> int | None:

@@ -2,8 +2,12 @@
 
 # pyright: reportPrivateImportUsage=false
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors as flatten
+from torch._utils import _unflatten_dense_tensors as unflatten
 
 from reproduce.config import Config
 from reproduce.device import Device
@@ -32,17 +36,27 @@ def learning_rate(config: Config, iteration: int, warmup_ended: int | None) -> f
 
 class ForeachSGD(torch.optim.SGD):
     """torch's SGD with momentum for devices without its fused kernel: torch's own foreach form reads a learning rate
-    that is a tensor back to the host at every step."""
+    that is a tensor back to the host at every step.
+
+    Momentum buffers are views of one tensor for each group. An NPU has no foreach product of a list with a tensor, only one
+    kernel for each parameter; that of one tensor with the learning rate is one kernel.
+    """
+
+    def __init__(self, parameters: Any, **settings: Any):
+        super().__init__(parameters, **settings)
+        self.momenta = [torch.zeros_like(flatten(group["params"])) for group in self.param_groups]
+        for group, momenta in zip(self.param_groups, self.momenta, strict=True):
+            for parameter, view in zip(group["params"], unflatten(momenta, group["params"]), strict=True):
+                self.state[parameter]["momentum_buffer"] = view
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for group in self.param_groups:
+        for group, momenta in zip(self.param_groups, self.momenta, strict=True):
             parameters = group["params"]
             gradients = torch._foreach_add([p.grad for p in parameters], parameters, alpha=group["weight_decay"])
-            buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
-            torch._foreach_mul_(buffers, group["momentum"])
-            torch._foreach_add_(buffers, gradients)
-            torch._foreach_sub_(parameters, torch._foreach_mul(buffers, group["lr"]))
+            momenta.mul_(group["momentum"])
+            torch._foreach_add_([self.state[p]["momentum_buffer"] for p in parameters], gradients)
+            torch._foreach_sub_(parameters, unflatten(momenta * group["lr"], parameters))
 
 
 def make_optimizer(config: Config, network: nn.Module, rate: Tensor, device: Device) -> torch.optim.Optimizer:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from reproduce.config import Config
-from reproduce.data import Data, batch, plan
+from reproduce.data import Data, batch, plan_once
 from reproduce.device import Device, autocast, capture_graph, mark_position
 from reproduce.model import build_network
 from reproduce.optimizer import make_optimizer
@@ -113,7 +113,7 @@ class Training:
         first, last = start - self.planned_from, stop - self.planned_from
         if first < 0 or last > len(self.planned_T4N):
             enough = start + self.device.chunk_iterations
-            self.planned_T4N, self.planned_from = plan(self.config, len(self.data.train), start, enough), start
+            self.planned_T4N, self.planned_from = plan_once(self.config, len(self.data.train), start, enough), start
             first, last = 0, stop - start
         return self.planned_T4N[first:last]
 
@@ -140,6 +140,8 @@ class Training:
         """Takes up what `state` gave, in the memory layout of this device."""
         self.network.load_state_dict(state["network"])
         for parameter, saved in zip(self.network.parameters(), state["optimizer"], strict=True):
+            own = self.optimizer.state[parameter]
             for name, tensor in saved.items():
                 layout = parameter if tensor.shape == parameter.shape else tensor
-                self.optimizer.state[parameter][name] = torch.empty_like(layout, device=parameter.device).copy_(tensor)
+                # What is there already may be a view of a larger tensor.
+                own.setdefault(name, torch.empty_like(layout, device=parameter.device)).copy_(tensor)

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from torchvision.datasets import CIFAR10
 
 from reproduce import data, run
 from reproduce.config import Config, UserError
-from reproduce.data import Data, Images, batch, central, held_out, load, plan, put
+from reproduce.data import Data, Images, batch, central, held_out, load, plan, plan_once, put
 from tests.conftest import CPU, QUICK
 
 
@@ -73,6 +74,28 @@ def test_a_plan_depends_on_seed_and_iteration_alone():
     assert torch.equal(torch.cat(pieces), whole)
     assert not torch.equal(plan(replace(config, seed=1), 1000, 0, 60)[:, 0], whole[:, 0])
     assert not torch.equal(plan(replace(config, seed=1), 1000, 0, 60)[:, 1:], whole[:, 1:])
+
+
+@pytest.mark.parametrize("batch_size", [31, 128])
+def test_crops_and_flips_are_drawn_anew_for_each_iteration(batch_size: int):
+    for iteration, row in enumerate(plan(Config(batch_size=batch_size, seed=3), 1000, 7, 12), start=7):
+        generator = data.random_numbers(3, data.AUGMENTATION, iteration)
+        assert np.array_equal(row[1:3], generator.integers(0, 9, (2, batch_size)))
+        assert np.array_equal(row[3], generator.integers(0, 2, batch_size))
+
+
+def test_nets_that_train_on_the_same_batches_share_their_plan():
+    config = Config(depth=20, batch_size=16)
+    one = plan_once(config, 100, 0, 5)
+    assert torch.equal(one, plan(config, 100, 0, 5))
+    assert plan_once(replace(config, depth=56, residual=False, precision="bf16", optimizer="adam"), 100, 0, 5) is one
+    others: list[dict[str, Any]] = [{"seed": 1}, {"augment": False}, {"last_batch": "drop"}, {"batch_size": 32}]
+    for change in others:
+        other = replace(config, **change)
+        assert torch.equal(plan_once(other, 100, 0, 5), plan(other, 100, 0, 5))
+        assert not torch.equal(plan_once(other, 100, 20, 25), plan_once(config, 100, 20, 25))
+    assert torch.equal(plan_once(config, 90, 0, 5), plan(config, 90, 0, 5))
+    assert torch.equal(plan_once(config, 100, 5, 10), plan(config, 100, 5, 10))
 
 
 def test_a_plan_is_what_it_always_was():

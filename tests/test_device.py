@@ -2,9 +2,12 @@
 
 # pyright: reportAttributeAccessIssue=false
 
+import gc
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,6 +60,7 @@ def test_what_stands_in_the_way_of_an_npu_and_the_environment_is_as_before(tmp_p
     answer = import_device(tmp_path, without_cann, **{device.AUTOLOAD: "1"})
     assert answer.startswith("torch_npu is installed but does not load (ImportError: libhccl.so: cannot open")
     assert answer.endswith("CANN is missing or not on LD_LIBRARY_PATH: source the set_env.sh of the Ascend toolkit 1")
+    assert "does not load (ImportError)" in import_device(tmp_path, "raise ImportError", **{device.AUTOLOAD: "1"})
     no_device = "import torch, types; torch.npu = types.SimpleNamespace(is_available=lambda: False)"
     assert "sees no device" in import_device(tmp_path, no_device)
 
@@ -108,3 +112,77 @@ def test_the_description_names_the_processor_and_the_versions():
     description = device.describe_device(device.DEVICES["cpu"])
     assert description["device"] == "cpu" and description["device_name"]
     assert description["versions"]["torch"] == torch.__version__.partition("+")[0] or description["versions"]["torch"]
+
+
+# Capture --------------------------------------------------------------------------------------------------------------
+
+
+class Pools:
+    """The memory pools of torch's CUDA allocator: a pool is open while a capture fills it, and freed once by its owner."""
+
+    def __init__(self, ends_a_broken_one: bool):
+        self.ends_a_broken_one, self.open, self.freed = ends_a_broken_one, [], []
+
+    @contextmanager
+    def capture(self, graph: Any, pool: Any, stream: Any):
+        assert not self.open, "captures_underway.empty() INTERNAL ASSERT FAILED"
+        self.open.append(pool)
+        try:
+            yield
+        except BaseException:
+            if self.ends_a_broken_one:
+                self.open.remove(pool)
+                self.freed.append(pool)  # by the graph, when it goes
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+        self.open.remove(pool)
+
+    def end(self, index: int, pool: Any):
+        if pool not in self.open:
+            raise RuntimeError("not currently recording to the pool")
+        self.open.remove(pool)
+
+    def release(self, index: int, pool: Any):
+        assert pool not in self.freed, "use_count >= 0 INTERNAL ASSERT FAILED"
+        self.freed.append(pool)
+
+
+def pretend_cuda(monkeypatch: pytest.MonkeyPatch, ends_a_broken_one: bool) -> Pools:
+    pools, handles = Pools(ends_a_broken_one), iter(range(1, 10))
+    backend = {"graph": pools.capture, "graph_pool_handle": lambda: (0, next(handles)), "current_device": lambda: 0}
+    backend |= {"CUDAGraph": lambda: SimpleNamespace(replay=print), "current_stream": lambda: None}
+    monkeypatch.setattr(device.Device, "backend", SimpleNamespace(**backend))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", pools.end, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", pools.release, raising=False)
+    return pools
+
+
+@pytest.mark.parametrize("ends_a_broken_one", [False, True])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("not permitted when stream is capturing\nand more"), "not permitted when stream is capturing"),
+        (RuntimeError(), ""),
+        (NotImplementedError("\nlacking"), "lacking"),
+    ],
+)
+def test_a_failed_capture_tells_the_steps_own_error_and_the_next_one_works(
+    monkeypatch: pytest.MonkeyPatch, ends_a_broken_one: bool, error: Exception, reason: str
+):
+    """With a torch that leaves the pool of a broken capture open, and with one that does not."""
+    pools = pretend_cuda(monkeypatch, ends_a_broken_one)
+
+    def fail():
+        raise error
+
+    told = device.capture_graph(device.DEVICES["cuda"], fail)
+    assert told == (f"{type(error).__name__}: {reason}" if reason else type(error).__name__)
+    assert pools.open == [] and pools.freed == [(0, 1)] and gc.isenabled()
+    assert device.capture_graph(device.DEVICES["cuda"], lambda: None) is print
+    assert pools.open == [] and pools.freed == [(0, 1)]
+
+
+def test_a_torch_that_cannot_end_a_pool_still_tells_why_a_capture_failed(monkeypatch: pytest.MonkeyPatch):
+    pretend_cuda(monkeypatch, ends_a_broken_one=False)
+    monkeypatch.delattr(torch._C, "_cuda_endAllocateToPool")
+    told = device.capture_graph(device.DEVICES["cuda"], lambda: torch.ops.aten.no_such_operator())
+    assert isinstance(told, str) and told.startswith("AttributeError: ") and "no_such_operator" in told

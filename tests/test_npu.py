@@ -134,6 +134,7 @@ def on_standin_capture(statement: str) -> bytes:
     "statement", ["x.sum().item()", "x.cpu()", "x.nonzero()", "x[x > 0]", "x.copy_(torch.zeros(3))", "torch.npu.synchronize()"]
 )
 def test_a_capture_refuses_what_meets_the_host(on_standin: Callable[..., Any], statement: str):
+    """And the step's own error is told, not that of ending the capture which it has broken."""
     assert "not permitted while a graph is being captured" in on_standin(on_standin_capture, statement)
 
 
@@ -219,6 +220,26 @@ def test_a_steps_operators_are_as_many_as_its_layers_explain(on_standin: Callabl
     assert per_step["aten::native_batch_norm"] == 7
 
 
+def on_standin_count_update(config: Config, folder: Path) -> bytes:
+    import torch_npu  # pyright: ignore[reportMissingImports]
+
+    training = prepare("npu", config, folder)
+    turns.complete(training.train_chunk(0, 1, [0.1]))
+    torch_npu.reset_counts()
+    training.optimizer.step()
+    return pack(torch_npu.counts())
+
+
+@pytest.mark.parametrize("depth", [8, 20])
+def test_an_update_takes_five_kernels_however_many_parameters_there_are(
+    on_standin: Callable[..., Any], synthetic_folder: Path, depth: int
+):
+    """Weight decay, momentum, gradients, the learning rate, the step."""
+    counts = on_standin(on_standin_count_update, replace(QUICK, depth=depth), synthetic_folder)
+    lists = ["aten::_foreach_add.List", "aten::_foreach_add_.List", "aten::_foreach_sub_.List"]
+    assert counts == dict.fromkeys(lists, 1) | {"aten::mul.out": 2}
+
+
 # Whole runs -------------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +321,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(host: Path, unbroken: dict[str, An
     ("variable", "fault", "reason"),
     [
         ("NPU_STANDIN_CAPTURE", "fails", "RuntimeError: Failed to find function aclmdlRICaptureBegin"),
+        ("NPU_STANDIN_CAPTURE", "breaks", "RuntimeError: operation failed due to a previous error during capture"),
         ("NPU_STANDIN_CAPTURE", "silent", "its replay does nothing"),
         (
             "TASK_QUEUE_ENABLE",

@@ -1,11 +1,21 @@
 """The learning rate at the paper's moments, and SGD whose learning rate stays on the device."""
 
+# pyright: reportPrivateImportUsage=false
+
+import copy
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reproduce.config import Config
+from reproduce.data import Data
 from reproduce.optimizer import ForeachSGD, learning_rate
+from reproduce.step import Training
+from reproduce.turns import complete
+from tests.conftest import CPU, QUICK, assert_equal
 
 MOMENTS = (0, 399, 400, 31_999, 32_000, 47_999, 48_000, 63_999)
 
@@ -50,3 +60,50 @@ def test_foreach_sgd_is_torchs_sgd(momentum: float):
         b.step()
     for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q, atol=1e-6, rtol=1e-6)
+
+
+def step_by_parameter(parameters: Any, buffers: list[Tensor], rate: Tensor, momentum: float, decay: float):
+    """The update with a buffer, and a product with the learning rate, for each parameter."""
+    gradients = torch._foreach_add([p.grad for p in parameters], parameters, alpha=decay)
+    torch._foreach_mul_(buffers, momentum)
+    torch._foreach_add_(buffers, gradients)
+    torch._foreach_sub_(parameters, torch._foreach_mul(buffers, rate))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_foreach_sgd_is_the_update_of_each_parameter_to_the_bit(momentum: float):
+    torch.manual_seed(0)
+    tensors = [torch.randn(shape) for shape in ((16, 3, 3, 3), (16,), (33,), (10, 7), (1,))]
+    ours, theirs = ([nn.Parameter(tensor.clone()) for tensor in tensors] for _ in range(2))
+    buffers, rate = [torch.zeros_like(tensor) for tensor in tensors], torch.tensor(0.1)
+    groups: list[dict[str, Any]] = [{"params": ours[::2], "weight_decay": 0.01}, {"params": ours[1::2], "weight_decay": 0.0}]
+    optimizer = ForeachSGD(groups, lr=rate, momentum=momentum)
+    for step in range(20):
+        rate.fill_(0.1 / 10 ** (step // 8))
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        optimizer.step()
+        for group, decay in ((slice(0, None, 2), 0.01), (slice(1, None, 2), 0.0)):
+            with torch.no_grad():
+                step_by_parameter(theirs[group], buffers[group], rate, momentum, decay)
+    assert_equal([p.data for p in ours], [p.data for p in theirs])
+    assert_equal([optimizer.state[p]["momentum_buffer"] for p in ours], buffers)
+
+
+@pytest.mark.parametrize("decay", ["all", "weights"])
+def test_foreach_sgd_goes_on_from_a_checkpoint(synthetic: Data, decay: Any):
+    """With what was restored, though a checkpoint holds a buffer for each parameter and the optimizer one for a group."""
+    device, config = replace(CPU, fused=False, memory_format=torch.contiguous_format), replace(QUICK, decay=decay)
+
+    def train(training: Training, start: int) -> Training:
+        complete(training.train_chunk(start, start + 3, [0.1] * 3))
+        return training
+
+    unbroken = train(Training(config, synthetic, device, capture=False), 0)
+    saved = copy.deepcopy(unbroken.state())  # on a CPU its tensors are those of the training
+    resumed = Training(config, synthetic, device, capture=False)
+    resumed.restore(saved)
+    assert_equal(resumed.state(), saved)
+    assert_equal(train(resumed, 3).state(), train(unbroken, 3).state())
+    assert_equal(list(saved["optimizer"][0]), ["momentum_buffer"])

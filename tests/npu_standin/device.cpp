@@ -467,6 +467,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("_reshape_alias", reshape_alias);
   library.impl("unfold", TORCH_FN(at::native::unfold));
   library.impl("set_.source_Storage_storage_offset", set_storage);
+  // The lists of tensors that torch_npu works on in one kernel, as far as the nets here have them; not _foreach_mul.Tensor.
+  for (auto name : {"_foreach_add.List", "_foreach_add_.List", "_foreach_sub_.List", "_foreach_mul.List", "_foreach_mul.Scalar",
+                    "_foreach_mul_.Scalar"})
+    library.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_any>());
   library.impl("convolution_overrideable", torch::CppFunction::makeFromBoxedFunction<&run_convolution>());
   library.impl("convolution_backward_overrideable", torch::CppFunction::makeFromBoxedFunction<&run_convolution_backward>());
 }

@@ -3,7 +3,8 @@
 torch.npu has what the project uses of it, and nothing that torch_npu 2.13.0 lacks (names.txt, from its wheel). Environment:
 
 - NPU_STANDIN_DEVICES: how many devices the host has (1); ASCEND_RT_VISIBLE_DEVICES chooses among them, as on a real host.
-- NPU_STANDIN_CAPTURE: "fails" as with a CANN that lacks graphs, or "silent": a graph is captured but replays nothing.
+- NPU_STANDIN_CAPTURE: "fails" as with a CANN that lacks graphs, "breaks" only when the capture ends, or "silent": a graph is
+  captured but replays nothing.
 
 The module's own functions are the tests' instruments.
 """
@@ -72,10 +73,14 @@ def capture(npu_graph: NPUGraph, pool: Any = None, stream: Any = None) -> Iterat
     _native.synchronise()
     with use_stream(stream or Stream()):
         npu_graph.begin()
+        broken = True
         try:
             yield
+            broken = CAPTURE == "breaks"
         finally:
             npu_graph.end()
+            if broken:  # as torch 2.11: in place of whatever broke the capture
+                raise RuntimeError("operation failed due to a previous error during capture")
 
 
 def list_visible() -> list[str]:
@@ -110,6 +115,7 @@ _simulated = {
     "current_stream": lambda device=None: torch.accelerator.current_stream(),
     "NPUGraph": NPUGraph,
     "graph": capture,
+    "graph_pool_handle": lambda: (0, 1),
     "is_current_stream_capturing": _native.is_capturing,
     "matmul": Flags(allow_hf32=False),
     "conv": Flags(allow_hf32=True),
