@@ -41,6 +41,9 @@ def parse(arguments: Sequence[str], description: str | None, stem: str) -> argpa
     parser.add_argument("--iterations", type=int, metavar="N", help="draw runs of this length; by default full ones, if any")
     parser.add_argument("--show", action="store_true", help="open a window as well")
     options = parser.parse_args(list(arguments))
+    suffix = options.output.suffix
+    if suffix[1:].isalpha() and suffix not in FORMATS:  # unlike that of figure.v2
+        raise UserError(f"--output is a picture in {', '.join(FORMATS)}, or its name without these, not in {suffix}")
     if not options.show:
         matplotlib.use("Agg")
     sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)

@@ -1,6 +1,5 @@
 """Run folders as frames: a row per run, and a long frame of curves."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from functools import cache
@@ -10,15 +9,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from reproduce.config import PAPER_ITERATIONS, Config, Precision, UserError
-from reproduce.record import (
-    list_folders,
-    read_config,
-    read_metrics,
-    read_predictions,
-    read_responses,
-    read_result,
-    read_sessions,
-)
+from reproduce.record import list_folders, read_config, read_predictions, read_record
 
 RECORDS = Path("experiments/records")
 CONFIG_FIELDS = [field.name for field in fields(Config)]
@@ -59,11 +50,7 @@ def load(records: Path, folders: Iterable[Path] | None = None) -> tuple[pd.DataF
     """
     rows, curves = [], []
     for folder in list_folders(records) if folders is None else folders:
-        try:
-            row, curve = read_run(folder, records)
-        except (ValueError, KeyError, TypeError) as error:
-            reason = error if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
-            raise UserError(f"{folder} cannot be read as a run, restore or remove it: {reason}") from None
+        row, curve = read_run(folder, records)
         rows.append(row)
         curves += curve
     return pd.DataFrame(rows, columns=pd.Index(RUN_COLUMNS)), pd.DataFrame(curves, columns=pd.Index(CURVE_COLUMNS))
@@ -72,21 +59,22 @@ def load(records: Path, folders: Iterable[Path] | None = None) -> tuple[pd.DataF
 def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One run's row and its evaluations."""
     name, config = folder.relative_to(records).as_posix(), read_config(folder)
+    if config is None:
+        raise UserError(f"{folder} has lost its config.json: restore it, or remove the folder")
     # A record that lies under another's name would enter the wrong cell.
-    if config is None or name != config.folder.as_posix():
-        raise ValueError("its config contradicts the folder's name")
-    curve = [row | {"folder": name} for row in read_metrics(folder)]
-    result = read_result(folder) or {"status": "unfinished"}
-    if result["status"] == "finished" and not math.isfinite(result["test_error"] + result["train_error"]):
-        raise ValueError("its result has an error that is not finite")
+    if name != config.folder.as_posix():
+        raise UserError(f"{folder} cannot be read as a run: its config contradicts the folder's name, {config.folder}")
+    record = read_record(folder, config)
+    curve = [row | {"folder": name} for row in record.rows]
+    result = record.result or {"status": "unfinished"}
     reached = curve[-1] if curve else {"iteration": 0, "seconds": 0.0}
     progress = {"iteration": result.get("iterations", reached["iteration"]), "seconds": reached["seconds"]}
     extra = {
         "folder": name,
         "cell": name_cell(config),
-        "responses": read_responses(folder),
+        "responses": record.responses,
         "predictions": read_predictions(folder),
-        "sessions": read_sessions(folder),
+        "sessions": record.sessions,
     }
     return progress | result | extra | asdict(config), curve
 

@@ -3,11 +3,64 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from analysis.markdown import describe_commit, write_table
 from analysis.records import PRECISIONS
 from reproduce.config import UserError
+from reproduce.content import Amount, Code, Count, find_problem
+
+
+class Ceilings(TypedDict):
+    """Of a record of experiments/throughput.py: what the device could do at best, in bytes and in operations a second."""
+
+    copy: Amount
+    fp32: NotRequired[Amount]
+    tf32: NotRequired[Amount]
+    bf16: NotRequired[Amount]
+
+
+class Net(TypedDict):
+    """Of such a record: what a net's step asks of a device."""
+
+    depth: Count
+    precision: str
+    operations: Amount
+    bytes: Amount
+    floor: Amount
+    preparation: Amount
+
+
+class Candidate(TypedDict):
+    """Of such a record: how long the iterations of one way to train took, in milliseconds."""
+
+    depth: Count
+    precision: str
+    candidate: str
+    iterations: NotRequired[Count]
+    seconds_to_start: Amount
+    median: Amount
+    min: Amount
+    max: Amount
+    images_per_second: Amount
+    floor_fraction: Amount
+    times_plain: NotRequired[Amount]
+
+
+class Throughput(TypedDict):
+    """Such a record, as far as it is read."""
+
+    git: Code | None
+    device_name: str
+    threads: Count
+    versions: dict[str, str | int | None]
+    batch_size: Count
+    iterations: Count
+    rounds: Count
+    workers: Count
+    ceilings: Ceilings
+    nets: list[Net]
+    rows: list[Candidate]
 
 
 def load_throughput(records: Path) -> list[dict[str, Any]]:
@@ -19,9 +72,13 @@ def load_throughput(records: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(records.glob("throughput/*.json")):
         try:
-            found.append(json.loads(path.read_text()))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): restore it or measure again") from None
+            record = json.loads(path.read_bytes())
+            problem = find_problem(record, Throughput)
+        except (ValueError, RecursionError) as error:
+            record, problem = {}, str(error)
+        if problem is not None:
+            raise UserError(f"{path} is damaged ({problem}): restore it or measure again")
+        found.append(record)
     return found
 
 

@@ -9,6 +9,7 @@ failed or diverged, 2 wrong use, 75 stopped early (the same command goes on from
 
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,14 +24,16 @@ from experiments.engine.backlog import Backlog
 from experiments.engine.display import Display
 from experiments.engine.local import check_names, find_devices, train_here
 from experiments.engine.overview import print_plan, print_status
-from experiments.engine.progress import describe_run, has_ended, read_progress, write_run
+from experiments.engine.progress import describe_run, has_ended, read_ended, read_progress, write_run
 from experiments.engine.ray_cluster import train_on_cluster
 from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, require
-from reproduce.record import read_result
 
 # Required, and one of EXPERIMENTS, which Sweep checks: a choice of the parser's own would have to be written out as types.
 Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]
+
+DATA_FOLDER = "cifar-10-batches-py"
+"""The folder of CIFAR-10's files below --data."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def list_runs(sweep: Sweep) -> list[Config]:
     grid: list[Config] = getattr(module, "GRID", [])
     cells: list[Config] = module.CONFIGS
     if grid:
-        cells = cells + module.derived(lambda config: read_result(sweep.out / adapt_config(sweep, config).folder))
+        cells = cells + module.derived(lambda config: read_ended(adapt_config(sweep, config), sweep.out))
     runs = grid + [replace(cell, seed=seed) for seed in range(sweep.seeds) for cell in cells]
     adapted = dict.fromkeys(adapt_config(sweep, config) for config in runs)
     return [config for config in adapted if sweep.only is None or fnmatchcase(write_run(config), f"*{sweep.only}*")]
@@ -138,9 +141,42 @@ def list_runs(sweep: Sweep) -> list[Config]:
 def print_grid_state(sweep: Sweep):
     """Says so where cells are not known yet because the grid that decides on them has not ended."""
     grid = getattr(EXPERIMENTS[sweep.experiment], "GRID", [])
-    ended = sum(read_result(sweep.out / adapt_config(sweep, config).folder) is not None for config in grid)
+    ended = sum(read_ended(adapt_config(sweep, config), sweep.out) is not None for config in grid)
     if ended < len(grid):
         print(f"{ended} of {len(grid)} grid runs have ended: cells at the learning rate they choose are yet to come")
+
+
+# What would be in the way of every run ---------------------------------------------------------------------------------
+
+
+def find_nearest_folder(out: Path) -> Path:
+    """The folder --out, or the one in which it, or what is above it, would be made.
+
+    Raises:
+        UserError: there is a file in the way.
+    """
+    nearest = next(path for path in (out, *out.parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--out {out} cannot be a folder: {nearest} is a file")
+    return nearest
+
+
+def check_obstacles(sweep: Sweep):
+    """Obtains the data set, and looks whether --out can be written, so that no run is started in vain.
+
+    Raises:
+        UserError: either cannot be done.
+    """
+    try:
+        tempfile.TemporaryFile(dir=find_nearest_folder(sweep.out)).close()
+    except OSError as error:
+        raise UserError(f"--out {sweep.out} cannot be written: {error.strerror}") from None
+    if sweep.engine == "local" and sweep.data != "synthetic" and not (Path(sweep.data) / DATA_FOLDER).is_dir():
+        import torch
+
+        from reproduce.data import load
+
+        load(Config(), Path(sweep.data), torch.device("cpu"))
 
 
 # Training them --------------------------------------------------------------------------------------------------------
@@ -154,6 +190,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     began = time.monotonic()
     sweep = parse(arguments)
+    find_nearest_folder(sweep.out)
     runs = list_runs(sweep)
     if not runs:
         raise UserError(f"no run of {sweep.experiment} matches {sweep.only!r}: --dry-run without --only lists them")
@@ -171,9 +208,12 @@ def main(arguments: Sequence[str]) -> int:
     if all(has_ended(config, sweep.out) for config in runs):
         pass  # no need of a device
     elif sweep.engine == "ray":
+        check_obstacles(sweep)
         train_on_cluster(backlog, machine, sweep.devices, sweep.per_device, deadline)
     else:
-        train_here(backlog, machine, find_devices(sweep.devices), sweep.per_device, deadline)
+        devices = find_devices(sweep.devices)
+        check_obstacles(sweep)
+        train_here(backlog, machine, devices, sweep.per_device, deadline)
     if backlog.obstacle is not None:
         raise UserError(backlog.obstacle)
     return summarise_runs(list_runs(sweep), sweep, backlog.failures)
@@ -184,7 +224,9 @@ def summarise_runs(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, 
     states = {config: read_progress(config, sweep.out).state for config in runs}
     failed = [config for config in failures if not has_ended(config, sweep.out)]
     diverged = [config for config, state in states.items() if state == "diverged"]
-    left = [config for config, state in states.items() if state in ("missing", "unfinished") and config not in failed]
+    left = [
+        config for config, state in states.items() if state in ("missing", "unfinished", "damaged") and config not in failed
+    ]
     for config in diverged:
         print(describe_run(config, sweep.out))
     for config in failed:

@@ -1,5 +1,6 @@
 """What a training shows while it runs: a bar on a terminal, lines elsewhere, and TensorBoard's curves."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,14 @@ from typing import Any
 from tqdm import tqdm
 
 from reproduce.config import Config
+
+
+def say(line: str):
+    """Prints a line at once. Training does not end when nobody reads it any more: it goes on in silence."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def open_board(folder: Path, iteration: int) -> Any:
@@ -39,11 +48,10 @@ def show_chunk(bar: tqdm, config: Config, losses: list[float], wrong: list[int],
 def show_row(bar: tqdm, config: Config, row: dict[str, Any], images_per_second: float):
     if bar.disable:
         left = (config.iterations - row["iteration"]) * config.batch_size / images_per_second
-        print(
+        say(
             f"{config.net} seed {config.seed}  iteration {row['iteration']}/{config.iterations}  "
             f"learning rate {row['learning_rate']:g}  "
             f"training loss {row['train_loss']:.4f}  training error {row['train_error']:.2f}%  "
             f"test error {row['test_error']:.2f}%  {images_per_second:.0f} images/s  "
-            f"{tqdm.format_interval(left)} left",
-            flush=True,
+            f"{tqdm.format_interval(left)} left"
         )

@@ -18,18 +18,29 @@ import shlex
 import subprocess
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from reproduce.config import SCHEMA, Config, Locked, Machine, UserError, write_flags
+from reproduce.content import (
+    Responses,
+    Row,
+    Session,
+    find_contradiction,
+    find_end_problem,
+    find_gap,
+    find_missing_layers,
+    find_problem,
+    find_result_problem,
+)
 
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
 RESPONSES, RESULT, PREDICTIONS = "responses.json", "result.json", "predictions.txt"
@@ -73,9 +84,43 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): remove {path.parent} to start the run over") from None
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"is damaged ({error})") from None
+
+
+def read_checked(path: Path, find_problem: Callable[[Any], str | None]) -> Any:
+    """As `read_json`, of content with which there is no problem."""
+    content = read_json(path)
+    if content is None and not path.is_file():
+        return None
+    if (problem := find_problem(content)) is not None:
+        raise damaged(path, f"is damaged ({problem})")
+    return content
+
+
+def damaged(path: Path, what: str) -> UserError:
+    """What is wrong with a file of a run folder, and the least that has to be done about it."""
+    folder, restored = path.parent, "and the run's own command restores"
+    ended = (folder / RESULT).exists()
+    if not any(is_whole(folder / name) for name in (NEWEST, PREVIOUS)):
+        remedy = f"restore it, or remove {folder} to start the run over"
+    elif path.name == ENVIRONMENT:
+        remedy = "remove that file alone, and nothing is lost but what it told of earlier sessions"
+    elif path.name == RESULT or not ended:
+        remedy = f"set that file alone aside, {restored} it from the checkpoint"
+    else:
+        remedy = f"set it and {RESULT} aside, {restored} both from the checkpoint"
+    return UserError(f"{path} {what}: {remedy}")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether there is a checkpoint, and undamaged: it is a zip file, with a CRC-32 of every member."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a damaged file can fail in any way
+        return False
 
 
 # What a run is, and what came of it --------------------------------------------------------------------------------------
@@ -94,11 +139,20 @@ def parse_config(described: Any, source: Path) -> Config:
     """
     try:
         config = Config(**{name: value for name, value in described.items() if name not in ("schema", "key")})
-    except (AttributeError, TypeError, UserError):
-        config = None
+    except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
+        config, reason = None, str(error)
+    else:
+        reason = f"{', '.join(find_differing(described, describe_config(config)))} differing from what it says"
     if config is None or described != describe_config(config):
-        raise UserError(f"{source} is of another version of this repository: its config does not read as one of today's")
+        raise UserError(
+            f"{source} is of another version of this repository: its config does not read as one of today's ({reason})"
+        )
     return config
+
+
+def find_differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The fields that only one of them has, or that have another value."""
+    return [name for name in one | other if name not in one or name not in other or one[name] != other[name]]
 
 
 def read_config(folder: Path) -> Config | None:
@@ -107,18 +161,23 @@ def read_config(folder: Path) -> Config | None:
     Raises:
         UserError: as for `read_json` and `parse_config`.
     """
-    described = read_json(folder / CONFIG)
-    return None if described is None else parse_config(described, folder)
+    path = folder / CONFIG
+    described = read_json(path)
+    return parse_config(described, path) if path.is_file() else None
 
 
 def list_folders(out: Path) -> list[Path]:
-    """The run folders below `out`, in the order of their names."""
-    return [path.parent for path in sorted(out.glob(f"*/seed*/{CONFIG}"))]
+    """The run folders below `out`, in the order of their names; one that has lost its config.json is one as well."""
+    return sorted({path.parent for name in (CONFIG, METRICS, RESULT) for path in out.glob(f"*/seed*/{name}")})
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a run that has ended, else None. Needs neither the lock nor torch."""
-    return read_json(folder / RESULT)
+    """The result of a run that has ended (Finished or Diverged of content.py), else None. Needs neither the lock nor torch.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return read_checked(folder / RESULT, find_result_problem)
 
 
 def write_result(folder: Path, result: dict[str, Any]):
@@ -126,8 +185,12 @@ def write_result(folder: Path, result: dict[str, Any]):
 
 
 def read_responses(folder: Path) -> list[float] | None:
-    """The standard deviation of every 3x3 layer's response, first layer first; None before the run has finished."""
-    content = read_json(folder / RESPONSES)
+    """The standard deviation of every 3x3 layer's response, first layer first; None before the run has finished.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    content = read_checked(folder / RESPONSES, lambda content: find_problem(content, Responses))
     return None if content is None else content["std"]
 
 
@@ -137,9 +200,18 @@ def write_responses(folder: Path, std: list[float], images: int):
 
 
 def read_predictions(folder: Path) -> str | None:
-    """A character for every test image, as `write_predictions` has them, without the line ends; None where there is no file."""
+    """A character for every test image, as `write_predictions` has them, without the line ends; None where there is no file.
+
+    Raises:
+        UserError: it holds something else.
+    """
     path = folder / PREDICTIONS
-    return path.read_text().replace("\n", "") if path.is_file() else None
+    if not path.is_file():
+        return None
+    characters = path.read_bytes().decode(errors="replace").replace("\n", "")
+    if not characters or set(characters) - set(RIGHT + WRONG):
+        raise damaged(path, "is damaged (it holds more than digits and the letters a to j, or nothing)")
+    return characters
 
 
 def write_predictions(folder: Path, predicted: Sequence[int], right: Sequence[bool]):
@@ -151,8 +223,51 @@ def write_predictions(folder: Path, predicted: Sequence[int], right: Sequence[bo
 
 
 def read_sessions(folder: Path) -> list[dict[str, Any]]:
-    """One object per session that has trained the run, see `add_session`."""
-    return read_json(folder / ENVIRONMENT) or []
+    """One object per session that has trained the run, see `add_session`.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return read_checked(folder / ENVIRONMENT, lambda content: find_problem(content, list[Session])) or []
+
+
+class Record(NamedTuple):
+    """What a run's folder says of it; see the readers of each."""
+
+    result: dict[str, Any] | None
+    rows: list[dict[str, Any]]
+    responses: list[float] | None
+    sessions: list[dict[str, Any]]
+
+
+def read_record(folder: Path, config: Config) -> Record:
+    """All that the folder of a run of this config says of it, each file by itself and beside the others.
+
+    Raises:
+        UserError: a file is damaged, is missing or contradicts another.
+    """
+    result = read_result(folder)  # first: of a run in training meanwhile, the others are complete once it is there
+    rows, responses, sessions = read_metrics(folder), read_responses(folder), read_sessions(folder)
+    found = read_config(folder)
+    if found is None and (rows or result):
+        raise damaged(folder / CONFIG, "is missing")
+    if found not in (None, config):
+        raise UserError(f"{folder / CONFIG} describes another run ({', '.join(tell_apart(found, config))} differing)")
+    reached = rows[-1]["iteration"] if rows else 0
+    if result is not None:
+        reached = result["iteration"] if result["status"] == "diverged" else config.iterations
+    for path, problem in (
+        (folder / RESULT, find_contradiction(result, config)),
+        (folder / METRICS, find_gap(rows, config, sessions, reached) or find_end_problem(rows, result)),
+        (folder / RESPONSES, find_missing_layers(responses, result, config)),
+    ):
+        if problem is not None:
+            raise damaged(path, problem)
+    return Record(result, rows, responses, sessions)
+
+
+def tell_apart(one: Config | None, other: Config) -> list[str]:
+    return find_differing({} if one is None else describe_config(one), describe_config(other))
 
 
 def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
@@ -188,11 +303,12 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
         raise Locked(f"another process is training into {folder}: wait for it, or choose another --out") from None
     try:
         path = folder / CONFIG
-        found = read_json(path)
+        found = read_config(folder)
         if found is None:
             write_json(path, describe_config(config))
-        elif found != describe_config(config):
-            raise UserError(f"{path} describes another run: choose another --out")
+        elif found != config:
+            differing = ", ".join(tell_apart(found, config))
+            raise UserError(f"{path} describes another run ({differing} differing): choose another --out")
         yield folder
     finally:
         lock.release()
@@ -230,10 +346,26 @@ def describe_code() -> dict[str, Any] | None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole rows of metrics.jsonl; a row torn by a crash is left out."""
+    """The rows of metrics.jsonl (Row of content.py); a last one that a crash has torn is left out.
+
+    Raises:
+        UserError: a row is damaged, or not later than the one before it.
+    """
     path = folder / METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    *lines, _ = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise damaged(path, f"is damaged (line {number}: {error})") from None
+        problem = find_problem(row, Row)
+        if problem is None and rows and row["iteration"] <= rows[-1]["iteration"]:
+            problem = f"iteration {row['iteration']} after {rows[-1]['iteration']}"
+        if problem is not None:
+            raise damaged(path, f"is damaged (line {number}: {problem})")
+        rows.append(row)
+    return rows
 
 
 def append_metrics(folder: Path, row: dict[str, Any]):
@@ -243,10 +375,38 @@ def append_metrics(folder: Path, row: dict[str, Any]):
         os.fsync(file.fileno())
 
 
-def cut_metrics(folder: Path, iteration: int):
-    """Drops the rows past an iteration, which the run is about to write again."""
-    rows = [row for row in read_metrics(folder) if row["iteration"] <= iteration]
+def write_metrics(folder: Path, rows: list[dict[str, Any]]):
     write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def restore_metrics(folder: Path, rows: list[dict[str, Any]]):
+    """Leaves the rows that a checkpoint holds, and says so where some of them were not there any more.
+
+    What comes after them the run is about to write again.
+    """
+    try:
+        lost = None if read_metrics(folder)[: len(rows)] == rows else "lacked rows of its checkpoint"
+    except UserError:
+        lost = "was damaged"
+    write_metrics(folder, rows)
+    if lost is not None and rows:
+        warnings.warn(f"{folder / METRICS} {lost}, which has restored it", stacklevel=2)
+
+
+def read_metrics_until(folder: Path, config: Config, evaluated: int) -> list[dict[str, Any]]:
+    """The rows until a run's last evaluation, for a checkpoint that does not hold them.
+
+    Raises:
+        UserError: some are missing or damaged.
+    """
+    rows = [row for row in read_metrics(folder) if row["iteration"] <= evaluated]
+    gap = find_gap(rows, config, read_sessions(folder), evaluated)
+    if gap is None and (rows[-1]["iteration"] if rows else 0) != evaluated:
+        gap = f"lacks the row of iteration {evaluated}"
+    if gap is not None:
+        remedy = f"restore it, or remove {folder} to start the run over"
+        raise UserError(f"{folder / METRICS} {gap}, and its checkpoint is too old to have it: {remedy}")
+    return rows
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------
@@ -274,11 +434,13 @@ def save_checkpoint(folder: Path, state: dict[str, Any]):
     os.replace(unfinished, folder / NEWEST)
 
 
-def load_checkpoint(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+def load_checkpoint(
+    folder: Path, identity: dict[str, Any], find_misfit: Callable[[dict[str, Any]], str | None]
+) -> dict[str, Any] | None:
     """The newest undamaged checkpoint, its tensors on the CPU, or None where there is none at all.
 
     A newest one that is damaged or of another run is set aside with a warning, and its predecessor taken. identity: of
-    `identify`.
+    `identify`. find_misfit: what else keeps a checkpoint from being taken up, None where nothing does.
 
     Raises:
         UserError: there are checkpoints, but none that can be used.
@@ -289,6 +451,8 @@ def load_checkpoint(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | 
         if not path.exists():
             continue
         state = read_checkpoint(path, identity)
+        if isinstance(state, dict) and (misfit := find_misfit(state)) is not None:
+            state = f"is damaged ({misfit})"
         if isinstance(state, str):
             reasons.append(f"{path} {state}")
             continue

@@ -19,7 +19,8 @@ import tyro
 
 from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine
-from reproduce.record import add_session, open_folder, read_result
+from reproduce.progress import say
+from reproduce.record import add_session, open_folder, read_config, read_record, read_result, read_sessions
 from reproduce.stop import stop_requests
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def prepare(arguments: Sequence[str]) -> Prepared | Ended:
     Writes nothing into the run's folder. The time limit counts from here.
 
     Raises:
-        UserError: something the user can mend.
+        UserError: something the user can mend, as a damaged record of the run.
         OSError: the data cannot be read or written, or the run folder not be read.
     """
     began = time.monotonic()
@@ -99,8 +100,11 @@ def prepare(arguments: Sequence[str]) -> Prepared | Ended:
     folder = machine.out / config.folder
     result = read_result(folder)
     if result is not None:
+        read_record(folder, config)  # the whole of it: what is wrong with it is not to be found out by others
         told = describe_ending(config, folder, result)
         return Ended(EXIT_STATUS[result["status"]], f"already ended, nothing to do: {told}")
+    read_config(folder)  # before the data are; metrics may be mended by a checkpoint
+    read_sessions(folder)
 
     # Only now what needs torch, the device first (see there).
     from reproduce import device as devices
@@ -158,7 +162,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     prepared = prepare(arguments)  # meanwhile a signal may end the process at once
     ended = prepared if isinstance(prepared, Ended) else train_alone(prepared)
-    print(ended.sentence)
+    say(ended.sentence)
     return ended.status
 
 

@@ -27,6 +27,7 @@ from collections.abc import Iterable, Sequence
 
 from reproduce import command, device  # noqa: F401 - the device before torch (see there)
 from reproduce.config import Locked, PrecisionLacking, UserError
+from reproduce.progress import say
 from reproduce.run import Ended, prepare, train_in_turns
 from reproduce.stop import stop_requests
 from reproduce.turns import PAUSE, Turns
@@ -80,8 +81,8 @@ def train_lines(lines: Iterable[str]) -> int:
         nonlocal last
         last = ended.status or last
         try:
-            print(f"line {number}, exit status {ended.status}: {ended.sentence}", flush=True)
-        except OSError:  # nobody is listening any more: the others are not to be lost
+            say(f"line {number}, exit status {ended.status}: {ended.sentence}")
+        except OSError:  # as of a full disk: who has started the runs will not hear of them
             requests.append(signal.SIGPIPE)
 
     with stop_requests() as requests:

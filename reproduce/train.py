@@ -4,39 +4,46 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from reproduce import record
 from reproduce.config import Config, Machine
+from reproduce.content import Amount, Count, Row, find_problem
 from reproduce.data import Data
 from reproduce.device import Device, peak_memory
 from reproduce.measure import evaluate, layer_responses, predict_classes, take_population_statistics
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate
-from reproduce.progress import open_board, progress_bar, show_chunk, show_row, show_row_on_board
+from reproduce.progress import open_board, progress_bar, say, show_chunk, show_row, show_row_on_board
 from reproduce.step import Training
 from reproduce.turns import Turns
 
 Ending = Literal["finished", "diverged", "stopped"]
+ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
+OPTIMIZER_STATE = {"sgd": {"momentum_buffer"}, "adam": ADAM_STATE, "adamw": ADAM_STATE}
+"""What each keeps of a parameter, from the first iteration on."""
 
 
 @dataclass
 class History:
-    """The scalars of a run so far, part of its checkpoint.
+    """The scalars of a run so far, part of its checkpoint beside the rows of metrics that its result is made from.
 
     loss, wrong: sums over the iterations since `evaluated`; window_wrong: wrong answers in the current warm-up window;
     seconds: all of the loop's; training_seconds: without evaluations and checkpoints.
     """
 
-    iteration: int = 0
-    evaluated: int = 0
-    loss: float = 0.0
-    wrong: int = 0
-    warmup_ended: int | None = None
-    window_wrong: int = 0
-    seconds: float = 0.0
-    training_seconds: float = 0.0
+    iteration: Count = 0
+    evaluated: Count = 0
+    loss: Amount = 0.0
+    wrong: Count = 0
+    warmup_ended: Count | None = None
+    window_wrong: Count = 0
+    seconds: Amount = 0.0
+    training_seconds: Amount = 0.0
 
     def note_chunk(self, config: Config, losses: list[float], wrong: list[int]):
         """Takes in a chunk, and ends an error-triggered warm-up when its window closes on a low enough error."""
@@ -50,6 +57,54 @@ class History:
                 if 100 * self.window_wrong / (WARMUP_WINDOW * config.batch_size) < WARMUP_ERROR:
                     self.warmup_ended = self.iteration
                 self.window_wrong = 0
+
+
+def find_misfit(training: Training, checkpoint: dict[str, Any]) -> str | None:
+    """What keeps a checkpoint of the same config and data from being taken up; None where nothing does.
+
+    One of an earlier version holds no rows.
+    """
+    config, history, rows = training.config, checkpoint.get("history"), checkpoint.get("rows", [])
+    dated = "rows" not in checkpoint
+    if not isinstance(history, dict) or set(history) != {field.name for field in fields(History)}:
+        return "its history has other fields"
+    problem = find_problem(history, History) or find_problem(rows, list[Row])
+    if problem is not None:
+        return problem
+    if not history["evaluated"] <= history["iteration"] <= config.iterations:
+        return f"iteration {history['iteration']}, evaluated at {history['evaluated']}, of {config.iterations}"
+    if not dated and (rows[-1]["iteration"] if rows else 0) != history["evaluated"]:
+        return f"it lacks the row of iteration {history['evaluated']}"
+    return find_tensor_misfit(training, checkpoint, begun=history["iteration"] > 0)
+
+
+def find_tensor_misfit(training: Training, checkpoint: dict[str, Any], begun: bool) -> str | None:
+    """As `find_misfit`, of the network and the optimizer alone."""
+    config, network, expected = training.config, checkpoint.get("network"), training.network.state_dict()
+    if not isinstance(network, dict) or network.keys() != expected.keys():
+        return "its network has other tensors"
+    bad = [name for name, tensor in expected.items() if not is_like(network[name], tensor)]
+    if bad:
+        return f"{bad[0]} of its network has another shape or type"
+    parameters, states = list(training.network.parameters()), checkpoint.get("optimizer")
+    needed = OPTIMIZER_STATE[config.optimizer] if begun and (config.optimizer != "sgd" or config.momentum) else set()
+    if not isinstance(states, list) or len(states) != len(parameters):
+        return "its optimizer has other parameters"
+    for parameter, state in zip(parameters, states, strict=True):
+        if not isinstance(state, dict) or not needed <= state.keys():
+            return "its optimizer has other tensors"
+        bad = [name for name, tensor in state.items() if not is_like(tensor, parameter) and not is_scalar(tensor)]
+        if bad:
+            return f"{bad[0]} of its optimizer has another shape or type"
+    return None
+
+
+def is_like(found: Any, expected: Tensor) -> bool:
+    return isinstance(found, Tensor) and found.shape == expected.shape and found.dtype == expected.dtype
+
+
+def is_scalar(found: Any) -> bool:
+    return isinstance(found, Tensor) and found.dim() == 0
 
 
 def chunk_end(config: Config, machine: Machine, device: Device, history: History) -> int:
@@ -77,12 +132,14 @@ def train(
     with ExitStack() as at_the_end:
         training, history = Training(config, data, device, machine.capture), History()
         identity = record.identify(config, data.fingerprint)
-        checkpoint = record.load_checkpoint(folder, identity)
+        checkpoint = record.load_checkpoint(folder, identity, partial(find_misfit, training))
+        rows: list[dict[str, Any]] = []
         if checkpoint is not None:
-            training.restore(checkpoint)
             history = History(**checkpoint["history"])
-            print(f"resuming {folder} at iteration {history.iteration} of {config.iterations}", flush=True)
-        record.cut_metrics(folder, history.iteration)
+            rows = checkpoint["rows"] if "rows" in checkpoint else record.read_metrics_until(folder, config, history.evaluated)
+            training.restore(checkpoint)
+            say(f"resuming {folder} at iteration {history.iteration} of {config.iterations}")
+        record.restore_metrics(folder, rows)
         board = open_board(folder, history.iteration) if machine.tensorboard else None
         if board is not None:
             at_the_end.callback(board.close)
@@ -96,7 +153,7 @@ def train(
 
         def save_progress() -> int:
             add_seconds()
-            record.save_checkpoint(folder, identity | {"history": asdict(history)} | training.state())
+            record.save_checkpoint(folder, identity | {"history": asdict(history), "rows": rows} | training.state())
             return history.iteration
 
         with progress_bar(config, history.iteration) as bar:
@@ -121,6 +178,7 @@ def train(
                 if last or end % machine.eval_every == 0:
                     add_seconds()
                     row = measure_row(training, history, rates[-1])
+                    rows.append(row)
                     record.append_metrics(folder, row)
                     if board is not None:
                         show_row_on_board(board, row)
@@ -128,9 +186,12 @@ def train(
                 if last or end % machine.checkpoint_every == 0:
                     saved = save_progress()
         responses = layer_responses(training.network, data, device, config)
+        if not all(map(math.isfinite, responses)):  # by the last update of all, which no loss has shown
+            record.write_result(folder, {"status": "diverged", "iteration": history.iteration})
+            return "diverged"
         record.write_responses(folder, responses, len(data.test))
         record.write_predictions(folder, *predict_classes(training.network, data, device, config))
-        record.write_result(folder, summarise_run(training, history, record.read_metrics(folder)))
+        record.write_result(folder, summarise_run(training, history, rows))
         return "finished"
 
 

@@ -14,9 +14,11 @@ import torch
 from reproduce import record
 from reproduce.config import Config, Machine, UserError
 from tests.conftest import assert_equal
+from tests.fake_records import SESSION, make_curve
 
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
 IDENTITY = record.identify(Config(), "fingerprint")
+SESSION_PARTS = {name: value for name, value in SESSION.items() if name not in ("command", "began", "git")}
 
 
 def state(iteration: int) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path) -> dict[str, Any]:
-    loaded = record.load_checkpoint(folder, IDENTITY)
+    loaded = record.load_checkpoint(folder, IDENTITY, lambda state: None)
     assert loaded is not None
     return loaded
 
@@ -48,7 +50,7 @@ def test_the_newest_checkpoint_and_its_predecessor_are_kept(folder: Path):
 
 
 def test_no_checkpoint_is_none(tmp_path: Path):
-    assert record.load_checkpoint(tmp_path, IDENTITY) is None
+    assert record.load_checkpoint(tmp_path, IDENTITY, lambda state: None) is None
 
 
 def truncate(path: Path):
@@ -99,7 +101,7 @@ def test_without_a_usable_checkpoint_the_run_is_refused_and_nothing_touched(fold
         damage(folder / name)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UserError, match="to start the run over"):
-        record.load_checkpoint(folder, IDENTITY)
+        record.load_checkpoint(folder, IDENTITY, lambda state: None)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -137,14 +139,15 @@ def test_a_full_disk_leaves_both_checkpoints(folder: Path, monkeypatch: pytest.M
 
 
 def test_a_row_torn_by_a_full_disk_is_dropped(tmp_path: Path):
-    record.append_metrics(tmp_path, {"iteration": 1})
-    record.append_metrics(tmp_path, {"iteration": 2})
+    first, second = make_curve(2, 1.0, 8.0, 2)
+    record.append_metrics(tmp_path, first)
+    record.append_metrics(tmp_path, second)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"iterat')
-    assert record.read_metrics(tmp_path) == [{"iteration": 1}, {"iteration": 2}]
-    record.cut_metrics(tmp_path, 1)
-    record.append_metrics(tmp_path, {"iteration": 2})
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"iteration": 1}\n{"iteration": 2}\n'
+    assert record.read_metrics(tmp_path) == [first, second]
+    record.restore_metrics(tmp_path, [first])
+    record.append_metrics(tmp_path, second)
+    assert (tmp_path / "metrics.jsonl").read_text() == f"{json.dumps(first)}\n{json.dumps(second)}\n"
 
 
 # Predictions ----------------------------------------------------------------------------------------------------------
@@ -156,6 +159,9 @@ def test_predictions_are_digits_where_right_and_letters_where_wrong(tmp_path: Pa
     lines = (tmp_path / record.PREDICTIONS).read_text().splitlines()
     assert [len(line) for line in lines] == [100, 100, 40] and lines[2] == "09d3" * 10
     assert record.read_predictions(tmp_path) == "09d3" * 60
+    (tmp_path / record.PREDICTIONS).write_text("09x3")
+    with pytest.raises(UserError, match="predictions.txt is damaged"):
+        record.read_predictions(tmp_path)
 
 
 # Identity and lock ----------------------------------------------------------------------------------------------------
@@ -164,8 +170,11 @@ def test_predictions_are_digits_where_right_and_letters_where_wrong(tmp_path: Pa
 def test_a_folder_of_another_config_is_refused(tmp_path: Path):
     with record.open_folder(Config(), tmp_path) as folder:
         path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"momentum": 0.8}))
-    with pytest.raises(UserError, match="describes another run"), record.open_folder(Config(), tmp_path):
+    path.write_text(json.dumps(record.describe_config(Config(momentum=0.8))))
+    with (
+        pytest.raises(UserError, match=r"describes another run \(key, momentum differing\)"),
+        record.open_folder(Config(), tmp_path),
+    ):
         pass
 
 
@@ -189,8 +198,8 @@ def test_two_holders_of_one_folder(tmp_path: Path):
 
 
 def test_every_session_is_recorded(tmp_path: Path):
-    record.add_session(tmp_path, Config(depth=44), Machine(time_limit=60.0), {"device": "cpu"})
-    record.add_session(tmp_path, Config(depth=44), Machine(), {"device": "npu"})
+    record.add_session(tmp_path, Config(depth=44), Machine(time_limit=60.0), SESSION_PARTS | {"device": "cpu"})
+    record.add_session(tmp_path, Config(depth=44), Machine(), SESSION_PARTS | {"device": "npu"})
     sessions = json.loads((tmp_path / "environment.json").read_text())
     assert [session["device"] for session in sessions] == ["cpu", "npu"]
     commands = [session["command"] for session in sessions]
@@ -198,8 +207,9 @@ def test_every_session_is_recorded(tmp_path: Path):
 
 
 def test_a_recorded_command_names_no_folder_of_the_machine(tmp_path: Path):
-    record.add_session(tmp_path, Config(), Machine(data=str(tmp_path / "data"), out=tmp_path), {})
-    record.add_session(tmp_path, Config(dataset="synthetic"), Machine(data="synthetic", out=Path("elsewhere")), {})
+    record.add_session(tmp_path, Config(), Machine(data=str(tmp_path / "data"), out=tmp_path), SESSION_PARTS)
+    elsewhere = Machine(data="synthetic", out=Path("elsewhere"))
+    record.add_session(tmp_path, Config(dataset="synthetic"), elsewhere, SESSION_PARTS)
     first, second = (session["command"] for session in json.loads((tmp_path / "environment.json").read_text()))
     assert (first, second) == ("python reproduce/run.py", "python reproduce/run.py --data synthetic")
 

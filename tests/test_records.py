@@ -188,7 +188,7 @@ def test_settings_of_other_optimizers_come_with_sgd(tmp_path):
 
 def test_mean_response_averages_the_layers(tmp_path):
     write_run(tmp_path, Config(depth=8), responses=[1.0, 2, 3, 4, 5, 6, 7.0])
-    (write_run(tmp_path, Config(depth=14)) / "responses.json").unlink()
+    write_run(tmp_path, Config(depth=14), status="unfinished")
     assert with_mean_response(load(tmp_path)[0])["mean_response"].tolist() == [4.0]
 
 
@@ -219,7 +219,7 @@ def test_a_real_run_is_read_and_looks_like_the_fake_ones(tmp_path):
     run = [sys.executable, str(REPOSITORY / "reproduce" / "run.py"), *flags, "--device", "cpu", "--out", "real"]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(run, cwd=tmp_path, env=one_thread, check=True, capture_output=True)
-    write_run(tmp_path / "fake", config)
+    write_run(tmp_path / "fake", config, evaluations=2)
     for name in ("config.json", "result.json", "responses.json", "environment.json"):
         ours, real = (json.loads((tmp_path / kind / config.folder / name).read_text()) for kind in ("fake", "real"))
         assert ours[0].keys() == real[0].keys() if name == "environment.json" else ours.keys() == real.keys()

@@ -24,6 +24,7 @@ from reproduce.config import Config, Machine, UserError
 from reproduce.record import open_folder
 from reproduce.run import Prepared, main, parse, prepare, train_in_turns
 from reproduce.turns import complete
+from tests.fake_records import write_run
 from tests.test_data import forbid_network
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
@@ -314,9 +315,7 @@ def test_a_second_process_in_the_same_folder_is_refused(workplace: Path, run: Ru
     ],
 )
 def test_the_closing_line_sets_the_papers_number_beside(run: Run, flags: str, part: str):
-    folder = Path("runs") / parse(flags.split())[0].folder
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps({"status": "finished", "test_error": 7.5}))
+    write_run(Path("runs"), parse(flags.split())[0], 7.5, evaluations=1)
     ended = run(flags)
     assert ended.status == 0 and part in ended.out
 

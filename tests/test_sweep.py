@@ -25,6 +25,7 @@ from experiments.engine.progress import judge_ending
 from reproduce import record
 from reproduce.config import Config, Locked, Machine, PrecisionLacking, UserError
 from reproduce.run import parse
+from tests.fake_records import make_curve
 
 ROOT = Path(sweep.__file__).parents[1]
 CELLS = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
@@ -34,6 +35,7 @@ import json, os, shlex, signal, sys, threading, time
 from reproduce import record
 from reproduce.config import Locked, UserError
 from reproduce.run import parse
+from tests.fake_records import SESSION
 
 stop = []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
@@ -46,6 +48,9 @@ def train(config, machine, folder, log):
     checkpoint = folder / "checkpoint.pt"
     done = int(checkpoint.read_text()) if checkpoint.exists() else 0
     log(f"start at {done}")
+    record.write_metrics(folder, record.read_metrics(folder)[:done])
+    row = {"learning_rate": 0.1, "train_loss": 1.0, "train_error": 40.0, "test_error": 50.0}
+    row |= {"held_out_error": 50.0} if config.split == "val" else {}
     if config.net in os.environ.get("REFUSE", ""):
         raise UserError("there is no data")
     if config.net in os.environ.get("DIE", ""):
@@ -53,7 +58,7 @@ def train(config, machine, folder, log):
         os._exit(9)
     for iteration in range(done + 1, config.iterations + 1):
         time.sleep(float(os.environ.get("PACE", 0)))
-        record.append_metrics(folder, {"iteration": iteration, "test_error": 50.0, "seconds": 2.0 * iteration})
+        record.append_metrics(folder, row | {"iteration": iteration, "seconds": 2.0 * iteration})
         if stop or machine.time_limit is not None and time.monotonic() > began + machine.time_limit:
             checkpoint.write_text(str(iteration))
             return 75, "stopped"
@@ -63,8 +68,10 @@ def train(config, machine, folder, log):
         if config.net in os.environ.get("FAIL", ""):
             print("this went wrong", file=sys.stderr)
             return 1, "Defect"
-    record.write_json(folder / "environment.json", [{"device_name": "abacus"}])
-    result = {"status": "finished", "iterations": config.iterations, "test_error": 50.0, "seconds": 9.0}
+    record.write_json(folder / "environment.json", [SESSION | {"device_name": "abacus"}])
+    record.write_responses(folder, [1.0] * (config.depth - 1), 10_000)
+    result = {"status": "finished", "iterations": config.iterations, "mean_of_last_five_test_error": 50.0} | row
+    result |= {"best_test_error": 50.0, "parameters": 77_850, "warmup_ended": None, "peak_memory": None, "seconds": 9.0}
     record.write_json(folder / "result.json", result | {"images_per_second": 8.0})
     return 0, "finished"
 
@@ -105,6 +112,7 @@ from pathlib import Path
 from experiments import degradation, sweep
 from experiments.engine import worker
 from reproduce.config import Config
+sweep.check_obstacles = lambda sweep: None  # there is no data set, and none is wanted
 degradation.CONFIGS[:] = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
 if sys.argv[1] != "-":
     worker.RUNNER = Path(sys.argv[1])
@@ -119,6 +127,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(STAND_IN)
     monkeypatch.setattr(worker, "RUNNER", path)
     monkeypatch.setattr(degradation, "CONFIGS", CELLS)
+    monkeypatch.setattr(sweep, "check_obstacles", lambda sweep: None)  # there is no data set, and none is wanted
     monkeypatch.setattr(local, "POLL", 0.02)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for variable in local.VISIBLE.values():
@@ -512,14 +521,14 @@ def test_the_estimate_takes_the_speed_from_the_records(stand_in, tmp_path, capsy
     assert f"{expected}; unknown: 3 runs (residual8 in fp32)\n" in said
     assert "5 runs to train, 1 have ended\n" in said
     assert sweep.main(arguments(out, "--only", "plain8", "--precision", "bf16", "--dry-run")) == 0
-    assert "0:00:00 one run after another; unknown: 2 runs (plain8 in bf16)\n" in capsys.readouterr().out
+    assert "time on abacus, by its records: unknown: 2 runs (plain8 in bf16)\n" in capsys.readouterr().out
 
 
 def test_status_tells_the_state_of_every_run(stand_in, tmp_path, monkeypatch, capsys):
     out = tmp_path / "records"
     assert sweep.main(arguments(out, "--seeds", "1", "--only", "plain8")) == 0
     with record.open_folder(replace(CELLS[1], iterations=4), out) as folder:
-        record.append_metrics(folder, {"iteration": 3, "test_error": 12.0, "seconds": 1.0})
+        record.append_metrics(folder, make_curve(3, 40.0, 12.0, 1)[0])
     monkeypatch.setenv("DIVERGE", "plain8")
     assert sweep.main(arguments(out, "--only", "plain8")) == 1
     capsys.readouterr()

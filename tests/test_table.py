@@ -33,6 +33,7 @@ class Place:
     def __init__(self, folder: Path):
         self.records, self.results, self.readme = folder / "records", folder / "RESULTS.md", folder / "README.md"
         self.weights = folder / "weights"
+        self.records.mkdir()
         self.readme.write_text(README)
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.engine.progress import has_ended, read_progress, write_time
 from reproduce.config import Config
+from reproduce.progress import say
 
 ERASE = "\x1b[J"
 """Clears from the cursor to the end of the screen (ECMA-48)."""
@@ -31,7 +32,7 @@ class Display:
 
     def tell_event(self, text: str):
         self.erase_table()
-        print(text, flush=True)
+        say(text)
 
     def draw_table(self, list_runs: Callable[[], list[Config]], active: Sequence[tuple[Config, str]], out: Path):
         """Shows the runs in training, each with where it is, cut to the terminal's size; elsewhere nothing."""

@@ -2,41 +2,59 @@
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from experiments.engine.progress import has_ended, read_progress, write_run, write_time
-from reproduce.config import Config, Machine, write_flags
-from reproduce.record import list_folders, read_config, read_result, read_sessions
+from experiments.engine.progress import Progress, read_progress, write_run, write_time
+from reproduce.config import Config, Machine, UserError, write_flags
+from reproduce.record import list_folders, read_config, read_record
 
 
 def print_status(runs: Sequence[Config], out: Path):
-    """How many runs are in which state, and which they are, cell by cell."""
+    """How many runs are in which state, and which they are, cell by cell.
+
+    Raises:
+        UserError: a record is damaged; all is told before.
+    """
     progress = {config: read_progress(config, out) for config in runs}
     count = Counter(each.state for each in progress.values())
-    states = ("finished", "diverged", "unfinished", "missing")
+    states = ("finished", "diverged", "unfinished", "missing", *(("damaged",) if count["damaged"] else ()))
     print(f"{', '.join(f'{count[state]} {state}' for state in states)}; in {out}")
     cells: dict[Config, list[str]] = defaultdict(list)
     for config, each in progress.items():
         state: str = each.state
         if state == "finished":
             state += f" ({each.error:.2f}%)"
-        elif state != "missing":
+        elif state not in ("missing", "damaged"):
             state += f" ({each.iteration}/{config.iterations})"
         cells[replace(config, seed=0)].append(f"{config.seed} {state}")
     for cell, members in cells.items():
         print(f"{write_run(cell).replace('/seed0', '', 1)}\n    seed {', '.join(members)}")
+    refuse_damaged(progress.values())
+
+
+def refuse_damaged(progress: Iterable[Progress]):
+    """Raises UserError where a record is damaged: what is wrong with the first, and how many others are."""
+    damages = [each.damage for each in progress if each.state == "damaged"]
+    if damages:
+        raise UserError(damages[0] + (f" (and {len(damages) - 1} other runs have damaged records)" if damages[1:] else ""))
 
 
 def print_plan(runs: Sequence[Config], machine: Machine, lanes: int):
-    """The commands of the runs that have not ended, and how long they would take on so many lanes."""
-    left = [config for config in runs if not has_ended(config, machine.out)]
+    """The commands of the runs that have not ended, and how long they would take on so many lanes.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    progress = {config: read_progress(config, machine.out) for config in runs}
+    refuse_damaged(progress.values())
+    speeds = read_speeds(machine.out)
+    left = [config for config, each in progress.items() if each.state not in ("finished", "diverged")]
     for config in left:
         print(f"{shlex.join(['python', 'reproduce/run.py', *write_flags(config, machine)])}  # {config.folder}")
     print(f"{len(left)} runs to train, {len(runs) - len(left)} have ended")
-    speeds = read_speeds(machine.out)
     for device in sorted({device for device, _, _ in speeds}):
         seconds, unknown = 0.0, []
         for config in left:
@@ -44,12 +62,15 @@ def print_plan(runs: Sequence[Config], machine: Machine, lanes: int):
             if speed is None:
                 unknown.append(f"{config.net} in {config.precision}")
             else:
-                iterations = config.iterations - read_progress(config, machine.out).iteration
+                iterations = config.iterations - progress[config].iteration
                 seconds += iterations * config.batch_size / speed
-        text = f"time on {device}, by its records: {write_time(seconds)} one run after another"
-        text += f", {write_time(seconds / lanes)} with {lanes} side by side" if lanes > 1 else ""
-        text += f"; unknown: {len(unknown)} runs ({', '.join(dict.fromkeys(unknown))})" if unknown else ""
-        print(text)
+        parts = []
+        if len(unknown) < len(left) or not left:
+            side_by_side = f", {write_time(seconds / lanes)} with {lanes} side by side" if lanes > 1 else ""
+            parts.append(f"{write_time(seconds)} one run after another{side_by_side}")
+        if unknown:
+            parts.append(f"unknown: {len(unknown)} runs ({', '.join(dict.fromkeys(unknown))})")
+        print(f"time on {device}, by its records: {'; '.join(parts)}")
     if left and not speeds:
         print("time: unknown, since no record tells the speed of a device")
 
@@ -58,10 +79,17 @@ def read_speeds(out: Path) -> dict[tuple[str, str, str], float]:
     """Images per second by device name, net and precision: the median over finished runs.
 
     Where runs had been trained side by side, it is the speed of each.
+
+    Raises:
+        UserError: a record is damaged.
     """
     found = defaultdict(list)
     for folder in list_folders(out):
-        config, speed = read_config(folder), (read_result(folder) or {}).get("images_per_second")  # a diverged run has none
-        if config is not None and speed is not None:
-            found[read_sessions(folder)[-1]["device_name"], config.net, config.precision].append(speed)
+        config = read_config(folder)
+        if config is None:
+            raise UserError(f"{folder} has lost its config.json: restore it, or remove the folder")
+        result, _, _, sessions = read_record(folder, config)
+        if result is not None and result["status"] == "finished" and sessions:
+            device = sessions[-1]["device_name"]
+            found[device, config.net, config.precision].append(result["images_per_second"])
     return {key: median(speeds) for key, speeds in found.items()}

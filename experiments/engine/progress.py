@@ -4,39 +4,55 @@ import shlex
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from reproduce.config import Config, Locked, PrecisionLacking, write_flags
-from reproduce.record import read_config, read_metrics, read_result
+from reproduce.config import Config, Locked, PrecisionLacking, UserError, write_flags
+from reproduce.record import read_config, read_record, read_result
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: iterations and test error (percent) at its last evaluation, seconds of training up to there."""
+    """How far a run is: iterations and test error (percent) at its last evaluation, seconds of training up to there.
 
-    state: Literal["missing", "unfinished", "finished", "diverged"]
+    damage: what is wrong with its record, where that is damaged.
+    """
+
+    state: Literal["missing", "unfinished", "finished", "diverged", "damaged"]
     iteration: int = 0
     error: float | None = None
     seconds: float = 0.0
+    damage: str = ""
 
 
 def read_progress(config: Config, out: Path) -> Progress:
     """How far a run is, from its folder alone: it may be in training meanwhile."""
     folder = out / config.folder
-    result = read_result(folder)
+    try:
+        result, rows, _, _ = read_record(folder, config)
+        begun = read_config(folder) is not None
+    except UserError as error:
+        return Progress("damaged", damage=str(error))
     if result is not None and result["status"] == "diverged":
         return Progress("diverged", result["iteration"])
     if result is not None:
         return Progress("finished", result["iterations"], result["test_error"], result["seconds"])
-    if read_config(folder) is None:
+    if not begun:
         return Progress("missing")
-    rows = read_metrics(folder)
     if not rows:
         return Progress("unfinished")
     return Progress("unfinished", rows[-1]["iteration"], rows[-1]["test_error"], rows[-1]["seconds"])
 
 
+def read_ended(config: Config, out: Path) -> dict[str, Any] | None:
+    """The result of a run that has ended; of one whose record is damaged, None."""
+    try:
+        return read_result(out / config.folder)
+    except UserError:
+        return None
+
+
 def has_ended(config: Config, out: Path) -> bool:
+    """Whether a run needs no more training; one whose record is damaged does, or its training tells what is wrong."""
     return read_progress(config, out).state in ("finished", "diverged")
 
 
@@ -70,6 +86,7 @@ def describe_run(config: Config, out: Path) -> str:
     progress = read_progress(config, out)
     ending = {
         "missing": "not begun",
+        "damaged": progress.damage,
         "unfinished": f"unfinished, last evaluated at iteration {progress.iteration} of {config.iterations}",
         "diverged": f"diverged at iteration {progress.iteration}",
         "finished": f"test error {progress.error or 0:.2f}%, trained in {write_time(progress.seconds)}",
