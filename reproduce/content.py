@@ -88,6 +88,10 @@ class Session(TypedDict):
     beside: NotRequired[Count]
 
 
+Sessions = Annotated[list[Session], Meta(min_length=1)]
+"""environment.json."""
+
+
 def find_problem(content: Any, kind: Any) -> str | None:
     """What keeps some content from being of a kind, with the field; None where it is."""
     try:

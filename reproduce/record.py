@@ -33,7 +33,7 @@ from reproduce.config import SCHEMA, Config, Locked, Machine, UserError, write_f
 from reproduce.content import (
     Responses,
     Row,
-    Session,
+    Sessions,
     find_contradiction,
     find_end_problem,
     find_gap,
@@ -139,7 +139,9 @@ def parse_config(described: Any, source: Path) -> Config:
     """
     try:
         config = Config(**{name: value for name, value in described.items() if name not in ("schema", "key")})
-    except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
+    except AttributeError:
+        config, reason = None, "it is no object"
+    except (TypeError, ValueError, ArithmeticError) as error:
         config, reason = None, str(error)
     else:
         reason = f"{', '.join(find_differing(described, describe_config(config)))} differing from what it says"
@@ -228,7 +230,7 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it is damaged.
     """
-    return read_checked(folder / ENVIRONMENT, lambda content: find_problem(content, list[Session])) or []
+    return read_checked(folder / ENVIRONMENT, lambda content: find_problem(content, Sessions)) or []
 
 
 class Record(NamedTuple):

@@ -65,7 +65,6 @@ def find_misfit(training: Training, checkpoint: dict[str, Any]) -> str | None:
     One of an earlier version holds no rows.
     """
     config, history, rows = training.config, checkpoint.get("history"), checkpoint.get("rows", [])
-    dated = "rows" not in checkpoint
     if not isinstance(history, dict) or set(history) != {field.name for field in fields(History)}:
         return "its history has other fields"
     problem = find_problem(history, History) or find_problem(rows, list[Row])
@@ -73,7 +72,7 @@ def find_misfit(training: Training, checkpoint: dict[str, Any]) -> str | None:
         return problem
     if not history["evaluated"] <= history["iteration"] <= config.iterations:
         return f"iteration {history['iteration']}, evaluated at {history['evaluated']}, of {config.iterations}"
-    if not dated and (rows[-1]["iteration"] if rows else 0) != history["evaluated"]:
+    if "rows" in checkpoint and (rows[-1]["iteration"] if rows else 0) != history["evaluated"]:
         return f"it lacks the row of iteration {history['evaluated']}"
     return find_tensor_misfit(training, checkpoint, begun=history["iteration"] > 0)
 

@@ -1,6 +1,7 @@
 """A run that is stopped or killed anywhere and started again ends as if nothing had happened, to the bit."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from reproduce import record, train
-from reproduce.config import SCHEMA, Config, Machine
+from reproduce.config import SCHEMA, Config, Machine, UserError
 from reproduce.data import Data
 from reproduce.step import Training
 from tests.conftest import CPU, QUICK, assert_equal, train_alone
+from tests.fake_records import SESSION
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
 MACHINE = Machine(eval_every=6, checkpoint_every=4)
@@ -173,3 +176,131 @@ def test_killed_for_real_at_random_moments(workplace: Path):
 def newest(folder: Path) -> int:
     path = folder / record.NEWEST
     return path.stat().st_mtime_ns if path.exists() else 0
+
+
+# Damage between two sessions --------------------------------------------------------------------------------------------
+
+
+def stop_at(at: int, synthetic: Data, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run that was stopped after so many iterations, with a checkpoint of every fourth."""
+    with monkeypatch.context() as patch:
+        interrupt(patch, at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert run(QUICK, synthetic, out, chunk_iterations=1) == "stopped"
+    return out / QUICK.folder
+
+
+def edit_checkpoint(folder: Path, edit: Any):
+    state = torch.load(folder / record.NEWEST, weights_only=True)
+    edit(state)
+    torch.save(state, folder / record.NEWEST)
+
+
+def lose_momentum(state: dict[str, Any]):
+    state["optimizer"][3] = {}
+
+
+MISFITS = {
+    "no network": lambda state: state.pop("network"),
+    "a tensor too few": lambda state: state["network"].popitem(),
+    "a tensor of another shape": lambda state: state["network"].update({"conv.weight": torch.ones(3)}),
+    "a tensor that is none": lambda state: state["network"].update({"conv.weight": "none"}),
+    "no history": lambda state: state.pop("history"),
+    "a history of other fields": lambda state: state["history"].update(epoch=3),
+    "a history that lacks a field": lambda state: state["history"].pop("wrong"),
+    "a history of text": lambda state: state["history"].update(iteration="13"),
+    "a history past the end": lambda state: state["history"].update(iteration=25),
+    "a loss that is not finite": lambda state: state["history"].update(loss=math.nan),
+    "no optimizer": lambda state: state.pop("optimizer"),
+    "a parameter too few": lambda state: state["optimizer"].pop(),
+    "no momentum": lose_momentum,
+    "a momentum of another shape": lambda state: state["optimizer"][0].update(momentum_buffer=torch.ones(3)),
+    "a row too few": lambda state: state["rows"].pop(),
+    "a row of text": lambda state: state["rows"][0].update(test_error="low"),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_a_checkpoint_that_does_not_fit_falls_back(
+    unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misfit: str
+):
+    folder = stop_at(13, synthetic, tmp_path, monkeypatch)
+    edit_checkpoint(folder, MISFITS[misfit])
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged \(.*goes on from checkpoint\.previous\.pt"):
+        assert run(QUICK, synthetic, tmp_path) == "finished"
+    assert_equal(outcome(folder), unbroken)
+
+
+def keep_rows(count: int, tail: str = "") -> Any:
+    def damage(folder: Path):
+        lines = (folder / record.METRICS).read_text().splitlines(keepends=True)
+        (folder / record.METRICS).write_text("".join(lines[:count]) + tail)
+
+    return damage
+
+
+METRICS_DAMAGES = {
+    "lost": lambda folder: (folder / record.METRICS).unlink(),
+    "empty": keep_rows(0),
+    "torn": keep_rows(1, '{"iteration": 12, "test_'),
+    "without its last row": keep_rows(1),
+    "not to be read": keep_rows(1, "{\n"),
+}
+
+
+@pytest.mark.parametrize("result", ["lost", "not begun"])
+@pytest.mark.parametrize("damage", METRICS_DAMAGES)
+def test_rows_that_are_lost_come_back_from_the_checkpoint(
+    unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, result: str
+):
+    """Both when the run is under way and when all that it lacks is its result."""
+    if result == "lost":
+        assert run(QUICK, synthetic, tmp_path) == "finished"
+        folder = tmp_path / QUICK.folder
+        (folder / record.RESULT).unlink()
+    else:
+        folder = stop_at(13, synthetic, tmp_path, monkeypatch)
+    METRICS_DAMAGES[damage](folder)
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl (lacked rows of|was damaged).* restored it"):
+        assert run(QUICK, synthetic, tmp_path) == "finished"
+    assert_equal(outcome(folder), unbroken)
+
+
+def make_old(folder: Path):
+    """The checkpoint as versions without rows have left it."""
+    edit_checkpoint(folder, lambda state: state.pop("rows"))
+    (folder / record.PREVIOUS).unlink()
+    write_session(folder)
+
+
+def write_session(folder: Path):
+    command = f"python reproduce/run.py --eval-every {MACHINE.eval_every}"
+    record.write_json(folder / record.ENVIRONMENT, [SESSION | {"command": command}])
+
+
+def test_an_old_checkpoint_goes_on_with_the_rows_of_its_file(
+    unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = stop_at(13, synthetic, tmp_path, monkeypatch)
+    make_old(folder)
+    assert run(QUICK, synthetic, tmp_path) == "finished"
+    assert_equal(outcome(folder), unbroken)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("lost", "lacks the row of iteration 6"),
+        ("empty", "lacks the row of iteration 6"),
+        ("torn", "lacks the row of iteration 12"),
+        ("without its last row", "lacks the row of iteration 12"),
+        ("not to be read", "is damaged .line 2"),
+    ],
+)
+def test_an_old_checkpoint_without_its_rows_is_refused(
+    synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, sentence: str
+):
+    folder = stop_at(13, synthetic, tmp_path, monkeypatch)
+    make_old(folder)
+    METRICS_DAMAGES[damage](folder)
+    with pytest.raises(UserError, match=rf"metrics\.jsonl {sentence}"):
+        run(QUICK, synthetic, tmp_path)
