@@ -36,7 +36,7 @@ def compare_block_designs(runs: pd.DataFrame) -> str:
             net = Config(depth=depth, block=block)
             difference = write_difference(runs, net, Config(depth=depth)) if block != "original" else "-"
             ours.append(write_estimates(select(runs, net)) + (f" [{difference}]" if difference != "-" else ""))
-        rows.append([block, *ours, theirs[block]])
+        rows.append([block, *ours, theirs.get(block, "-")])
     depths = [f"ours, {depth}" for depth in DEPTHS]
     return write_table(["block", *depths, "Identity Mappings, 110, median of five"], rows)
 
