@@ -47,7 +47,7 @@ VERDICTS = (REPRODUCED, NOT_REPRODUCED, OPEN, POINTS_TO, POINTS_AGAINST, NO_DATA
 
 
 def claim(name: str) -> Callable[[Rule], Rule]:
-    """Makes a rule the claim of that name."""
+    """Makes a rule the claim of that name, a letter of KINDS and a number."""
 
     def register(rule: Rule) -> Rule:
         CLAIMS[name] = rule

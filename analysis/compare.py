@@ -22,7 +22,7 @@ from analysis.command import Parser, end
 from analysis.estimates import Term, estimate, predict_half
 from analysis.markdown import label
 from analysis.paper import HE, find_spread, load_paper, published
-from analysis.records import comparable, configs, finished, load, select
+from analysis.records import PRECISIONS, comparable, configs, finished, load, select
 from analysis.sample import MINIMUM
 from reproduce.config import Config, UserError
 from reproduce.record import list_folders
@@ -78,10 +78,13 @@ def find_itself(own: pd.Series, runs: pd.DataFrame) -> pd.Series:
 
 
 def find_recorded(own: pd.Series, runs: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """The recorded runs of the same recipe, in the same precision where there are any, without the run itself."""
+    """The recorded runs of the same recipe, in one precision, its own where there are any, without it."""
     others = select(runs[~find_itself(own, runs)], config)
-    alike = others[others["precision"] == own["precision"]]
-    return alike if len(alike) else others
+    for precision in (own["precision"], *PRECISIONS):
+        alike = others[others["precision"] == precision]
+        if len(alike):
+            return alike
+    return others
 
 
 def predict(errors: Sequence[float], spread: float) -> tuple[float, float, str]:

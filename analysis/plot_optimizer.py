@@ -23,7 +23,7 @@ OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 def name(config: Config) -> str:
     """As it stands in the legend: Adam 0.001."""
     decay = "" if config.weight_decay == Config().weight_decay else f", decay {config.weight_decay:g}"
-    return f"{OPTIMIZERS[config.optimizer]} {config.lr:g}{decay}"
+    return f"{OPTIMIZERS.get(config.optimizer, config.optimizer)} {config.lr:g}{decay}"
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") -> Figure:

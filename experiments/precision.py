@@ -1,8 +1,8 @@
 """Precision: do TF32 or bf16 in place of full single precision change the test error?
 
 The paper makes no claim here. Each net is trained in all three with the same seeds, and so from the same weights on the
-same batches. Only a precision shown to be neutral stands for the paper's in RESULTS.md, whose section on precision has the
-rule.
+same batches. RESULTS.md's section on precision has the rule by which one is
+called neutral.
 
 Expected: no difference that a handful of seeds shows; there is no published number for these nets.
 

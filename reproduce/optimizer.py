@@ -71,6 +71,6 @@ def make_optimizer(config: Config, network: nn.Module, rate: Tensor, device: Dev
         if device.fused:
             return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, fused=True)
         return ForeachSGD(groups, lr=rate, momentum=config.momentum)
-    optimizer = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     betas = (config.momentum, 0.999)
     return optimizer(groups, lr=rate, betas=betas, fused=device.fused, capturable=device.is_accelerator)

@@ -340,3 +340,18 @@ def test_numbers_quoted_in_a_claim_are_published(tmp_path):
     for verdict in judge_all(load(tmp_path)[0]):
         for number in re.findall(r"\d+\.\d+", verdict.claim):
             assert float(number) in published or (verdict.name in ("A1", "A2") and number == "0.001"), verdict.claim
+
+
+@pytest.mark.parametrize("name", ["C6", "A5"])
+def test_a_claim_of_several_nets_is_in_one_precision_throughout(tmp_path, name):
+    write_cells(tmp_path, SCENARIOS[name][REPRODUCED][0])
+    runs, _ = load(tmp_path)
+    runs.loc[runs["depth"] == 20, "precision"] = "bf16"
+    assert judge(name, runs).verdict == NO_DATA
+
+
+def test_runs_without_responses_are_no_data_for_claims_on_them(tmp_path):
+    write_cells(tmp_path, SCENARIOS["C6"][REPRODUCED][0])
+    runs, _ = load(tmp_path)
+    runs["responses"] = [None if depth == 56 else std for depth, std in zip(runs["depth"], runs["responses"], strict=True)]
+    assert judge("C6", runs).verdict == NO_DATA

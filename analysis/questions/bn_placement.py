@@ -65,7 +65,7 @@ def bn_placement_at_20(runs: pd.DataFrame) -> Outcome:
 def bn_placement_at_110(runs: pd.DataFrame) -> Outcome:
     """At depth 110 BN after the addition is worse than before it (Identity Mappings: 8.17 against 6.61).
 
-    Rule: its test error is clearly higher; fails where a difference of half a point is ruled out.
+    Rule: its test error is clearly higher; otherwise fails where a difference of half a point is ruled out.
     """
     gap, numbers, seeds = compare_placements(runs, 110)
     return Outcome(clearly_positive(gap, TOLERANCE), numbers, seeds)
@@ -76,7 +76,7 @@ def bn_placement_at_32(runs: pd.DataFrame) -> Outcome:
     """At depth 32 BN before the addition is worth about 1.5 points (a blog reproduction).
 
     Rule: with the paper's recipe BN after the addition has the clearly higher test error, and the difference is similar
-    to 1.5; fails where a difference of half a point is ruled out.
+    to 1.5; otherwise fails where a difference of half a point is ruled out.
     """
     gap, numbers, seeds = compare_placements(runs, 32)
     gain = paper_value(BLOG, "gain of BN before the addition")

@@ -52,8 +52,8 @@ def warmup_converges(runs: pd.DataFrame) -> Outcome:
 def overfitting_at_1202(runs: pd.DataFrame) -> Outcome:
     """ResNet-1202 trains to a training error below 0.1% but tests worse than ResNet-110.
 
-    Rule: its mean training error is below 0.1%, and its test error is clearly above that of 110; fails where a difference of
-    half a point is ruled out.
+    Rule: its mean training error is below 0.1%, and its test error is clearly above that of 110; otherwise fails where a
+    difference of half a point is ruled out.
     """
     sample = Sample(runs, DEEPEST, UNTIL_LEARNING)
     gap = sample.difference(0, 1)

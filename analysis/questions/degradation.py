@@ -87,7 +87,7 @@ def deeper_plain_is_worse(runs: pd.DataFrame) -> Outcome:
     """Deeper plain nets have higher training and test error.
 
     Rule: over plain 20, 32, 44 and 56 the training error and the test error rise at every step, and 56 is clearly
-    above 20 in both; fails where a difference of half a point between them is ruled out.
+    above 20 in both; otherwise fails where a difference of half a point between them is ruled out.
     """
     sample = Sample(runs, *PLAIN_TWINS)
     parts, numbers = [], []
@@ -102,8 +102,8 @@ def deeper_plain_is_worse(runs: pd.DataFrame) -> Outcome:
 def deeper_is_better(runs: pd.DataFrame) -> Outcome:
     """Deeper residual nets are better: the test error falls from 20 over 32, 44 and 56 to 110.
 
-    Rule: the test error rises at every step from 110 back to 20, and 20 is clearly above 110; fails where a difference of
-    half a point between them is ruled out.
+    Rule: the test error rises at every step from 110 back to 20, and 20 is clearly above 110; otherwise fails where a
+    difference of half a point between them is ruled out.
     """
     sample = Sample(runs, *reversed(degradation.RESIDUAL))
     ends = sample.difference(len(degradation.RESIDUAL) - 1, 0)
@@ -116,7 +116,7 @@ def residual_beats_plain(runs: pd.DataFrame) -> Outcome:
     """Every residual net beats its plain twin, the more so the deeper it is.
 
     Rule: at 20, 32, 44 and 56 the plain net's test error is clearly above the residual net's, and the gap rises at
-    every step; fails where a gap of half a point is ruled out.
+    every step; otherwise fails where a gap of half a point is ruled out.
     """
     sample = Sample(runs, *(net for net in degradation.CONFIGS if net.depth < 110))
     gaps = [sample.difference(2 * i, 2 * i + 1) for i in range(len(TWINS))]

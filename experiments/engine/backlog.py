@@ -1,4 +1,4 @@
-"""What a sweep still has to train, what became of the rest, and the signals that ask it to stop."""
+"""What a sweep still has to train, and what became of the rest."""
 
 import time
 from collections.abc import Callable
