@@ -102,6 +102,16 @@ def repeat_loader(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         yield from loader
 
 
+def compile_network(network: nn.Module, **options: Any):
+    """Has torch compile a network, which fails where torch would else run it uncompiled without a word.
+
+    By default that is the case after eight variants of one forward method, which all networks share.
+    """
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    network.compile(**options)
+
+
 def plain_loop(config: Config, folder: Path, device: Device, workers: int, compiled: bool = False) -> Candidate:
     """The usual training loop, reproduce/reference.py's."""
     dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
@@ -112,7 +122,7 @@ def plain_loop(config: Config, folder: Path, device: Device, workers: int, compi
     batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in repeat_loader(loader))
     network = build_network(config).to(device.torch_device).train()
     if compiled:
-        network.compile()
+        compile_network(network)
     optimizer = make_sgd(network)
 
     def compute_logits(images_NCHW: Tensor) -> Tensor:
@@ -165,7 +175,7 @@ def candidates(
     def ours(count: int = 1, device: Device = device, capture: bool = True, compiled: bool = False) -> Candidate:
         runs = [Training(seed, data, device, capture) for seed in seeds(config, count)]
         for run in runs if compiled else []:
-            run.network.compile()
+            compile_network(run.network)
         return advancing(runs, device)
 
     made["eager"] = partial(ours, capture=False)
@@ -263,7 +273,7 @@ def compare_candidates(
     seconds: dict[str, list[float]] = {}
     trains: dict[str, Candidate] = {}
     rows = []
-    torch._dynamo.reset()  # it keeps a few nets only, and would pass the next one on uncompiled
+    torch._dynamo.reset()  # what it has compiled of the net before is of no more use
     for name, make in candidates(settings, config, folder, data, device).items():
         before = time.perf_counter()
         try:

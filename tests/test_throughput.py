@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from experiments import throughput
-from experiments.throughput import Settings, candidates, count_work, measure_nets, round_up
+from experiments.throughput import Settings, candidates, compile_network, count_work, measure_nets, round_up
 from reproduce.config import Config, UserError
 from reproduce.data import Data
 from tests.conftest import CPU, QUICK
@@ -70,6 +72,24 @@ def test_a_device_with_graphs_has_captured_candidates(synthetic: Data, monkeypat
     contiguous = replace(CPU, memory_format=torch.contiguous_format)
     assert not any("contiguous" in name for name in candidates(Settings(), QUICK, Path(), synthetic, contiguous))
     assert [round_up(101, name, replace(CPU, chunk_iterations=50)) for name in ("eager", "4 together")] == [101, 150]
+
+
+def test_more_networks_are_compiled_than_torch_would_and_too_many_fail():
+    def call(layers: int):
+        network = nn.Sequential(*[nn.ReLU() for _ in range(layers)])
+        compile_network(network, backend=lambda graph, _: (compiled.append(layers), graph.forward)[1])
+        torch._dynamo.config.recompile_limit = min(torch._dynamo.config.recompile_limit, 20)
+        network(torch.zeros(2))
+
+    compiled: list[int] = []
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
+        torch._dynamo.reset()
+        for layers in range(1, 21):
+            call(layers)
+        assert compiled == list(range(1, 21))
+        with pytest.raises(FailOnRecompileLimitHit):
+            call(21)
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"iterations": 0}, {"workers": -1}, {"together": (1,)}, {"only": "("}])
