@@ -3,7 +3,8 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from experiments import throughput
-from experiments.throughput import Settings, candidates, compile_network, count_work, measure_nets, round_up
+from experiments.throughput import NativeBatchNorm, Settings, candidates, compile_network, count_work, measure_nets, round_up
+from reproduce import device as devices
 from reproduce.config import Config, UserError
 from reproduce.data import Data
-from tests.conftest import CPU, QUICK
+from reproduce.model import build_network
+from tests.conftest import CPU, QUICK, assert_equal
 
 
 def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -90,6 +93,33 @@ def test_more_networks_are_compiled_than_torch_would_and_too_many_fail():
         with pytest.raises(FailOnRecompileLimitHit):
             call(21)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("training", [True, False])
+def test_native_bn_is_torchs_bn_to_the_bit(kind: torch.dtype, training: bool):
+    found = []
+    for layer in (nn.BatchNorm2d(16), NativeBatchNorm(16)):
+        torch.manual_seed(0)
+        layer.load_state_dict({name: torch.rand(tensor.shape) + 0.5 for name, tensor in layer.state_dict().items()})
+        maps = torch.randn(8, 16, 5, 5, dtype=kind).to(memory_format=torch.channels_last).requires_grad_()
+        result = layer.train(training)(maps)
+        result.backward(torch.randn_like(result))
+        found.append([result.data, maps.grad, layer.weight.grad, layer.bias.grad, *layer.state_dict().values()])
+    assert_equal(*found)
+
+
+def test_native_bn_is_measured_where_cuda_would_choose_another(synthetic: Data, monkeypatch: pytest.MonkeyPatch):
+    settings, cuda = Settings(only="native", together=(2,)), devices.DEVICES["cuda"]
+    names = candidates(settings, QUICK, Path(), synthetic, cuda)
+    assert list(names) == ["captured native BN", "2 together native BN"]
+    assert not candidates(settings, replace(QUICK, precision="bf16"), Path(), synthetic, cuda)
+    monkeypatch.setattr(throughput, "advancing", lambda runs, device: runs)
+    monkeypatch.setattr(throughput, "Training", lambda config, *_: SimpleNamespace(network=build_network(config)))
+    for make in names.values():
+        for run in cast("list[Any]", make()):
+            layers = [module for module in run.network.modules() if isinstance(module, nn.BatchNorm2d)]
+            assert len(layers) == 7 and all(isinstance(layer, NativeBatchNorm) for layer in layers)
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"iterations": 0}, {"workers": -1}, {"together": (1,)}, {"only": "("}])
