@@ -10,6 +10,8 @@ measures, for each depth and precision, and all in one process in rounds in whic
   eager              this repository's step, operator by operator
   captured           the same as a graph that is replayed, as run.py trains (cuda, npu)
   ... contiguous     the same with contiguous tensors, where this repository's are channels_last
+  ... native BN      the same with BN by torch's own kernels, where float32 would go to cuDNN's, which may not run side by
+                     side (cuda)
   captured compiled  the network compiled by torch.compile, then captured (on a CPU: compiled)
   4 together         four runs that take turns, as together.py trains them: time of an iteration of all, divided by four
 
@@ -102,6 +104,16 @@ def repeat_loader(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         yield from loader
 
 
+def compile_network(network: nn.Module, **options: Any):
+    """Has torch compile a network, which fails where torch would else run it uncompiled without a word.
+
+    By default that is the case after eight variants of one forward method, which all networks share.
+    """
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    network.compile(**options)
+
+
 def plain_loop(config: Config, folder: Path, device: Device, workers: int, compiled: bool = False) -> Candidate:
     """The usual training loop, reproduce/reference.py's."""
     dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
@@ -112,7 +124,7 @@ def plain_loop(config: Config, folder: Path, device: Device, workers: int, compi
     batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in repeat_loader(loader))
     network = build_network(config).to(device.torch_device).train()
     if compiled:
-        network.compile()
+        compile_network(network)
     optimizer = make_sgd(network)
 
     def compute_logits(images_NCHW: Tensor) -> Tensor:
@@ -126,6 +138,16 @@ def plain_loop(config: Config, folder: Path, device: Device, workers: int, compi
         return (time.perf_counter() - before) / iterations
 
     return train
+
+
+class NativeBatchNorm(nn.BatchNorm2d):
+    """BN by torch's own kernels also where nn.BatchNorm2d would choose a library's."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.momentum is not None and self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(int(self.training))
+        averages = self.running_mean, self.running_var
+        return torch.native_batch_norm(input, self.weight, self.bias, *averages, self.training, self.momentum, self.eps)[0]
 
 
 def seeds(config: Config, count: int) -> list[Config]:
@@ -162,10 +184,16 @@ def candidates(
     plain = partial(plain_loop, config, folder, device, settings.workers)
     made: dict[str, Callable[[], Candidate]] = {"plain": plain, "plain compiled": partial(plain, compiled=True)}
 
-    def ours(count: int = 1, device: Device = device, capture: bool = True, compiled: bool = False) -> Candidate:
+    def ours(
+        count: int = 1, device: Device = device, capture: bool = True, compiled: bool = False, native: bool = False
+    ) -> Candidate:
         runs = [Training(seed, data, device, capture) for seed in seeds(config, count)]
+        for run in runs if native else []:
+            for module in run.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.__class__ = NativeBatchNorm
         for run in runs if compiled else []:
-            run.network.compile()
+            compile_network(run.network)
         return advancing(runs, device)
 
     made["eager"] = partial(ours, capture=False)
@@ -175,11 +203,16 @@ def candidates(
         made["captured"] = ours
     if other_layout:
         made["captured contiguous"] = partial(ours, device=contiguous)
+    other_bn = device.kind == "cuda" and config.precision != "bf16"
+    if other_bn:
+        made["captured native BN"] = partial(ours, native=True)
     made["captured compiled" if device.is_accelerator else "eager compiled"] = partial(ours, compiled=True)
     for count in settings.together:
         made[f"{count} together"] = partial(ours, count)
         if other_layout:
             made[f"{count} together contiguous"] = partial(ours, count, device=contiguous)
+        if other_bn:
+            made[f"{count} together native BN"] = partial(ours, count, native=True)
     return {name: make for name, make in made.items() if re.search(settings.only, name)}
 
 
@@ -263,7 +296,7 @@ def compare_candidates(
     seconds: dict[str, list[float]] = {}
     trains: dict[str, Candidate] = {}
     rows = []
-    torch._dynamo.reset()  # it keeps a few nets only, and would pass the next one on uncompiled
+    torch._dynamo.reset()  # what it has compiled of the net before is of no more use
     for name, make in candidates(settings, config, folder, data, device).items():
         before = time.perf_counter()
         try:

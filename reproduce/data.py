@@ -4,6 +4,8 @@ Shapes: M images in a set, N in a batch, T iterations; a padded image is 40 x 40
 An image is stored padded by 4 positions of zero; a batch picks, for every image of its own, the 32 x 32 positions of a
 crop, mirrored or not. The mean is padded and picked alike, so that what was padding is exactly zero after the
 subtraction, as if the padding had come after it (section 4.2).
+A position has a fourth byte of zero, so that it is picked as one word, at 32-bit indices: an NPU is slow with rows of 3
+bytes and with 64-bit integers.
 """
 
 import contextlib
@@ -165,7 +167,8 @@ def obtain(folder: Path, dataset: type[CIFAR10]):
 
 @dataclass(frozen=True)
 class Images:
-    """M images on a device: uint8 positions, (M * 40 * 40) x 3, row by row of the padded images; and int64 labels, M."""
+    """M images on a device: uint8 positions, (M * 40 * 40) x 4 (red, green, blue, 0), row by row of the padded images; and
+    int64 labels, M."""
 
     positions: Tensor
     labels: Tensor
@@ -297,20 +300,22 @@ def pad(images_NHWC: np.ndarray) -> np.ndarray:
 
 def put(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device) -> Images:
     """Pads uint8 images, M x 32 x 32 x 3, and sends them to the device."""
-    positions = torch.from_numpy(pad(images_NHWC).reshape(-1, 3))
-    return Images(positions.to(device), torch.from_numpy(labels).long().to(device))
+    padded = torch.zeros(len(images_NHWC), PADDED, PADDED, 4, dtype=torch.uint8)
+    unpad(padded).copy_(torch.from_numpy(images_NHWC))
+    return Images(padded.view(-1, 4).to(device), torch.from_numpy(labels).long().to(device))
 
 
 def unpad(positions: Tensor) -> Tensor:
     """The images within padded ones, M x 32 x 32 x 3, of positions as `Images` and a mean have them."""
-    return positions.view(-1, PADDED, PADDED, 3)[:, PADDING : PADDING + SIDE, PADDING : PADDING + SIDE]
+    within = slice(PADDING, PADDING + SIDE)
+    return positions.view(-1, PADDED, PADDED, positions.shape[-1])[:, within, within, :3]
 
 
 # Choosing and making batches ------------------------------------------------------------------------------------------
 
 
 def plan(config: Config, images: int, start: int, stop: int) -> Tensor:
-    """What the iterations start <= i < stop train on: int64 on the CPU, T x 4 x N of image, top, left and mirrored.
+    """What the iterations start <= i < stop train on: int32 on the CPU, T x 4 x N of image, top, left and mirrored.
 
     The images come from an endless stream of permutations of the training set, cut into batches, so that a batch may end
     one permutation and begin the next (or, with last_batch drop, each permutation gives whole batches only). Top and left
@@ -321,7 +326,7 @@ def plan(config: Config, images: int, start: int, stop: int) -> Tensor:
     first, last = start * size // used, (stop * size - 1) // used
     permutations = [random_numbers(config.seed, ORDER, p).permutation(images)[:used] for p in range(first, last + 1)]
     stream = np.concatenate(permutations)
-    rows = np.full((stop - start, 4, size), PADDING, dtype=np.int64)
+    rows = np.full((stop - start, 4, size), PADDING, dtype=np.int32)
     rows[:, 0] = stream[start * size - first * used : stop * size - first * used].reshape(-1, size)
     rows[:, 3] = 0
     if config.augment:
@@ -347,20 +352,21 @@ def plan_once(config: Config, images: int, start: int, stop: int) -> Tensor:
 
 def central(start: int, stop: int, device: torch.device) -> Tensor:
     """The rows of a plan, 4 x N, that take the images start <= m < stop as they are."""
-    image = torch.arange(start, stop, device=device)
+    image = torch.arange(start, stop, dtype=torch.int32, device=device)
     return torch.stack([image, *(torch.full_like(image, offset) for offset in (PADDING, PADDING, 0))])
 
 
 def batch(images: Images, data: Data, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The batch of `images`, a part of `data`, that one row of a plan describes: int64, 4 x N, on their device.
+    """The batch of `images`, a part of `data`, that one row of a plan describes: int32, 4 x N, on their device.
 
     Returns: images, float32 N x 3 x 32 x 32 (channels last in memory), (pixels / 255 - mean) / std; labels, int64 N.
     """
     image, top, left, mirrored = (row.view(-1, 1, 1) for row in rows)
-    line = torch.arange(SIDE, device=rows.device)
+    line = torch.arange(SIDE, dtype=rows.dtype, device=rows.device)
     column = torch.where(mirrored.bool(), SIDE - 1 - line, line) + left
     position = (top + line.view(1, -1, 1)) * PADDED + column
     # index_select and in-place arithmetic: three times as fast on a CPU as images.positions[...] / 255 - mean[...].
-    pixels = images.positions.index_select(0, (image * PADDED**2 + position).flatten())
-    pixels = pixels.float().div_(255).sub_(data.mean.index_select(0, position.flatten())).div_(data.std)
+    words = images.positions.view(torch.int32).flatten().index_select(0, (image * PADDED**2 + position).flatten())
+    pixels = words.view(torch.uint8).view(-1, 4).float().div_(255)[:, :3]
+    pixels = pixels.sub(data.mean.index_select(0, position.flatten())).div_(data.std)
     return pixels.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2), images.labels.index_select(0, rows[0])

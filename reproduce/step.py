@@ -39,7 +39,7 @@ class Training:
         self.config, self.data, self.device = config, data, device
         self.network = build_network(config).to(device.torch_device).to(memory_format=device.memory_format).train()
         on_device: dict[str, Any] = {"device": device.torch_device}
-        self.rows_T4N = torch.zeros(device.chunk_iterations, 4, config.batch_size, dtype=torch.int64, **on_device)
+        self.rows_T4N = torch.zeros(device.chunk_iterations, 4, config.batch_size, dtype=torch.int32, **on_device)
         self.rates_T = torch.zeros(device.chunk_iterations, **on_device)
         self.losses_T = torch.zeros(device.chunk_iterations, **on_device)
         self.wrong_T = torch.zeros(device.chunk_iterations, dtype=torch.int64, **on_device)

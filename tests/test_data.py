@@ -42,7 +42,7 @@ def random_images(count: int, seed: int = 0) -> np.ndarray:
 def test_every_permutation_holds_each_image_once(count: int):
     stream = plan(Config(batch_size=32), count, 0, 3 * count)[:, 0].flatten()
     for start in range(0, len(stream) - count, count):
-        assert torch.equal(stream[start : start + count].sort().values, torch.arange(count))
+        assert torch.equal(stream[start : start + count].sort().values.long(), torch.arange(count))
     assert not torch.equal(stream[:count], stream[count : 2 * count])
     assert not torch.equal(stream[:count], torch.arange(count))
 
@@ -99,7 +99,7 @@ def test_nets_that_train_on_the_same_batches_share_their_plan():
 
 
 def test_a_plan_is_what_it_always_was():
-    digest = hashlib.sha256(plan(Config(), 50_000, 389, 393).numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(plan(Config(), 50_000, 389, 393).long().numpy().tobytes()).hexdigest()
     assert digest[:16] == GOLDEN_PLAN, (
         "batches are no longer the ones that the records were made with: if numpy changed its generators, pin numpy; "
         "if the change is wanted, raise config.SCHEMA and put the new digest here"
@@ -134,6 +134,28 @@ def test_crops_and_flips_are_distributed_as_torchvisions():
         for view in (views * 255).round().to(torch.uint8):
             counts[view.contiguous().numpy().tobytes()] += 1
     assert stats.chisquare(list(counts.values())).pvalue > 0.001
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_a_batch_is_its_images_scaled_padded_cropped_and_mirrored(kind: torch.dtype):
+    """To the bit, and with the same memory layout whatever integers describe it."""
+    images, generator = random_images(20), np.random.default_rng(1)
+    some = replace(as_data(images, generator.random((32, 32, 3))), std=torch.tensor([0.3, 0.2, 0.7]))
+    rows = plan(Config(batch_size=64), 20, 0, 1)[0]
+    views, labels = batch(some.train, some, rows.to(kind))
+    assert views.is_contiguous(memory_format=torch.channels_last) and labels.dtype == torch.int64
+    scaled = (torch.from_numpy(images) / 255 - data.unpad(some.mean)) / some.std
+    padded = torch.nn.functional.pad(scaled.permute(0, 3, 1, 2), (4, 4, 4, 4))
+    for view, (image, top, left, mirrored) in zip(views, rows.T.tolist(), strict=True):
+        crop = padded[image, :, top : top + 32, left : left + 32]
+        assert torch.equal(view, crop.flip(2) if mirrored else crop)
+
+
+def test_images_are_kept_as_they_are():
+    images = random_images(3)
+    kept = put(images, np.arange(3), CPU.torch_device)
+    assert torch.equal(data.unpad(kept.positions), torch.from_numpy(images))
+    assert kept.positions.shape == (3 * 1600, 4) and kept.positions.sum() == images.sum(dtype=np.int64)
 
 
 def test_padding_equals_the_mean():
@@ -411,4 +433,4 @@ def test_ctrl_c_during_a_download_leaves_nothing(tmp_path: Path, monkeypatch: py
 
 
 def test_images_know_their_number():
-    assert len(Images(torch.zeros(3200, 3, dtype=torch.uint8), torch.zeros(2))) == 2
+    assert len(Images(torch.zeros(3200, 4, dtype=torch.uint8), torch.zeros(2))) == 2

@@ -3,16 +3,21 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
+from torch import nn
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from experiments import throughput
-from experiments.throughput import Settings, candidates, count_work, measure_nets, round_up
+from experiments.throughput import NativeBatchNorm, Settings, candidates, compile_network, count_work, measure_nets, round_up
+from reproduce import device as devices
 from reproduce.config import Config, UserError
 from reproduce.data import Data
-from tests.conftest import CPU, QUICK
+from reproduce.model import build_network
+from tests.conftest import CPU, QUICK, assert_equal
 
 
 def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -70,6 +75,51 @@ def test_a_device_with_graphs_has_captured_candidates(synthetic: Data, monkeypat
     contiguous = replace(CPU, memory_format=torch.contiguous_format)
     assert not any("contiguous" in name for name in candidates(Settings(), QUICK, Path(), synthetic, contiguous))
     assert [round_up(101, name, replace(CPU, chunk_iterations=50)) for name in ("eager", "4 together")] == [101, 150]
+
+
+def test_more_networks_are_compiled_than_torch_would_and_too_many_fail():
+    def call(layers: int):
+        network = nn.Sequential(*[nn.ReLU() for _ in range(layers)])
+        compile_network(network, backend=lambda graph, _: (compiled.append(layers), graph.forward)[1])
+        torch._dynamo.config.recompile_limit = min(torch._dynamo.config.recompile_limit, 20)
+        network(torch.zeros(2))
+
+    compiled: list[int] = []
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
+        torch._dynamo.reset()
+        for layers in range(1, 21):
+            call(layers)
+        assert compiled == list(range(1, 21))
+        with pytest.raises(FailOnRecompileLimitHit):
+            call(21)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("training", [True, False])
+def test_native_bn_is_torchs_bn_to_the_bit(kind: torch.dtype, training: bool):
+    found = []
+    for layer in (nn.BatchNorm2d(16), NativeBatchNorm(16)):
+        torch.manual_seed(0)
+        layer.load_state_dict({name: torch.rand(tensor.shape) + 0.5 for name, tensor in layer.state_dict().items()})
+        maps = torch.randn(8, 16, 5, 5, dtype=kind).to(memory_format=torch.channels_last).requires_grad_()
+        result = layer.train(training)(maps)
+        result.backward(torch.randn_like(result))
+        found.append([result.data, maps.grad, layer.weight.grad, layer.bias.grad, *layer.state_dict().values()])
+    assert_equal(*found)
+
+
+def test_native_bn_is_measured_where_cuda_would_choose_another(synthetic: Data, monkeypatch: pytest.MonkeyPatch):
+    settings, cuda = Settings(only="native", together=(2,)), devices.DEVICES["cuda"]
+    names = candidates(settings, QUICK, Path(), synthetic, cuda)
+    assert list(names) == ["captured native BN", "2 together native BN"]
+    assert not candidates(settings, replace(QUICK, precision="bf16"), Path(), synthetic, cuda)
+    monkeypatch.setattr(throughput, "advancing", lambda runs, device: runs)
+    monkeypatch.setattr(throughput, "Training", lambda config, *_: SimpleNamespace(network=build_network(config)))
+    for make in names.values():
+        for run in cast("list[Any]", make()):
+            layers = [module for module in run.network.modules() if isinstance(module, nn.BatchNorm2d)]
+            assert len(layers) == 7 and all(isinstance(layer, NativeBatchNorm) for layer in layers)
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"iterations": 0}, {"workers": -1}, {"together": (1,)}, {"only": "("}])

@@ -161,7 +161,7 @@ def test_prediction_agrees_with_evaluation(folder: Path, tmp_path: Path):
     trained = weights.read(folder, SYNTHETIC)
     data = load(trained.config, Path("data/synthetic"), CPU.torch_device)
     probabilities, _ = evaluate.predict_all(trained, trained.normalise(data), CPU)
-    image = data.test.positions.view(-1, 40, 40, 3)[7, 4:36, 4:36].numpy()
+    image = unpad(data.test.positions)[7].numpy()
     Image.fromarray(image).save(tmp_path / "seven.png")
     with torch.inference_mode():
         seen = trained.classifier(predict.read_image(tmp_path / "seven.png")).softmax(1)[0]
@@ -414,7 +414,7 @@ def test_a_foreign_checkpoint_is_the_same_network_under_its_own_normalisation(
         assert torch.allclose(trained.classifier(images), network((images - mean) / std), atol=1e-6)
     data = trained.normalise(load(QUICK, home / "data" / "synthetic", CPU.torch_device))
     views, _ = measure.single_views(data.test, data, CPU).__next__()
-    raw = data.test.positions.view(-1, 40, 40, 3)[: len(views), 4:36, 4:36].permute(0, 3, 1, 2).float() / 255
+    raw = unpad(data.test.positions)[: len(views)].permute(0, 3, 1, 2).float() / 255
     assert torch.allclose(views, (raw - mean) / std, atol=1e-5)
     assert central(0, 1, CPU.torch_device).shape == (4, 1)
     said = evaluate.describe(trained, torch.eye(10), torch.arange(10), [str(name) for name in range(10)])

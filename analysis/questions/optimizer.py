@@ -11,7 +11,7 @@ from analysis.estimates import all_of, clearly_positive, similar
 from analysis.markdown import label, show_figure, write_estimates, write_number, write_runs, write_table
 from analysis.paper import BLOG, HE, load_paper, paper_value
 from analysis.records import PRECISIONS, cells, comparable, finished, select
-from analysis.sample import MINIMUM, NotEnoughRuns, Sample, write_difference
+from analysis.sample import MINIMUM, NotEnoughRuns, Sample, choose_precision, write_difference
 from experiments.optimizer import BLOG as WITHOUT_AUGMENTATION
 from reproduce.config import Config, Optimizer
 
@@ -137,7 +137,8 @@ def sample_best(runs: pd.DataFrame, optimizer: Optimizer, *nets: Config) -> list
         with suppress(NotEnoughRuns):
             found.append([choose_setting(runs[runs["precision"] == precision], optimizer, net) for net in nets])
     if not found:
-        return [choose_setting(runs, optimizer, net) for net in nets]  # which says what is missing
+        nearest = runs[runs["precision"] == choose_precision(runs, nets)]
+        return [choose_setting(nearest, optimizer, net) for net in nets]  # which says what is missing
     return max(found, key=lambda samples: min(min(sample.seeds, MINIMUM) for sample in samples))  # the first of equals
 
 
