@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TORCH_NPU = "2.13.0"
-PACKAGES = [f"torch=={TORCH_NPU}", "numpy", "pyyaml", "pillow", "tqdm", "tyro", "filelock", "safetensors"]
+PACKAGES = [f"torch=={TORCH_NPU}", "numpy", "pyyaml", "pillow", "tqdm", "tyro", "filelock", "safetensors", "msgspec"]
 WITHOUT_THEIR_NEEDS = [f"torch_npu=={TORCH_NPU}", "torchvision==0.28.0"]
 """torch_npu asks for a torch by its build, and torchvision for CUDA's libraries."""
 LIBRARIES = ["libascendcl", "libhccl", "libacl_op_compiler", "libge_runner", "libgraph", "libacl_tdt_channel"]
