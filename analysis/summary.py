@@ -31,8 +31,7 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
         "**Asked**: do deeper plain nets get worse and deeper residual nets better, as section 4.2 says? Where does BN belong, "
         "and does Adam do as well as SGD?",
         f"**Recorded**: {recorded}; {runs['seconds'].sum() / 3600:.1f} hours of training.",
-        f"**Plain nets**, test error (training error) in %: {list_errors(full, degradation.PLAIN)}. "
-        f"Deeper is worse (C1): {said['C1']}.",
+        f"**Plain nets**, test error in %: {list_errors(full, degradation.PLAIN)}. Deeper is worse (C1): {said['C1']}.",
         f"**Residual nets**: {residual}. Deeper is better (C2): {said['C2']}; the errors of Table 6 (T6): {said['T6']}.",
         f"**Residual less plain**, with 95% intervals: {list_gaps(full)}. Better, and more so the deeper (C3): {said['C3']}.",
         f"**Layer responses** are smaller in residual nets (C6): {said['C6']}; the smaller the deeper (C7): {said['C7']}.",
@@ -64,8 +63,12 @@ def list_errors(full: pd.DataFrame, nets: Sequence[Config]) -> str:
         except NotEnoughRuns:
             continue
         test, train = sample.means()[0], sample.means("train_error")[0]
-        paper = f", paper {paper_value(HE, kind='residual', depth=net.depth):.2f}" if net == Config(depth=net.depth) else ""
-        words.append(f"{net.depth} layers {test} ({train.mean:.2f}{paper})")
+        paper = (
+            f"; the paper's test error {paper_value(HE, kind='residual', depth=net.depth):.2f}"
+            if net == Config(depth=net.depth)
+            else ""
+        )
+        words.append(f"{net.depth} layers {test}, {sample.precision} (training {train.mean:.2f}{paper})")
     return "; ".join(words) or "no full-length run yet"
 
 
