@@ -3,6 +3,7 @@
 import lzma
 import math
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ CPU = device.DEVICES["cpu"]
 # The nets of the tests are too small for more threads, and golden numbers should not depend on the number of cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+# Started in the background of a shell script, a process ignores SIGINT, and so do those that it starts: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUICK = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 """The smallest net of the family; its milestones are at 12 and 18."""
