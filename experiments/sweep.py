@@ -22,7 +22,8 @@ import tyro
 from experiments import EXPERIMENTS
 from experiments.engine.backlog import Backlog
 from experiments.engine.display import Display
-from experiments.engine.local import check_names, find_devices, train_here
+from experiments.engine.lanes import count_cores
+from experiments.engine.local import check_names, choose_lanes, find_devices, train_here
 from experiments.engine.overview import print_plan, print_status
 from experiments.engine.progress import describe_run, has_ended, read_ended, read_progress, write_run
 from experiments.engine.ray_cluster import train_on_cluster
@@ -48,8 +49,9 @@ class Sweep:
     """The module of experiments/ that lists the configs."""
     seeds: int = 5
     """Replicates of every cell: seeds 0, 1, ..."""
-    only: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
-    """Only runs whose folder and flags contain this, with * ? [] as in a shell: plain20, bn-after-add, '110*seed0'."""
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
+    """Only runs whose folder and flags contain one of these, with * ? [] as in a shell: plain20, bn-after-add,
+    '110*seed0'; those of the first pattern first."""
     iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Shorten training to N iterations instead of 64000, and whatever is shorter in proportion."""
     precision: Annotated[Precision | None, tyro.conf.arg(metavar="{fp32,tf32,bf16}")] = None
@@ -61,8 +63,10 @@ class Sweep:
     devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE ...")] = ()
     """cpu, or some of cuda:0 cuda:1 npu:0 ..., or a kind for all of it; by default all devices that there are. On a
     cluster, one of cpu cuda npu."""
-    per_device: int = 1
-    """Runs at the same time on each device: in one process on cuda and npu, in a process each on a CPU or a cluster."""
+    per_device: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Runs at the same time on each device: in one process on cuda and npu, in a process each on a CPU or a cluster. By
+    default one for each usable core of a CPU, on cuda and npu what experiments/throughput.py found the fastest or, where it
+    has not measured, 1; on a cluster 1."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Stop the whole sweep after so many seconds, every run with a checkpoint."""
     engine: Literal["local", "ray"] = "local"
@@ -84,12 +88,9 @@ class Sweep:
             raise UserError(f"invalid choice {self.experiment!r} for argument 'experiment'. {choices}")
         require(self.seeds >= 1, "seeds must be at least 1", self.seeds)
         require(self.iterations is None or self.iterations >= 1, "iterations must be at least 1", self.iterations)
-        require(self.per_device >= 1, "per-device must be at least 1", self.per_device)
+        require(self.per_device is None or self.per_device >= 1, "per-device must be at least 1", self.per_device)
         check_names(self.devices)
         self.machine()
-
-    def lanes(self) -> int:
-        return max(1, len(self.devices)) * self.per_device
 
     def machine(self) -> Machine:
         return Machine(
@@ -135,7 +136,10 @@ def list_runs(sweep: Sweep) -> list[Config]:
         cells = cells + module.derived(lambda config: read_ended(adapt_config(sweep, config), sweep.out))
     runs = grid + [replace(cell, seed=seed) for seed in range(sweep.seeds) for cell in cells]
     adapted = dict.fromkeys(adapt_config(sweep, config) for config in runs)
-    return [config for config in adapted if sweep.only is None or fnmatchcase(write_run(config), f"*{sweep.only}*")]
+    if not sweep.only:
+        return list(adapted)
+    written = {config: write_run(config) for config in adapted}
+    return list(dict.fromkeys(c for pattern in sweep.only for c in written if fnmatchcase(written[c], f"*{pattern}*")))
 
 
 def print_grid_state(sweep: Sweep):
@@ -193,27 +197,33 @@ def main(arguments: Sequence[str]) -> int:
     find_nearest_folder(sweep.out)
     runs = list_runs(sweep)
     if not runs:
-        raise UserError(f"no run of {sweep.experiment} matches {sweep.only!r}: --dry-run without --only lists them")
+        patterns = " or ".join(map(repr, sweep.only))
+        raise UserError(f"no run of {sweep.experiment} matches {patterns}: --dry-run without --only lists them")
     machine = sweep.machine()
     if sweep.status:
         print_status(runs, sweep.out)
     elif sweep.dry_run:
         kinds = {name.partition(":")[0] for name in sweep.devices}
-        print_plan(runs, replace(machine, device=kinds.pop()) if len(kinds) == 1 else machine, sweep.lanes())
+        per_device = sweep.per_device or (count_cores() if kinds == {"cpu"} else 1)
+        lanes = max(1, len(sweep.devices)) * per_device
+        print_plan(runs, replace(machine, device=kinds.pop()) if len(kinds) == 1 else machine, lanes)
     if sweep.status or sweep.dry_run:
         print_grid_state(sweep)
         return 0
     deadline = math.inf if sweep.time_limit is None else began + sweep.time_limit
     backlog = Backlog(lambda: list_runs(sweep), sweep.out, Display())
-    if all(has_ended(config, sweep.out) for config in runs):
+    left = [config for config in runs if not has_ended(config, sweep.out)]
+    if not left:
         pass  # no need of a device
     elif sweep.engine == "ray":
         check_obstacles(sweep)
-        train_on_cluster(backlog, machine, sweep.devices, sweep.per_device, deadline)
+        train_on_cluster(backlog, machine, sweep.devices, sweep.per_device or 1, deadline)
     else:
         devices = find_devices(sweep.devices)
         check_obstacles(sweep)
-        train_here(backlog, machine, devices, sweep.per_device, deadline)
+        given = sweep.per_device
+        lanes = choose_lanes(devices, left) if given is None else dict.fromkeys(devices, given)
+        train_here(backlog, machine, lanes, deadline)
     if backlog.obstacle is not None:
         raise UserError(backlog.obstacle)
     return summarise_runs(list_runs(sweep), sweep, backlog.failures)

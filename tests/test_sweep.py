@@ -136,7 +136,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def arguments(out: Path, *more: str) -> list[str]:
-    return ["degradation", "--seeds", "2", "--iterations", "4", "--devices", "cpu", "--out", str(out), *more]
+    """By default one run after another, however many cores there are."""
+    flags = ["--seeds", "2", "--iterations", "4", "--devices", "cpu", "--per-device", "1", "--out", str(out)]
+    return ["degradation", *flags, *more]
 
 
 def read_log(out: Path) -> list[dict]:
@@ -174,13 +176,18 @@ def test_seed_0_of_every_cell_comes_before_seed_1_of_any_and_what_is_done_is_ski
 
 
 def test_only_selects_by_folder_and_flags(stand_in, tmp_path):
-    def lines(pattern: str) -> list[str]:
-        found = sweep.list_runs(sweep.parse(["bn_placement", "--seeds", "2", "--only", pattern]))
+    def lines(*patterns: str) -> list[str]:
+        found = sweep.list_runs(sweep.parse(["bn_placement", "--seeds", "2", "--only", *patterns]))
         return [f"{config.net} {config.block} {config.seed}" for config in found]
 
     assert lines("residual32") == [f"residual32 {block} {k}" for k in (0, 1) for block in ("original", "bn-after-add")]
     assert lines("bn-after") == [f"residual{n} bn-after-add {k}" for k in (0, 1) for n in (20, 32, 44, 56, 110)]
     assert lines("residual[25]0*/seed1 ") == ["residual20 original 1", "residual20 bn-after-add 1"]
+
+
+def test_several_patterns_are_trained_in_their_order(stand_in, tmp_path):
+    assert sweep.main(arguments(tmp_path, "--only", "residual8*seed1", "plain8", "seed1")) == 0
+    assert started(tmp_path) == ["residual8/seed1", "plain8/seed0", "plain8/seed1"]
 
 
 def test_a_shortened_sweep_shortens_in_proportion_and_marks_other_data():
@@ -248,12 +255,75 @@ def test_devices_are_those_of_the_machine(monkeypatch):
 
 
 def test_runs_side_by_side_on_a_cpu_share_its_cores(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(local, "count_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "4"
     assert "OMP_NUM_THREADS" not in local.make_environment("cpu", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("threads", "runs", "lanes", "reason"),
+    [
+        (None, 50, 6, "1 thread each; usable cores: 6"),
+        ("", 50, 6, "1 thread each; usable cores: 6"),
+        ("2", 50, 3, "2 threads each; usable cores: 6"),
+        ("8", 50, 1, "8 threads each; usable cores: 6"),
+        ("4,2", 50, 6, "1 thread each; usable cores: 6"),
+        (None, 4, 4, "as many as there are to train; usable cores: 6"),
+    ],
+)
+def test_a_cpu_has_a_run_for_every_core_that_may_be_used(monkeypatch, capsys, threads, runs, lanes, reason):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 3, 5, 8, 9}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert local.choose_lanes(["cpu"], [Config(seed=seed) for seed in range(runs)]) == {"cpu": lanes}
+    expected = f"{lanes} {'run at a time' if lanes == 1 else 'runs at the same time'} on cpu ({reason}); --per-device"
+    assert capsys.readouterr().out.startswith(expected)
+
+
+def test_an_accelerator_has_as_many_runs_as_were_measured_the_fastest(tmp_path, monkeypatch, capsys):
+    from reproduce import device as devices
+
+    def row(depth: int, precision: str, candidate: str, median: float) -> dict:
+        return {"depth": depth, "precision": precision, "candidate": candidate, "median": median}
+
+    rows = [row(20, "fp32", "eager", 0.1), row(20, "fp32", "captured", 3.0), row(20, "fp32", "2 together", 2.0)]
+    rows += [row(20, "fp32", "2 together contiguous", 0.1), row(20, "bf16", "2 together", 2.0)]
+    rows += [row(20, "bf16", "captured", 3.0), row(20, "bf16", "4 together", 1.0), row(56, "bf16", "4 together", 3.0)]
+    rows += [row(56, "bf16", "captured", 2.0), row(56, "bf16", "2 together", 1.6), row(56, "bf16", "8 together", 0.1)]
+    for name in ("A1", "B2"):
+        own = [one | {"median": 1.0 if name == "B2" else one["median"]} for one in rows]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"device_name": name, "rows": own}))
+    monkeypatch.setattr(local, "THROUGHPUT", tmp_path)
+    monkeypatch.setattr(devices.torch.cuda, "get_device_name", lambda index: ["A1", "other"][index])
+
+    def choose(precision) -> dict[str, int]:
+        return local.choose_lanes(["cuda:0", "cuda:1"], [Config(precision=precision)])
+
+    assert choose("fp32") == {"cuda:0": 2, "cuda:1": 1}
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"2 runs at the same time on cuda:0 (the fastest in {tmp_path / 'A1.json'})")
+    assert said[1].startswith("1 run at a time on cuda:1 (experiments/throughput.py has not measured other)")
+    assert choose("bf16")["cuda:0"] == 4, "1 * 3 ms are less than 2 * 1.6, and 8 are measured of one net only"
+    assert choose("tf32")["cuda:0"] == 2, "of all nets, for want of that precision"
+    (tmp_path / "A1.json").write_text(json.dumps({"device_name": "A1", "rows": rows[:2]}))
+    assert choose("fp32")["cuda:0"] == 1 and "compares no other number" in capsys.readouterr().out
+    (tmp_path / "A1.json").write_text("{}")
+    with pytest.raises(UserError, match="A1.json is damaged .*--per-device"):
+        choose("fp32")
+
+
+def test_a_sweep_on_a_cpu_trains_side_by_side_unless_told_otherwise(stand_in, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 2, 3}, raising=False)
+    flags = [word for word in arguments(tmp_path) if word not in ("--per-device", "1")]
+    assert sweep.main(flags) == 0
+    assert "3 runs at the same time on cpu (1 thread each; usable cores: 3)" in capsys.readouterr().out
+    assert len({line["pid"] for line in read_log(tmp_path)}) == 3
+    assert sweep.main([*flags, "--seeds", "3", "--dry-run"]) == 0
+    assert "with 3 side by side" in capsys.readouterr().out
 
 
 # Failures -------------------------------------------------------------------------------------------------------------
@@ -587,6 +657,7 @@ def test_on_a_terminal_a_table_shows_the_runs_in_training(stand_in, tmp_path):
         ("nosuch", "invalid choice 'nosuch'.*degradation"),
         ("", "name an experiment: degradation, bn_placement"),
         ("degradation --only residual21", "no run of degradation matches 'residual21'"),
+        ("degradation --only plain21 residual21", "no run of degradation matches 'plain21' or 'residual21'"),
         ("degradation --seeds 0", "seeds must be at least 1, not 0"),
         ("degradation --seeds many", "--seeds.*'many'"),
         ("degradation --iterations 0", "iterations must be at least 1, not 0"),

@@ -5,13 +5,15 @@ import os
 import re
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from experiments.engine.backlog import Backlog
+from experiments.engine.lanes import THROUGHPUT, choose_accelerator_lanes, choose_cpu_lanes, count_cores
 from experiments.engine.worker import IN_ORDER, Worker, start_worker
-from reproduce.config import Machine, UserError
+from reproduce.config import Config, Machine, UserError
+from reproduce.progress import say
 from reproduce.stop import stop_requests
 
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
@@ -55,24 +57,45 @@ def find_devices(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def make_environment(device: str, per_device: int) -> dict[str, str]:
+def choose_lanes(devices: Sequence[str], runs: Sequence[Config]) -> dict[str, int]:
+    """For each device the number of these runs that are to be trained on it at the same time; says which and why.
+
+    Raises:
+        UserError: a record of experiments/throughput.py cannot be read.
+    """
+    lanes = {}
+    for device in devices:
+        kind, _, index = device.partition(":")
+        if kind == "cpu":
+            lanes[device], reason = choose_cpu_lanes(len(runs))
+        else:
+            from reproduce.device import DEVICES
+
+            name = DEVICES[kind].backend.get_device_name(int(index))
+            lanes[device], reason = choose_accelerator_lanes(name, {config.precision for config in runs}, THROUGHPUT)
+        side_by_side = "run at a time" if lanes[device] == 1 else "runs at the same time"
+        say(f"{lanes[device]} {side_by_side} on {device} ({reason}); --per-device sets another number")
+    return lanes
+
+
+def make_environment(device: str, lanes: int) -> dict[str, str]:
     """The environment of a worker, which sees its own device only. An index counts what this process itself may see."""
     kind, _, index = device.partition(":")
     environment = dict(os.environ)
     if kind in VISIBLE:
         visible = [entry for entry in os.environ.get(VISIBLE[kind], "").split(",") if entry]
         environment[VISIBLE[kind]] = visible[int(index)] if visible else index
-    elif per_device > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // per_device)))
+    elif lanes > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // lanes)))
     return environment
 
 
-def list_places(devices: Sequence[str], per_device: int) -> list[tuple[str, int]]:
+def list_places(lanes: Mapping[str, int]) -> list[tuple[str, int]]:
     """The device of each worker that there may be, and how many runs it may have in training."""
     places = []
-    for device in devices:
+    for device, count in lanes.items():
         # On a CPU, runs that take turns in one process gain nothing: there each has a process, and its share of the cores.
-        places += [(device, 1)] * per_device if device == "cpu" else [(device, per_device)]
+        places += [(device, 1)] * count if device == "cpu" else [(device, count)]
     return places
 
 
@@ -90,13 +113,13 @@ def note_endings(workers: dict[int, Worker], backlog: Backlog, stopping: bool):
             workers.pop(place).close()
 
 
-def train_here(backlog: Backlog, machine: Machine, devices: Sequence[str], per_device: int, deadline: float):
+def train_here(backlog: Backlog, machine: Machine, lanes: Mapping[str, int], deadline: float):
     """Trains the backlog until nothing is left of it, or until something asks to stop.
 
-    deadline: of time.monotonic; by then, or on SIGTERM or SIGINT, workers stop with a checkpoint. A second SIGINT
-    kills.
+    lanes: of each device, how many runs may be in training on it at the same time.
+    deadline: of time.monotonic; by then, or on SIGTERM or SIGINT, workers stop with a checkpoint. A second SIGINT kills.
     """
-    places = list_places(devices, per_device)
+    places = list_places(lanes)
     workers: dict[int, Worker] = {}
     told: set[int] = set()
 
@@ -109,9 +132,9 @@ def train_here(backlog: Backlog, machine: Machine, devices: Sequence[str], per_d
             note_endings(workers, backlog, stopping)
             # Runs spread over the devices before they share one.
             while not stopping and room(place := max(range(len(places)), key=room)) and (config := backlog.take_run()):
-                device, lanes = places[place]
+                device, count = places[place]
                 if place not in workers:
-                    workers[place] = start_worker(make_environment(device, per_device), device, lanes, Path())
+                    workers[place] = start_worker(make_environment(device, lanes[device]), device, count, Path())
                 remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
                 workers[place].begin_run(config, replace(machine, device=device.partition(":")[0], time_limit=remaining))
                 backlog.display.tell_event(f"{config.folder}: started on {device}")
