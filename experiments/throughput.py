@@ -14,9 +14,9 @@ measures, for each depth and precision, and all in one process in rounds in whic
                      side (cuda)
   captured compiled  the network compiled by torch.compile, then captured (on a CPU: compiled)
   4 together         four runs that take turns, as together.py trains them: time of an iteration of all, divided by four
+  4 side by side     a process and a thread for each of four runs, as sweep.py trains on four cores; time as above (cpu)
 
-Older records have two more candidates, "captured by 10", with ten steps in each graph, and "4 fused", four seeds as one
-network of grouped convolutions (HFTA, arXiv:2102.02344).
+With --quick only what the choice of a way to train rests on, in a few minutes on an accelerator.
 
 The floor of a net is the larger of two times: its floating-point operations at the rate of a large matrix product, and the
 bytes that every step has to move at the speed of a large copy (see `count_work`), both measured on the same device. It is
@@ -30,11 +30,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.engine.lanes import THROUGHPUT, count_cores
 from reproduce import command
 from reproduce import device as devices
 from reproduce.config import Config, Precision, UserError, require
@@ -58,6 +61,14 @@ Candidate = Callable[[int], float]
 """Trains so many iterations and returns the seconds that one of one run took, the others' share taken off."""
 
 
+QUICK = {"depths": (20,), "together": (2, 4, 8), "iterations": 20, "rounds": 3}
+"""What --quick sets; of "together", on a CPU only the first."""
+QUICK_CHUNK = 100
+"""Iterations of an accelerator's chunk then."""
+ESSENTIAL = r"plain|captured|\d+ together|\d+ side by side"
+"""The candidates then; on a CPU, where nothing is captured, "eager" as well."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What to measure.
@@ -70,6 +81,9 @@ class Settings:
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     only: str = ""
     """Only candidates whose name matches this regular expression, and no record; by default all."""
+    quick: bool = False
+    """Only depth 20, and only the plain loop beside what run.py and sweep.py choose from; depths, together, iterations and
+    rounds are then set."""
     together: tuple[int, ...] = (4,)
     """Numbers of runs that are trained together."""
     iterations: int = 20
@@ -82,8 +96,8 @@ class Settings:
     data: str = "data"
     """Folder of CIFAR-10, or the word synthetic."""
     device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
-    out: Path = Path("experiments/records/throughput")
-    """Folder that receives <device>.json."""
+    out: Path = THROUGHPUT
+    """Folder that receives <device>.json; what is there of that device is replaced."""
 
     def __post_init__(self):
         for name in ("iterations", "rounds"):
@@ -177,6 +191,38 @@ def advancing(runs: Sequence[Training], device: Device) -> Candidate:
     return train
 
 
+candidate_here: Candidate
+"""In a process of `side_by_side`, its run."""
+
+
+def begin_beside(config: Config, folder: Path):
+    """Makes the run of a process of `side_by_side`."""
+    global candidate_here
+    torch.set_num_threads(1)
+    device = devices.choose_device("cpu")
+    devices.set_numerics(device, config.precision, deterministic=False)
+    candidate_here = advancing([Training(config, load(config, folder, device.torch_device), device, capture=False)], device)
+
+
+def train_beside(iterations: int):
+    candidate_here(iterations)
+
+
+def side_by_side(config: Config, folder: Path, count: int) -> Candidate:
+    """Trains runs in a process and on a thread each. The processes end with the candidate."""
+    # Started afresh, since a fork of a process whose torch has used threads may wait for them for ever.
+    begun = [(begin_beside, (seed, folder)) for seed in seeds(config, count)]
+    processes = [ProcessPoolExecutor(1, get_context("spawn"), *begin) for begin in begun]
+
+    def train(iterations: int) -> float:
+        before = time.perf_counter()
+        for future in [process.submit(train_beside, iterations) for process in processes]:
+            future.result()
+        return (time.perf_counter() - before) / iterations / count
+
+    return train
+
+
 def candidates(
     settings: Settings, config: Config, folder: Path, data: Data, device: Device
 ) -> dict[str, Callable[[], Candidate]]:
@@ -213,6 +259,11 @@ def candidates(
             made[f"{count} together contiguous"] = partial(ours, count, device=contiguous)
         if other_bn:
             made[f"{count} together native BN"] = partial(ours, count, native=True)
+    if not device.is_accelerator and count_cores() > 1:
+        made[f"{count_cores()} side by side"] = partial(side_by_side, config, folder, count_cores())
+    if settings.quick:
+        essential = ESSENTIAL if device.is_accelerator else f"eager|{ESSENTIAL}"
+        made = {name: make for name, make in made.items() if re.fullmatch(essential, name)}
     return {name: make for name, make in made.items() if re.search(settings.only, name)}
 
 
@@ -346,6 +397,9 @@ def measure_nets(settings: Settings) -> Path | None:
         OSError: the record cannot be written.
     """
     device = devices.choose_device(settings.device)
+    if settings.quick:
+        settings = replace(settings, **QUICK | ({} if device.is_accelerator else {"together": QUICK["together"][:1]}))
+        device = replace(device, chunk_iterations=min(device.chunk_iterations, QUICK_CHUNK))
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
     configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]
     folder = choose_folder(default, settings.data)
