@@ -11,7 +11,6 @@ its curve over the recorded ones.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from analysis.markdown import label
 from analysis.paper import HE, find_spread, load_paper, published
 from analysis.records import PRECISIONS, comparable, configs, finished, load, select
 from analysis.sample import MINIMUM
-from reproduce.config import Config, UserError
+from reproduce.config import Config, UserError, describe_recipe
 from reproduce.record import list_folders
 
 
@@ -40,17 +39,6 @@ def load_own(folder: Path) -> tuple[pd.Series, pd.DataFrame]:
         raise UserError(f"{folder} is not a run's folder, which is named <net>-<key>/seed<k>{hint}")
     runs, curves = load(folder.parents[1], [folder])
     return runs.iloc[0], curves
-
-
-def describe_recipe(config: Config) -> str:
-    """What differs from the paper's recipe, field by field."""
-    ours, paper = asdict(config), asdict(Config(depth=config.depth))
-    changed = [
-        f"{name.replace('_', '-')} {value} (the paper: {paper[name]})"
-        for name, value in ours.items()
-        if name not in ("residual", "seed") and value != paper[name]
-    ]
-    return "the paper's" if not changed else f"not the paper's in {'; '.join(changed)}"
 
 
 def describe_environment(own: list[dict[str, Any]], recorded: pd.Series) -> str:

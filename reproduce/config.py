@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import json
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -207,6 +207,17 @@ def write_flags(config: Config, machine: Machine | None = None) -> list[str]:
             else:
                 flags += [f"--{flag}", str(value)]
     return flags
+
+
+def describe_recipe(config: Config) -> str:
+    """What differs from the paper's recipe, field by field, in words."""
+    ours, paper = asdict(config), asdict(Config(depth=config.depth))
+    changed = [
+        f"{name.replace('_', '-')} {value} (the paper: {paper[name]})"
+        for name, value in ours.items()
+        if name not in ("residual", "seed") and value != paper[name]
+    ]
+    return "the paper's" if not changed else f"not the paper's in {'; '.join(changed)}"
 
 
 def require(condition: bool, rule: str, value: object):

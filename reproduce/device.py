@@ -236,6 +236,17 @@ def reset_peak_memory(device: Device):
         device.backend.reset_peak_memory_stats()
 
 
+def count_threads(device: Device) -> int | None:
+    """How many threads of this process share an operation; None on an accelerator."""
+    return None if device.is_accelerator else torch.get_num_threads()
+
+
+def write_device(device: Device) -> str:
+    """The device in a few words, as cpu (its name), 2 threads."""
+    about, threads = describe_device(device), count_threads(device)
+    return f"{device.kind} ({about['device_name']})" + (f", {threads} thread{'s' * (threads > 1)}" if threads else "")
+
+
 def describe_device(device: Device) -> dict[str, Any]:
     """The device's name and the versions that decide what it computes."""
     versions: dict[str, Any] = {name: installed_version(name) for name in ("torch", "torchvision", "torch_npu", "numpy")}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reproduce.turns import Turns
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
+STOPPING = "stopping with a checkpoint, in a few seconds or after the evaluation in progress; Ctrl-C again ends at once"
 
 
 class Ended(NamedTuple):
@@ -146,10 +147,13 @@ def train_in_turns(prepared: Prepared, requests: Sequence[int], beside: int = 0)
 
 
 def train_alone(prepared: Prepared) -> Ended:
-    """Trains with nothing beside it; SIGTERM and SIGINT stop it with a checkpoint. Raises as `train_in_turns`."""
+    """Trains with nothing beside it; SIGTERM and SIGINT stop it with a checkpoint. Raises as `train_in_turns`.
+
+    A second SIGINT ends it at once, by KeyboardInterrupt, with the checkpoint before.
+    """
     from reproduce.turns import complete
 
-    with stop_requests() as requests:
+    with stop_requests(STOPPING, insist=True) as requests:
         return complete(train_in_turns(prepared, requests))
 
 

@@ -1,17 +1,30 @@
 """The signals that ask a process to stop, gathered for whoever can stop in order."""
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """A list that receives the signals SIGTERM and SIGINT, instead of this process ending by them."""
+def stop_requests(answer: str = "", insist: bool = False) -> Iterator[list[int]]:
+    """A list that receives the signals SIGTERM and SIGINT, instead of this process ending by them.
+
+    answer: said on stderr to the first of them, at once; insist: whether a second SIGINT raises KeyboardInterrupt.
+    """
     requests: list[int] = []
+
+    def note(number: int, _: object):
+        requests.append(number)
+        if answer and len(requests) == 1:
+            with suppress(OSError):  # Past sys.stderr: the signal may have come while that is being written to.
+                os.write(2, f"\n{answer}\n".encode())
+        if insist and requests.count(signal.SIGINT) > 1:
+            raise KeyboardInterrupt
+
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:
-        signal.signal(number, lambda number, _: requests.append(number))
+        signal.signal(number, note)
     try:
         yield requests
     finally:

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from reproduce import command, device  # noqa: F401 - the device before torch (see there)
 from reproduce.config import Locked, PrecisionLacking, UserError
 from reproduce.progress import say
-from reproduce.run import Ended, prepare, train_in_turns
+from reproduce.run import STOPPING, Ended, prepare, train_in_turns
 from reproduce.stop import stop_requests
 from reproduce.turns import PAUSE, Turns
 
@@ -85,7 +85,7 @@ def train_lines(lines: Iterable[str]) -> int:
         except OSError:  # as of a full disk: who has started the runs will not hear of them
             requests.append(signal.SIGPIPE)
 
-    with stop_requests() as requests:
+    with stop_requests(STOPPING, insist=True) as requests:
         while training or (more and not (requests and arrivals.empty())):
             with contextlib.suppress(queue.Empty):
                 arrival = arrivals.get(timeout=PAUSE if training else IDLE)

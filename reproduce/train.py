@@ -15,17 +15,19 @@ from reproduce import record
 from reproduce.config import Config, Machine
 from reproduce.content import Amount, Count, Row, find_problem
 from reproduce.data import Data
-from reproduce.device import Device, peak_memory
+from reproduce.device import Device, count_threads, peak_memory, write_device
 from reproduce.measure import evaluate, layer_responses, predict_classes, take_population_statistics
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate
-from reproduce.progress import open_board, progress_bar, say, show_chunk, show_row, show_row_on_board
-from reproduce.step import Training
+from reproduce.progress import Progress, open_board, say, show_row_on_board, write_opening
+from reproduce.step import EAGER_ITERATIONS, Training
 from reproduce.turns import Turns
 
 Ending = Literal["finished", "diverged", "stopped"]
 ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
 OPTIMIZER_STATE = {"sgd": {"momentum_buffer"}, "adam": ADAM_STATE, "adamw": ADAM_STATE}
 """What each keeps of a parameter, from the first iteration on."""
+CHUNK_SECONDS = 5.0
+"""What a chunk may take, where one iteration takes less: until its end nothing is shown and no request to stop is seen."""
 
 
 @dataclass
@@ -106,13 +108,13 @@ def is_scalar(found: Any) -> bool:
     return isinstance(found, Tensor) and found.dim() == 0
 
 
-def chunk_end(config: Config, machine: Machine, device: Device, history: History) -> int:
-    """Where the next chunk ends: the device's length, cut at whatever the host has to do."""
+def chunk_end(config: Config, machine: Machine, device: Device, history: History, most: int) -> int:
+    """Where the next chunk ends: after the device's length, or `most` iterations, cut at whatever the host has to do."""
     periods = [machine.eval_every, machine.checkpoint_every]
     if config.warmup == "error" and history.warmup_ended is None:
         periods.append(WARMUP_WINDOW)
     at = history.iteration
-    return min(at + device.chunk_iterations, config.iterations, *(at - at % period + period for period in periods))
+    return min(at + min(device.chunk_iterations, most), config.iterations, *(at - at % period + period for period in periods))
 
 
 def train(
@@ -137,8 +139,9 @@ def train(
             history = History(**checkpoint["history"])
             rows = checkpoint["rows"] if "rows" in checkpoint else record.read_metrics_until(folder, config, history.evaluated)
             training.restore(checkpoint)
-            say(f"resuming {folder} at iteration {history.iteration} of {config.iterations}")
         record.restore_metrics(folder, rows)
+        at = None if checkpoint is None else history.iteration
+        say(write_opening(config, machine, folder, write_device(device), count_parameters(training), count_images(data), at))
         board = open_board(folder, history.iteration) if machine.tensorboard else None
         if board is not None:
             at_the_end.callback(board.close)
@@ -155,13 +158,15 @@ def train(
             record.save_checkpoint(folder, identity | {"history": asdict(history), "rows": rows} | training.state())
             return history.iteration
 
-        with progress_bar(config, history.iteration) as bar:
+        progress = Progress(config, history.iteration, rows, count_threads(device))
+        most = EAGER_ITERATIONS  # how fast it is, nobody knows yet
+        with progress.bar:
             while history.iteration < config.iterations:
                 if requests or time.monotonic() >= deadline:
                     if saved != history.iteration:
                         save_progress()
                     return "stopped"
-                start, end = history.iteration, chunk_end(config, machine, device, history)
+                start, end = history.iteration, chunk_end(config, machine, device, history, most)
                 rates = [learning_rate(config, i, history.warmup_ended) for i in range(start, end)]
                 before = time.monotonic()
                 losses, wrong = yield from training.train_chunk(start, end, rates)
@@ -172,7 +177,8 @@ def train(
                     record.write_result(folder, {"status": "diverged", "iteration": start + bad[0]})
                     return "diverged"
                 history.note_chunk(config, losses, wrong)
-                show_chunk(bar, config, losses, wrong, spent)
+                progress.show_chunk(losses, wrong, spent)
+                most = max(1, int(CHUNK_SECONDS * len(losses) / spent))
                 last = end == config.iterations
                 if last or end % machine.eval_every == 0:
                     add_seconds()
@@ -181,7 +187,7 @@ def train(
                     record.append_metrics(folder, row)
                     if board is not None:
                         show_row_on_board(board, row)
-                    show_row(bar, config, row, len(losses) * config.batch_size / spent)
+                    progress.show_row(row)
                 if last or end % machine.checkpoint_every == 0:
                     saved = save_progress()
         responses = layer_responses(training.network, data, device, config)
@@ -192,6 +198,16 @@ def train(
         record.write_predictions(folder, *predict_classes(training.network, data, device, config))
         record.write_result(folder, summarise_run(training, history, rows))
         return "finished"
+
+
+def count_parameters(training: Training) -> int:
+    return sum(parameter.numel() for parameter in training.network.parameters())
+
+
+def count_images(data: Data) -> dict[str, int]:
+    """How many images there are of each kind."""
+    kinds = {"training": data.train, "held-out": data.held_out, "test": data.test}
+    return {kind: len(images) for kind, images in kinds.items() if images is not None}
 
 
 def measure_row(training: Training, history: History, rate: float) -> dict[str, Any]:
@@ -225,7 +241,7 @@ def summarise_run(training: Training, history: History, rows: list[dict[str, Any
         **({"held_out_error": last["held_out_error"]} if "held_out_error" in last else {}),
         "train_error": last["train_error"],
         "train_loss": last["train_loss"],
-        "parameters": sum(parameter.numel() for parameter in training.network.parameters()),
+        "parameters": count_parameters(training),
         "iterations": history.iteration,
         "warmup_ended": history.warmup_ended,
         "seconds": round(history.seconds, 3),

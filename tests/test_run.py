@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from reproduce import device
 from reproduce.config import Config, Machine, UserError
 from reproduce.record import open_folder
-from reproduce.run import Prepared, main, parse, prepare, train_in_turns
+from reproduce.run import STOPPING, Prepared, main, parse, prepare, train_in_turns
 from reproduce.turns import complete
 from tests.fake_records import write_run
 from tests.test_data import forbid_network
@@ -217,9 +217,18 @@ def test_a_full_disk_is_one_sentence_and_space_mends_it(workplace: Path, run: Ru
 def test_a_run_from_beginning_to_end_and_again(workplace: Path, run: Run):
     first = run(f"{QUICK_FLAGS} --eval-every 10")
     assert (first.status, first.err) == (0, "")
-    *rows, closing = first.out.splitlines()
-    assert [row.split()[4] for row in rows] == ["10/24", "20/24", "24/24"]
+    lines = first.out.splitlines()
+    opening, rows, closing = lines[:4], [line for line in lines if "test error" in line][:-1], lines[-1]
     folder = workplace / "runs" / QUICK_FOLDER
+    assert opening[0].startswith(
+        "residual8 seed 0: 75,290 parameters; recipe: not the paper's in batch-size 8 (the paper: 128)"
+    )
+    assert opening[1].startswith("  on cpu (") and opening[1].endswith("), 1 thread, fp32")
+    assert opening[2:] == [
+        "  generated images: 2,000 training, 200 test",
+        f"  runs/{QUICK_FOLDER}: new, to train until iteration 24",
+    ]
+    assert [row.split()[4] for row in rows] == ["10/24", "20/24", "24/24"] and "best so far)" in rows[0]
     result = json.loads((folder / "result.json").read_text())
     assert f"final test error {result['test_error']:.2f}%" in closing and str(QUICK_FOLDER) in closing
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -280,12 +289,14 @@ def test_time_limit_stops_with_a_checkpoint_and_the_same_command_goes_on(workpla
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_with_a_checkpoint(workplace: Path, number: int):
     flags = QUICK_FLAGS.replace("24", "100000") + " --eval-every 20"
-    with subprocess.Popen([sys.executable, str(RUN), *flags.split()], stdout=subprocess.PIPE, text=True) as process:
+    line, pipe = [sys.executable, str(RUN), *flags.split()], subprocess.PIPE
+    with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # the first evaluation: it trains
+        while "iteration 20/" not in process.stdout.readline():
+            pass
         process.send_signal(number)
-        rest = process.stdout.read()
-    assert process.returncode == 75 and "stopped early" in rest
+        rest, said = process.communicate()
+    assert process.returncode == 75 and "stopped early" in rest and said == f"\n{STOPPING}\n"
     (folder,) = (workplace / "runs").glob("*/seed0")
     assert (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
 
@@ -322,7 +333,7 @@ def test_the_closing_line_sets_the_papers_number_beside(run: Run, flags: str, pa
 
 def test_a_terminal_gets_a_progress_bar(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    ended = run(QUICK_FLAGS)
-    assert ended.out.count("\n") == 1  # the closing line alone
+    ended = run(f"{QUICK_FLAGS} --eval-every 12")
+    assert ended.out.count("test error") == 2 + 1  # the evaluations, the closing line
     for part in ("residual8", "24/24", "loss", "error", "images/s", "<"):
         assert part in ended.err

@@ -19,3 +19,14 @@ def test_requests_are_gathered_and_the_handlers_come_back():
             assert requests == sent
         raise ZeroDivisionError
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_the_first_is_answered_at_once_and_a_second_ctrl_c_ends(capfd):
+    with stop_requests("heard", insist=True) as requests:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert capfd.readouterr() == ("", "\nheard\n")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert len(requests) == 3
+    assert capfd.readouterr() == ("", "")

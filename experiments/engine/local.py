@@ -126,7 +126,7 @@ def train_here(backlog: Backlog, machine: Machine, lanes: Mapping[str, int], dea
     def room(place: int) -> int:
         return workers[place].free if place in workers else places[place][1]
 
-    with stop_requests() as received:
+    with stop_requests("stopping: each run writes a checkpoint first; Ctrl-C again kills them") as received:
         while True:
             stopping = bool(received) or time.monotonic() >= deadline
             note_endings(workers, backlog, stopping)

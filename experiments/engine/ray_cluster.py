@@ -114,7 +114,7 @@ def train_on_cluster(backlog: Backlog, machine: Machine, names: Sequence[str], p
         until = None if deadline == math.inf else time.time() + deadline - time.monotonic()
         training: dict[Any, Config] = {}
         cancel_at = 0.0
-        with stop_requests() as received:
+        with stop_requests("stopping: each run writes a checkpoint first; Ctrl-C again kills them") as received:
             while True:
                 stopping = bool(received) or time.monotonic() >= deadline
                 # No more tasks than the cluster has room for, so that the order stays the backlog's.
