@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import sections
+from analysis.acceptance import describe_acceptance
 from analysis.claims import RULES_COMMIT, RULES_DATE, RULES_VERSION, TOLERANCE, Verdict, judge_all, list_claims
 from analysis.command import Parser, end
 from analysis.markdown import show_figure
@@ -27,6 +28,7 @@ from analysis.sample import MINIMUM
 from analysis.speed import list_throughput, load_throughput
 from analysis.summary import write_readme_block, write_summary
 from experiments import degradation
+from experiments.acceptance import RECORDS as ACCEPTANCE
 from reproduce.config import PAPER_ITERATIONS, UserError
 
 PREVIEW = PAPER_ITERATIONS // 20
@@ -34,12 +36,15 @@ PREVIEW = PAPER_ITERATIONS // 20
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
-def write_results(runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], verdicts: Sequence[Verdict], link: str) -> str:
-    """RESULTS.md. `link` is where the run folders are, seen from there."""
+def write_results(
+    runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], acceptance: str, verdicts: Sequence[Verdict], link: str
+) -> str:
+    """RESULTS.md. `link` is where the run folders are, seen from there; `acceptance` is that section's text."""
     return Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
         records_folder=f"[{link}]({link})",
         how_it_was_run=sections.describe_sessions(runs),
         throughput=list_throughput(throughput),
+        acceptance=acceptance,
         summary=write_summary(runs, verdicts, PREVIEW),
         questions="\n\n".join(question.write_section(runs, link) for question in QUESTIONS),
         rules_version=RULES_VERSION,
@@ -87,10 +92,11 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"there is no folder {options.records}: --records names the folder of the run folders")
     runs, _ = load(options.records)
     verdicts = judge_all(runs)
+    acceptance = describe_acceptance(options.records / ACCEPTANCE.name)
     link = Path(os.path.relpath(options.records, options.results.parent)).as_posix()
     readme = options.readme.read_text(encoding="utf-8")
     wanted = {
-        options.results: write_results(runs, load_throughput(options.records), verdicts, link),
+        options.results: write_results(runs, load_throughput(options.records), acceptance, verdicts, link),
         options.readme: replace_block(readme, write_readme_block(runs, verdicts, options.weights), options.readme.name),
     }
     if options.check:

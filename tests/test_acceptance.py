@@ -1,0 +1,124 @@
+"""Acceptance: its test is the one it states, devices that train right pass, and faults are found."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scipy import stats
+from torch import nn
+
+from analysis.acceptance import describe_acceptance
+from experiments import acceptance
+from experiments.acceptance import FAULTS, NETS, REFERENCE, TESTS, Measures, compare, is_alarm, load_runs, main, select_seeds
+from reproduce.config import Config, UserError
+from reproduce.model import Network
+from tests.conftest import QUICK
+from tests.fake_records import write_run
+
+
+def write_outcome(records: Path, config: Config, measures: Measures) -> Path:
+    """A run folder whose run has come to this."""
+    folder = write_run(records, config, measures[2], evaluations=2)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((folder / "result.json").read_text())
+    rows[0]["train_loss"], rows[1]["train_loss"], result["train_loss"] = measures[0], measures[1], measures[1]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def spread(number: int) -> Measures:
+    """Twenty runs of it: 1.5 to 2.45, 1.0 to 1.95, 40 to 59."""
+    return 1.5 + 0.05 * number, 1.0 + 0.05 * number, 40.0 + number
+
+
+def test_the_test_is_that_of_a_prediction_interval():
+    reference = [spread(number) for number in range(20)]
+    mean, std = 49.5, math.sqrt(35)
+    half = float(stats.t.ppf(0.975, 19)) * std * math.sqrt(1 + 1 / 20)
+    for found in (mean - half, mean + half):
+        *others, last = compare("plain20", reference, [(1.975, 1.475, found)])
+        assert (last.reference, last.std, last.found) == pytest.approx((mean, std, found))
+        assert last.p == pytest.approx(min(1, TESTS * 0.05)) and [other.p for other in others] == [1, 1]
+    half = float(stats.t.ppf(1 - 0.01 / TESTS / 2, 19)) * std * math.sqrt(1 / 4 + 1 / 20)
+    for error, alarm in ((mean + half * 1.001, True), (mean + half * 0.999, False)):
+        four = [(1.975, 1.475, error + step) for step in (-3.0, -1.0, 1.0, 3.0)]
+        assert is_alarm(compare("plain20", reference, four)) == alarm
+    assert compare("plain20", reference, [(math.inf,) * 3])[0].p == 0, "a run that has diverged"
+
+
+def test_the_nets_are_those_of_the_reference():
+    assert [net.folder.parent.name for net in NETS] == ["residual20-22cb3abd", "plain20-cdcaef89"]
+
+
+def test_runs_are_read_as_far_as_they_have_ended(tmp_path: Path):
+    net = NETS[0]
+    for seed in (10, 9):
+        write_outcome(tmp_path, replace(net, seed=seed), spread(seed))
+    write_run(tmp_path, replace(net, seed=11), status="unfinished", evaluations=2)
+    write_run(tmp_path, replace(net, seed=12), status="diverged", evaluations=2)
+    write_outcome(tmp_path, NETS[1], spread(0))
+    runs = load_runs(tmp_path)
+    assert select_seeds(runs, net) == [spread(9), spread(10), (math.inf,) * 3]
+    write_run(tmp_path, replace(net, seed=13), evaluations=3)
+    with pytest.raises(UserError, match="seed13 is not evaluated after 150 and 300 iterations"):
+        load_runs(tmp_path)
+
+
+def test_the_section_counts_false_alarms_and_faults(tmp_path: Path):
+    net = NETS[0]
+    assert describe_acceptance(tmp_path) == "No reference is recorded yet."
+    for seed in range(20):
+        far = (1.975, 1.475, 99.0) if seed == 7 else spread(seed)
+        write_outcome(tmp_path / REFERENCE, replace(net, seed=seed), far)
+    for seed in range(5):
+        write_outcome(tmp_path / FAULTS / "no-harm", replace(net, seed=100 + seed), (1.975, 1.475, 52.0))
+        write_outcome(tmp_path / FAULTS / "lr-9", replace(net, seed=100 + seed, lr=9.0), (9.0, 9.0, 90.0))
+    write_run(tmp_path / FAULTS / "lr-10", replace(net, lr=10.0), status="diverged", evaluations=2)
+    lines = describe_acceptance(tmp_path).splitlines()
+    (row,) = [line for line in lines if line.startswith("| residual20")]
+    assert row.startswith("| residual20 | 20 | 1.981 ± 0.29") and "| 1 of 20 | " in row and row.endswith(" of 1,140 |")
+    assert [line for line in lines if line.startswith(("| no harm", "| lr"))] == [
+        "| lr 10 | residual20 | 1 | inf | inf | inf | - | - |",
+        "| lr 9 | residual20 | 5 | 9.000 | 9.000 | 90.000 | 10 of 10 | 1 of 1 |",
+        "| no harm | residual20 | 5 | 1.975 | 1.475 | 52.000 | 0 of 10 | 0 of 1 |",
+    ]
+
+
+@pytest.fixture
+def small(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nets that train at once, and the reference that they make."""
+    nets = [replace(QUICK, residual=residual) for residual in (True, False)]
+    monkeypatch.setattr(acceptance, "NETS", nets)
+    monkeypatch.setattr(acceptance, "FIRST_SEED", 0)
+    flags = ["--device", "cpu", "--data", "synthetic", "--reference", "reference"]
+    for net in nets:
+        for seed in range(2):
+            write_outcome(Path("reference"), replace(net, seed=seed), (2.0 + seed, 2.0 + seed, 50.0 + seed))
+    main([*flags, "--runs", "5", "--out", "made"])
+    (made,) = Path("made").iterdir()
+    monkeypatch.setattr(acceptance, "FIRST_SEED", 5)
+    return [*flags[:4], "--reference", str(made), "--runs", "2"]
+
+
+def test_a_device_that_trains_right_passes_and_one_that_does_not_fails(
+    small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*small, "--out", "right"]) == 0
+    said = capsys.readouterr().out
+    assert "run 1 of 4: residual8, seed 5\n" in said and "run 4 of 4: plain8, seed 6\n" in said
+    assert "trains right, as far as 2 runs of each net tell: nothing differs from the reference" in said.splitlines()[-1]
+    assert len(list(Path("right").glob("*/*/seed[56]/result.json"))) == 4
+    monkeypatch.setattr(Network, "train", lambda self, mode=True: nn.Module.train(self, False))
+    assert main([*small, "--out", "wrong"]) == 1
+    assert "does not train as the reference does" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_without_a_reference_nothing_is_trained(workplace: Path):
+    with pytest.raises(UserError, match="has no reference of residual20 on synthetic"):
+        main(["--data", "synthetic", "--device", "cpu"])
+    with pytest.raises(UserError, match="runs must be at least 1"):
+        main(["--runs", "0"])
+    assert not Path("runs").exists()
