@@ -67,6 +67,16 @@ def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
         return main(arguments)
     except (UserError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
         return report(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return report(UserError(f"out of memory ({str(error).strip().partition(chr(10))[0][:200]})"))
+
+
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether an error says that memory is lacking, in the words of Python, numpy, torch or torch_npu."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 def report(error: UserError | OSError | ModuleNotFoundError | KeyboardInterrupt) -> int:

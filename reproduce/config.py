@@ -51,6 +51,12 @@ class PrecisionLacking(UserError):
     status = 5
 
 
+class OutOfMemory(UserError):
+    """What is to be trained does not fit into the device's memory; status: as for `Locked`."""
+
+    status = 6
+
+
 @dataclass(frozen=True)
 class Config:
     """One network and its recipe; the defaults are the paper's (section 4.2). Two equal configs are the same experiment.

@@ -15,11 +15,12 @@ import io
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -29,7 +30,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from reproduce.config import SCHEMA, Config, Locked, Machine, UserError, write_flags
+from reproduce.config import SCHEMA, Config, Locked, Machine, OutOfMemory, UserError, write_flags
 from reproduce.content import (
     Responses,
     Row,
@@ -291,18 +292,23 @@ def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
 def open_folder(config: Config, out: Path) -> Iterator[Path]:
     """Makes the run's folder below `out`, or takes up the one that is there, and holds its lock.
 
+    Where memory is lacking before there is a new checkpoint, it is left as it was found.
+
     Raises:
         Locked: another process holds it.
         UserError: it belongs to another config.
         OSError: it cannot be made or written.
     """
     folder = out / config.folder
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise Locked(f"another process is training into {folder}: wait for it, or choose another --out") from None
+    files = [folder / name for name in (CONFIG, ENVIRONMENT, METRICS)]
+    before = {path: path.read_bytes() for path in files if path.is_file()}, stamp(folder / NEWEST)
     try:
         path = folder / CONFIG
         found = read_config(folder)
@@ -312,8 +318,26 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
             differing = ", ".join(tell_apart(found, config))
             raise UserError(f"{path} describes another run ({differing} differing): choose another --out")
         yield folder
+    except OutOfMemory:
+        if stamp(folder / NEWEST) == before[1]:
+            for path in files:
+                if path in before[0]:
+                    write_atomically(path, before[0][path])
+                else:
+                    path.unlink(missing_ok=True)
+            if made:
+                shutil.rmtree(folder)
+            with suppress(OSError):  # of one that is not empty
+                for path in made[1:]:
+                    path.rmdir()
+        raise
     finally:
         lock.release()
+
+
+def stamp(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None where there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def add_session(folder: Path, config: Config, machine: Machine, session: dict[str, Any]):

@@ -26,6 +26,7 @@ from reproduce.stop import stop_requests
 if TYPE_CHECKING:
     from reproduce.data import Data
     from reproduce.device import Device
+    from reproduce.model import Network
     from reproduce.turns import Turns
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
@@ -43,7 +44,7 @@ class Ended(NamedTuple):
 class Prepared:
     """A run that only has to be trained.
 
-    flags: of numerics, as they were set; data: on the device; deadline: of time.monotonic.
+    flags: of numerics, as they were set; data: on the device; network: as it begins; deadline: of time.monotonic.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Prepared:
     device: "Device"
     flags: dict[str, Any]
     data: "Data"
+    network: "Network"
     deadline: float
 
 
@@ -88,7 +90,7 @@ def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str
 
 
 def prepare(arguments: Sequence[str]) -> Prepared | Ended:
-    """The run that a command line asks for, its data loaded, or, where it has ended already, how.
+    """The run that a command line asks for, its data loaded and its network built, or, where it has ended already, how.
 
     Writes nothing into the run's folder. The time limit counts from here.
 
@@ -110,12 +112,17 @@ def prepare(arguments: Sequence[str]) -> Prepared | Ended:
     # Only now what needs torch, the device first (see there).
     from reproduce import device as devices
     from reproduce.data import choose_folder, load_once
+    from reproduce.memory import check_memory, tell_shortage
+    from reproduce.model import build_network
 
     device = devices.choose_device(machine.device)
     flags = devices.set_numerics(device, config.precision, machine.deterministic)
-    data = load_once(config, choose_folder(config, machine.data), device.torch_device)
+    check_memory(config, device)
+    with tell_shortage(config, device):
+        data = load_once(config, choose_folder(config, machine.data), device.torch_device)
+        network = build_network(config)
     deadline = math.inf if machine.time_limit is None else began + machine.time_limit
-    return Prepared(config, machine, device, flags, data, deadline)
+    return Prepared(config, machine, device, flags, data, network, deadline)
 
 
 def train_in_turns(prepared: Prepared, requests: Sequence[int], beside: int = 0) -> "Turns[Ended]":
@@ -125,20 +132,22 @@ def train_in_turns(prepared: Prepared, requests: Sequence[int], beside: int = 0)
 
     Raises:
         Locked: another process is training the run.
+        OutOfMemory: it does not fit into the device's memory.
         UserError: something in its folder is in the way.
         OSError: the run folder cannot be read or written.
     """
     from reproduce import device as devices
     from reproduce import train
+    from reproduce.memory import tell_shortage
     from reproduce.turns import on_own_stream
 
     config, machine, device, data = prepared.config, prepared.machine, prepared.device, prepared.data
     set_numerics = partial(devices.set_numerics, device, config.precision, machine.deterministic)
-    with open_folder(config, machine.out) as folder:
+    with open_folder(config, machine.out) as folder, tell_shortage(config, device):
         session = {"flags": prepared.flags, "data": {"name": config.dataset, "sha256": data.fingerprint}, "beside": beside}
         add_session(folder, config, machine, devices.describe_device(device) | session)
         devices.reset_peak_memory(device)
-        training = train.train(config, machine, data, device, folder, prepared.deadline, requests)
+        training = train.train(config, machine, data, device, folder, prepared.deadline, requests, prepared.network)
         ending = yield from on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:

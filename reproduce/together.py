@@ -9,9 +9,9 @@ bit in deterministic mode, as two runs of the same config do), and one that fail
 
     line 1, exit status 0: residual20: final test error ...
 
-with the exit status of run.py, but 4 where another process is training the run and 5 where the device lacks the precision
-(run.py's 2 as well), and 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a checkpoint, and
-what has not begun does not begin. Empty lines are passed over.
+with the exit status of run.py, but 4 where another process is training the run, 5 where the device lacks the precision and 6
+where it lacks the memory (run.py's 2 as well), and 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a
+checkpoint, and what has not begun does not begin. Empty lines are passed over.
 Exit status: 0 all finished, else the last of theirs that is not 0.
 """
 
@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 
 from reproduce import command, device  # noqa: F401 - the device before torch (see there)
-from reproduce.config import Locked, PrecisionLacking, UserError
+from reproduce.config import Locked, OutOfMemory, PrecisionLacking, UserError
 from reproduce.progress import say
 from reproduce.run import STOPPING, Ended, prepare, train_in_turns
 from reproduce.stop import stop_requests
@@ -51,13 +51,13 @@ def run_line(line: str, requests: Sequence[int], beside: int) -> Turns[Ended]:
             return prepared
         yield  # the others, and the lines that have come meanwhile, have waited for the data
         return (yield from train_in_turns(prepared, requests, beside))
-    except (Locked, PrecisionLacking) as error:
+    except (Locked, PrecisionLacking, OutOfMemory) as error:
         return Ended(error.status, command.explain(error))
     except (UserError, OSError) as error:
         return Ended(2, command.explain(error))
     except SystemExit:
         return Ended(2, "--help has been printed and nothing trained")
-    except Exception as error:  # a defect, or the device out of memory: the other runs go on
+    except Exception as error:  # a defect: the other runs go on
         traceback.print_exc()
         return Ended(1, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 

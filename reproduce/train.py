@@ -17,6 +17,7 @@ from reproduce.content import Amount, Count, Row, find_problem
 from reproduce.data import Data
 from reproduce.device import Device, count_threads, peak_memory, write_device
 from reproduce.measure import evaluate, layer_responses, predict_classes, take_population_statistics
+from reproduce.model import Network
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate
 from reproduce.progress import Progress, open_board, say, show_row_on_board, write_opening
 from reproduce.step import EAGER_ITERATIONS, Training
@@ -118,11 +119,19 @@ def chunk_end(config: Config, machine: Machine, device: Device, history: History
 
 
 def train(
-    config: Config, machine: Machine, data: Data, device: Device, folder: Path, deadline: float, requests: Sequence[int]
+    config: Config,
+    machine: Machine,
+    data: Data,
+    device: Device,
+    folder: Path,
+    deadline: float,
+    requests: Sequence[int],
+    network: Network | None = None,
 ) -> Turns[Ending]:
     """Trains from the folder's checkpoint, or from the start, until the end, the deadline (of time.monotonic) or a request.
 
-    requests: those to stop, as they come in (see stop.py). What it computes does not depend on what has its turns in between.
+    requests: those to stop, as they come in (see stop.py). network: of `build_network`, where it is built already.
+    What it computes does not depend on what has its turns in between.
 
     Returns: "finished" or "diverged", then with result.json written, or "stopped", then with a checkpoint.
 
@@ -131,7 +140,7 @@ def train(
         OSError: the folder cannot be written.
     """
     with ExitStack() as at_the_end:
-        training, history = Training(config, data, device, machine.capture), History()
+        training, history = Training(config, data, device, machine.capture, network), History()
         identity = record.identify(config, data.fingerprint)
         checkpoint = record.load_checkpoint(folder, identity, partial(find_misfit, training))
         rows: list[dict[str, Any]] = []

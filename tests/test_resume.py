@@ -1,13 +1,11 @@
 """A run that is stopped or killed anywhere and started again ends as if nothing had happened, to the bit."""
 
-import json
 import math
 import os
-import random
+import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.kills import read_outcome as outcome
 from reproduce import record, train
 from reproduce.config import SCHEMA, Config, Machine, UserError
 from reproduce.data import Data
@@ -22,24 +21,8 @@ from reproduce.step import Training
 from tests.conftest import CPU, QUICK, assert_equal, train_alone
 from tests.fake_records import SESSION
 
-RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
+KILLS = Path(__file__).parents[1] / "experiments" / "kills.py"
 MACHINE = Machine(eval_every=6, checkpoint_every=4)
-TIMES = {"seconds", "training_seconds", "images_per_second"}
-
-
-def without_times(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {name: without_times(value) for name, value in content.items() if name not in TIMES}
-    return [without_times(value) for value in content] if isinstance(content, list) else content
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """Everything that a run leaves, apart from times and sessions."""
-    checkpoint = record.read_checkpoint(folder / record.NEWEST, {"schema": SCHEMA})
-    assert isinstance(checkpoint, dict), checkpoint
-    files = {name: json.loads((folder / name).read_text()) for name in ("config.json", "result.json", "responses.json")}
-    files["predictions.txt"] = (folder / "predictions.txt").read_text()
-    return without_times(files | {"metrics": record.read_metrics(folder), "checkpoint": checkpoint})
 
 
 def run(config: Config, data: Data, out: Path, chunk_iterations: int = 10) -> train.Ending:
@@ -153,29 +136,11 @@ def test_stopped_within_a_warmup_window(synthetic: Data, tmp_path: Path, monkeyp
 
 
 def test_killed_for_real_at_random_moments(workplace: Path):
-    """SIGKILL to the process, twice, with checkpoints every other iteration; then to the end."""
-    flags = "--depth 8 --batch-size 16 --iterations 80 --eval-every 40 --checkpoint-every 2 --data synthetic".split()
-    command = [sys.executable, str(RUN), *flags, "--device", "cpu", "--deterministic"]
-    config = Config(depth=8, batch_size=16, iterations=80, dataset="synthetic")
-    subprocess.run([*command, "--out", "unbroken"], check=True, capture_output=True)
-    generator, folder = random.Random(0), workplace / "killed" / config.folder
-    for _ in range(2):
-        process = subprocess.Popen([*command, "--out", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        before = newest(folder)
-        while newest(folder) == before and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(generator.uniform(0, 0.3))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed: train longer"
-    last = subprocess.run([*command, "--out", "killed"], check=True, capture_output=True, text=True)
-    assert "resuming" in last.stdout
-    assert_equal(outcome(folder), outcome(workplace / "unbroken" / config.folder))
-    assert len(json.loads((folder / "environment.json").read_text())) == 3
-
-
-def newest(folder: Path) -> int:
-    path = folder / record.NEWEST
-    return path.stat().st_mtime_ns if path.exists() else 0
+    """As processes, by three signals, and resumed until they end."""
+    line = [sys.executable, str(KILLS), "--kills", "6", "--data", "synthetic"]
+    process = subprocess.run(line, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert re.search(r"^6 kills, (\d+) runs: \1 of \1 ended equal", process.stdout, re.MULTILINE), process.stdout
 
 
 # Damage between two sessions --------------------------------------------------------------------------------------------

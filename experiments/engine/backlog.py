@@ -73,7 +73,7 @@ class Backlog:
         self.latest = time.monotonic()
         if verdict == "failed":
             failure = describe_failure(status, tail)
-            # A precision that the device lacks has a status of its own: it is in the way of some runs only.
+            # A precision or memory that the device lacks has a status of its own: it is in the way of some runs only.
             if status == 2 and failure in self.failures.values():
                 self.obstacle = tail.splitlines()[-1].removeprefix("error: ")
             self.failures[config] = failure

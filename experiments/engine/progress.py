@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from reproduce.config import Config, Locked, PrecisionLacking, UserError, write_flags
+from reproduce.config import Config, Locked, OutOfMemory, PrecisionLacking, UserError, write_flags
 from reproduce.record import read_config, read_record, read_result
 
 
@@ -56,6 +56,8 @@ def has_ended(config: Config, out: Path) -> bool:
     return read_progress(config, out).state in ("finished", "diverged")
 
 
+LACKING = (PrecisionLacking.status, OutOfMemory.status)
+"""Exit statuses of what a device cannot train, while it may train other runs."""
 Verdict = Literal["ended", "left", "locked", "failed"]
 
 
@@ -71,12 +73,12 @@ def judge_ending(config: Config, out: Path, status: int, stopping: bool) -> Verd
         return "ended"
     if status == Locked.status:
         return "locked"
-    return "left" if status == 75 or (stopping and status not in (2, 3, PrecisionLacking.status)) else "failed"
+    return "left" if status == 75 or (stopping and status not in (2, 3, *LACKING)) else "failed"
 
 
 def describe_failure(status: int, tail: str) -> str:
     """Why a run has failed, with the exit status of reproduce/run.py, and the last lines of its output."""
-    status = 2 if status == PrecisionLacking.status else status
+    status = 2 if status in LACKING else status
     reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
     return "\n".join([reason, *(f"    {line}" for line in tail.splitlines())])
 

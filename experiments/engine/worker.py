@@ -12,12 +12,12 @@ from subprocess import PIPE, STDOUT, Popen
 from typing import IO
 
 import reproduce
-from reproduce.config import Config, Locked, Machine, PrecisionLacking, write_flags
+from reproduce.config import Config, Locked, Machine, OutOfMemory, PrecisionLacking, write_flags
 
 RUNNER = Path(reproduce.__file__).with_name("together.py")
 ENDING = re.compile(r"^line (\d+), exit status (\d+): (.*)\n", re.MULTILINE)
 """What it says of a run that has ended."""
-IN_ORDER = (0, 2, 3, Locked.status, PrecisionLacking.status, 75)
+IN_ORDER = (0, 2, 3, Locked.status, PrecisionLacking.status, OutOfMemory.status, 75)
 """Exit statuses of runs, and of it when they were its last, that tell of no defect."""
 TAIL = 12
 """Lines of a failed run's output that are shown."""

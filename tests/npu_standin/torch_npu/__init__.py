@@ -105,6 +105,7 @@ _simulated = {
     "current_device": torch.accelerator.current_device_index,
     "get_device_name": lambda device=None: f"NPU stand-in {list_visible()[torch.accelerator.current_device_index()]}",
     "max_memory_allocated": lambda device=None: _native.most_bytes_in_use(),
+    "mem_get_info": lambda device=None: (2**35, 2**36),
     "reset_peak_memory_stats": lambda device=None: _native.forget_most_bytes(),
     "synchronize": lambda device=None: _native.synchronise(),
     "is_bf16_supported": lambda: True,
