@@ -6,9 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from reproduce.command import describe_version, tell  # before pandas is loaded, as it has what is told of Ctrl-C meanwhile
+
+# isort: split
 from analysis.records import RECORDS
-from reproduce.command import tell
 from reproduce.config import UserError
+
+
+class TellVersion(argparse.Action):
+    """argparse's own would have to know it before it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object):
+        print(describe_version(with_device=False))
+        parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,6 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.add_argument("--version", action=TellVersion, nargs=0, help="tell version and commit of this package and exit")
         self.add_argument("--records", type=Path, default=RECORDS, help=f"folder of the run folders ({RECORDS})")
 
     def error(self, message: str) -> NoReturn:

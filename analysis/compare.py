@@ -9,6 +9,11 @@ within the spread that others have published. An unfinished run is compared at t
 its curve over the recorded ones.
 """
 
+try:
+    from analysis.command import Parser, end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +22,6 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from analysis.command import Parser, end
 from analysis.estimates import Term, estimate, predict_half
 from analysis.markdown import label
 from analysis.paper import HE, find_spread, load_paper, published

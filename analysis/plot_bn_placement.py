@@ -6,6 +6,11 @@ draws the finished full-length runs below --records to analysis/figures/bn_place
 full-length runs stand the numbers that others published.
 """
 
+try:
+    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -14,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.command import end
 from analysis.estimates import estimate
 from analysis.paper import IDENTITY, load_paper, published
 from experiments.bn_placement import AFTER, BEFORE, DEPTHS

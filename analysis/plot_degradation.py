@@ -6,6 +6,11 @@ draws the finished full-length runs below --records to analysis/figures/degradat
 edge are the paper's final test errors of the nets drawn, those of plain nets read off its plot.
 """
 
+try:
+    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -14,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis import drawing
-from analysis.command import end
 from experiments.degradation import DEPTHS, PLAIN, RESIDUAL
 
 

@@ -5,6 +5,11 @@
 draws the finished runs below --records, of whatever lengths there are, to analysis/figures/length.svg and .png.
 """
 
+try:
+    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -12,7 +17,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.command import end
 from analysis.questions.length import NETS, at, find_lengths
 from analysis.records import finished, select
 from analysis.sample import choose_precision

@@ -6,6 +6,11 @@ draws the finished full-length runs below --records to analysis/figures/optimize
 learning rate of Adam and AdamW on a net, beside SGD at the paper's.
 """
 
+try:
+    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -13,7 +18,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.command import end
 from analysis.questions.optimizer import optimizer_settings
 from reproduce.config import Config
 

@@ -5,6 +5,11 @@
 judges simulated runs by the rules of estimates.py and writes analysis/power.csv, which RESULTS.md shows; about half a minute.
 """
 
+try:
+    from analysis.command import Parser, end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +19,6 @@ import pandas as pd
 from scipy import optimize, stats
 
 from analysis.claims import TOLERANCE
-from analysis.command import Parser, end
 from analysis.estimates import CONFIDENCE, Finding, Term, clearly_positive, contrast, met, similar
 from analysis.markdown import write_table
 

@@ -6,11 +6,15 @@
 With pandas, `analysis.records.load(Path("experiments/records"))` gives the same runs and their curves as frames.
 """
 
+try:
+    from analysis.command import Parser, end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.command import Parser, end
 from analysis.markdown import label
 from analysis.records import PRECISIONS, comparable, configs, load
 

@@ -7,6 +7,11 @@ The text of RESULTS.md stands in analysis/template.md; its sections come from qu
 README.md is changed only between the lines <!-- results:begin --> and <!-- results:end -->.
 """
 
+try:
+    from analysis.command import Parser, end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +23,6 @@ import pandas as pd
 from analysis import sections
 from analysis.acceptance import describe_acceptance
 from analysis.claims import RULES_COMMIT, RULES_DATE, RULES_VERSION, TOLERANCE, Verdict, judge_all, list_claims
-from analysis.command import Parser, end
 from analysis.markdown import show_figure
 from analysis.power import RATES, TRIALS, write_power
 from analysis.questions import QUESTIONS

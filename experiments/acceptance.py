@@ -16,6 +16,11 @@ right. RESULTS.md tells which faults this finds, and how often it finds one wher
 Exit status: 0 it trains as the reference does, 1 it does not, 2 wrong use, 75 stopped early.
 """
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import math
 import sys
 from collections.abc import Sequence
@@ -28,7 +33,7 @@ import numpy as np
 import tyro
 from scipy import stats
 
-from reproduce import command, run
+from reproduce import run
 from reproduce.config import Config, Machine, Precision, UserError, require, write_flags
 from reproduce.progress import say
 from reproduce.record import list_folders, read_config, read_record, read_sessions

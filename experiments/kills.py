@@ -10,6 +10,11 @@ checkpoint, every row, responses, predictions, result. Exit status: 0 all equal 
 Each session is a fork of this process, which has loaded torch and the data: what is killed is the training of run.py itself.
 """
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import json
 import mmap
 import os
@@ -26,7 +31,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from reproduce import command, device, record
+from reproduce import device, record
 from reproduce.config import SCHEMA, UserError, require
 
 import torch  # isort: skip

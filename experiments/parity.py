@@ -14,6 +14,11 @@ has to be within TOLERANCES. The free trainings part sooner or later for any two
 their loss over the last tenth of the iterations is judged.
 """
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import statistics
 import sys
 from collections.abc import Sequence
@@ -24,7 +29,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from reproduce import command
 from reproduce import device as devices
 from reproduce.config import Config, Precision, require
 

@@ -7,6 +7,11 @@ what is unfinished goes on, and a run that fails or diverges does not stop the o
 failed or diverged, 2 wrong use, 75 stopped early (the same command goes on from there).
 """
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import math
 import sys
 import tempfile
@@ -27,7 +32,6 @@ from experiments.engine.local import check_names, choose_lanes, find_devices, tr
 from experiments.engine.overview import print_plan, print_status
 from experiments.engine.progress import describe_run, has_ended, read_ended, read_progress, write_run
 from experiments.engine.ray_cluster import train_on_cluster
-from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, require
 
 # Required, and one of EXPERIMENTS, which Sweep checks: a choice of the parser's own would have to be written out as types.

@@ -24,6 +24,11 @@ no law: a convolution in fewer operations than its definition has (Winograd's) c
 What is measured is printed and, net by net, written to a record, which python analysis/table.py makes into a table.
 """
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import math
 import re
 import statistics
@@ -38,7 +43,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.engine.lanes import THROUGHPUT, count_cores
-from reproduce import command
 from reproduce import device as devices
 from reproduce.config import Config, Precision, UserError, require
 

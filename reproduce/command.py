@@ -1,7 +1,9 @@
 """What the command lines share: flags from dataclasses, and one sentence with exit status 2 for what the user can mend."""
 
 import contextlib
+import importlib.metadata
 import io
+import platform
 import re
 import sys
 import warnings
@@ -10,19 +12,39 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import tyro
 
-from reproduce.config import UserError
+def tell_while_loading(kind: type[BaseException], error: BaseException, trace: TracebackType | None):
+    """What `tell` does about Ctrl-C and missing packages, while a script still loads what it wants before it calls `tell`."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    if isinstance(error, ModuleNotFoundError):
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(2)
+    sys.__excepthook__(kind, error, trace)
+
+
+script = getattr(sys.modules["__main__"], "__file__", None)
+if script is not None and Path(script).resolve().parent.parent == Path(__file__).resolve().parent.parent:
+    sys.excepthook = tell_while_loading  # in the scripts of this repository, not where this is a library
+
+import tyro  # noqa: E402 - may take its time, and be missing
+
+from reproduce.config import UserError  # noqa: E402
 
 T = TypeVar("T")
 
 
 def parse(target: Callable[..., T], arguments: Sequence[str], prog: str, description: str | None, *markers: Any) -> T:
-    """What `target`, a dataclass or a function of dataclasses, makes of a command line; --help prints and exits.
+    """What `target`, a dataclass or a function of dataclasses, makes of a command line; --help and --version print and exit.
 
     Raises:
         UserError: a flag or value is wrong.
     """
+    if "--version" in arguments:
+        print(describe_version(with_device=True))
+        sys.exit()
+    description = f"{description}\n--version: of this package, Python and torch, the commit, and the device that auto takes."
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -31,6 +53,23 @@ def parse(target: Callable[..., T], arguments: Sequence[str], prog: str, descrip
         if not exit.code:
             raise
         raise UserError(one_sentence(complaint.getvalue())) from None
+
+
+def describe_version(with_device: bool) -> str:
+    """Version and commit of this package, Python's version and, which loads torch, its version and the device."""
+    from reproduce.record import describe_code
+
+    name, code = "cifar10-resnet-reproduction", describe_code()
+    version = "not installed"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version(name)
+    commit = "no commit known" if code is None else f"commit {code['commit'][:8]}{' with changes' if code['dirty'] else ''}"
+    parts = [f"{name} {version}", commit, f"Python {platform.python_version()}"]
+    if with_device:
+        from reproduce import device as devices
+
+        parts += [f"torch {devices.torch.__version__}", devices.write_device(devices.choose_device("auto"))]
+    return "; ".join(parts)
 
 
 def one_sentence(box: str) -> str:
@@ -86,18 +125,6 @@ def report(error: UserError | OSError | ModuleNotFoundError | KeyboardInterrupt)
         return 130
     print(f"error: {explain(error)}", file=sys.stderr)
     return 2
-
-
-def tell_while_loading(kind: type[BaseException], error: BaseException, trace: TracebackType | None):
-    """What `tell` does about Ctrl-C and missing packages, while a script still loads what it wants before it calls `tell`."""
-    if isinstance(error, ModuleNotFoundError | KeyboardInterrupt):
-        sys.exit(report(error))
-    sys.__excepthook__(kind, error, trace)
-
-
-script = getattr(sys.modules["__main__"], "__file__", None)
-if script is not None and Path(script).resolve().parent.parent == Path(__file__).resolve().parent.parent:
-    sys.excepthook = tell_while_loading  # in the scripts of this repository, not where this is a library
 
 
 def shorten_warnings():

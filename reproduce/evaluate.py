@@ -11,6 +11,11 @@ Shapes: M images in the test set, K classes.
 
 from __future__ import annotations
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from reproduce import command, record
+from reproduce import record
 from reproduce.config import Machine, UserError, require
 
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once

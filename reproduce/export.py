@@ -10,6 +10,11 @@ Every format takes images in [0, 1], N x 3 x 32 x 32 with any N, and gives logit
 
 from __future__ import annotations
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import os
 import sys
 import tempfile
@@ -22,7 +27,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, UserError
 
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once

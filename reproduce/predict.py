@@ -7,6 +7,11 @@ A picture is turned upright and made as small as CIFAR-10's: its shorter side re
 
 from __future__ import annotations
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import contextlib
 import sys
 import warnings
@@ -17,7 +22,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from reproduce import command
 from reproduce.config import Machine, UserError, require
 
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once

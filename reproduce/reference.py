@@ -8,6 +8,11 @@ records and variants, not another recipe: tests hold their batches, learning rat
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms
 
-from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, Config
 from reproduce.data import choose_folder, load, unpad
 from reproduce.model import build_network

@@ -6,6 +6,11 @@ leaves a run folder below --out. The same command again goes on where an interru
 finished one. Exit status: 0 finished, 2 wrong use, 3 training diverged, 75 stopped early with a checkpoint.
 """
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import math
 import sys
 import time
@@ -17,7 +22,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from reproduce import command
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine
 from reproduce.progress import say
 from reproduce.record import add_session, open_folder, read_config, read_record, read_result, read_sessions

@@ -15,6 +15,11 @@ checkpoint, and what has not begun does not begin. Empty lines are passed over.
 Exit status: 0 all finished, else the last of theirs that is not 0.
 """
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import contextlib
 import io
 import queue
@@ -25,7 +30,7 @@ import threading
 import traceback
 from collections.abc import Iterable, Sequence
 
-from reproduce import command, device  # noqa: F401 - the device before torch (see there)
+from reproduce import device  # noqa: F401 - the device before torch (see there)
 from reproduce.config import Locked, OutOfMemory, PrecisionLacking, UserError
 from reproduce.progress import say
 from reproduce.run import STOPPING, Ended, prepare, train_in_turns
@@ -56,7 +61,7 @@ def run_line(line: str, requests: Sequence[int], beside: int) -> Turns[Ended]:
     except (UserError, OSError) as error:
         return Ended(2, command.explain(error))
     except SystemExit:
-        return Ended(2, "--help has been printed and nothing trained")
+        return Ended(2, "--help or --version has been printed and nothing trained")
     except Exception as error:  # a defect: the other runs go on
         traceback.print_exc()
         return Ended(1, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from analysis import runs
 from experiments import sweep
 from reproduce import command, evaluate, predict, run
 from reproduce.config import UserError
@@ -137,6 +138,41 @@ def test_ctrl_c_while_torch_loads_leaves_no_traceback(tmp_path: Path, script: st
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+SCRIPTS = [
+    path
+    for folder in ("analysis", "experiments", "reproduce")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if '__name__ == "__main__"' in path.read_text()
+]
+
+
+def start_script(path: Path, *flags: str, **environment: str) -> tuple[int, str, str]:
+    line = [sys.executable, *flags, str(path), "--version"]
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_script_is_ready_before_it_loads_a_package(path: Path, tmp_path: Path):
+    """Without the installation, and with Ctrl-C at the first package that takes its time."""
+    remedy = "is not installed: pip install -r requirements.txt\n"
+    package = "analysis" if path.parent.name == "analysis" else "reproduce"
+    # -S: no packages but Python's own, as where nothing is installed
+    assert start_script(path, "-S", PYTHONPATH="") == (1, "", f"error: {package} {remedy}")
+    for name in ("pandas", "tyro", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise KeyboardInterrupt")
+    assert start_script(path, PYTHONPATH=f"{tmp_path}:{ROOT}") == (130, "", "interrupted\n")
+
+
+def test_version_tells_commit_and_device(capsys: pytest.CaptureFixture[str]):
+    for main, parts in ((run.main, ("; torch ", " (")), (runs.main, ())):
+        with pytest.raises(SystemExit) as ended:
+            main(["--version"])
+        said = capsys.readouterr().out
+        assert not ended.value.code and said.startswith("cifar10-resnet-reproduction ") and "; Python 3." in said
+        assert all(part in said for part in parts) and said.count("\n") == 1
 
 
 def test_a_library_leaves_the_interpreters_hook_alone():
