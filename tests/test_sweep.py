@@ -611,6 +611,20 @@ def test_status_tells_the_state_of_every_run(stand_in, tmp_path, monkeypatch, ca
         f"{residual} --depth 8 --batch-size 16 --iterations 4",
         "    seed 0 unfinished (3/4), 1 missing",
     ]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "150")
+    assert sweep.main(arguments(out, "--status")) == 0
+    _, heading, *lines = capsys.readouterr().out.splitlines()
+    assert [line.replace(" ", "") for line in lines] == [
+        f"{plain}/seed0{20 * '█'}100%50.00%finished--depth8--no-residual--batch-size16--iterations4",
+        f"{residual}/seed0{15 * '█'}{5 * '░'}75%12.00%0:00:20--depth8--batch-size16--iterations4",  # 60 s until 3 of 4
+        f"{plain}/seed1{5 * '█'}{15 * '░'}25%-diverged--depth8--no-residual--batch-size16--iterations4",
+        f"{residual}/seed1{20 * '░'}0%-0:01:20--depth8--batch-size16--iterations4",
+    ]
+    assert {line.index("--depth") for line in lines} == {heading.index("flags")}
+    monkeypatch.setenv("COLUMNS", "90")
+    assert sweep.main(arguments(out, "--status")) == 0
+    assert [line[:90].rstrip() for line in lines] == capsys.readouterr().out.splitlines()[2:]
 
 
 def test_telling_needs_no_torch(tmp_path):

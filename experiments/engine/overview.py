@@ -1,8 +1,10 @@
 """What a sweep tells without training: which runs are in which state, the commands, and how long they would take."""
 
 import shlex
+import shutil
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -11,9 +13,12 @@ from experiments.engine.progress import Progress, read_progress, write_run, writ
 from reproduce.config import Config, Machine, UserError, write_flags
 from reproduce.record import list_folders, read_config, read_record
 
+BAR = 20
+"""Characters of a run's bar."""
+
 
 def print_status(runs: Sequence[Config], out: Path):
-    """How many runs are in which state, and which they are, cell by cell.
+    """How many runs are in which state, and which they are: cell by cell or, on a terminal, in a table.
 
     Raises:
         UserError: a record is damaged; all is told before.
@@ -22,6 +27,16 @@ def print_status(runs: Sequence[Config], out: Path):
     count = Counter(each.state for each in progress.values())
     states = ("finished", "diverged", "unfinished", "missing", *(("damaged",) if count["damaged"] else ()))
     print(f"{', '.join(f'{count[state]} {state}' for state in states)}; in {out}")
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        print(*(line[:width].rstrip() for line in write_status_table(progress)), sep="\n")
+    else:
+        print_cells(progress)
+    refuse_damaged(progress.values())
+
+
+def print_cells(progress: Mapping[Config, Progress]):
+    """A line per cell, and one with the state of each seed of it."""
     cells: dict[Config, list[str]] = defaultdict(list)
     for config, each in progress.items():
         state: str = each.state
@@ -32,7 +47,31 @@ def print_status(runs: Sequence[Config], out: Path):
         cells[replace(config, seed=0)].append(f"{config.seed} {state}")
     for cell, members in cells.items():
         print(f"{write_run(cell).replace('/seed0', '', 1)}\n    seed {', '.join(members)}")
-    refuse_damaged(progress.values())
+
+
+def write_status_table(progress: Mapping[Config, Progress]) -> list[str]:
+    """A line per run: a bar, its test error at the last evaluation, what is left of its training, and its flags.
+
+    What is left is by the run's own speed, or by that of the others of its cell.
+    """
+    paces: dict[Config, list[float]] = defaultdict(list)
+    for config, each in progress.items():
+        if each.iteration and each.seconds:
+            paces[replace(config, seed=0)].append(each.seconds / each.iteration)
+    full, empty = "█░" if (sys.stdout.encoding or "").lower().startswith("utf") else "#."
+    width = max(len(str(config.folder)) for config in progress)
+    lines = [f"{'run':<{width}}  {'':{BAR}}        test error  {'left':<18}flags"]
+    for config, each in progress.items():
+        part = each.iteration / config.iterations
+        error = "-" if each.error is None else f"{each.error:.2f}%"
+        left: str = each.state
+        if each.state in ("missing", "unfinished"):
+            pace = [each.seconds / each.iteration] if each.iteration and each.seconds else paces[replace(config, seed=0)]
+            left = write_time(median(pace) * (config.iterations - each.iteration)) if pace else each.state
+        bar = (full * int(BAR * part)).ljust(BAR, empty)
+        flags = shlex.join(write_flags(replace(config, seed=0)))
+        lines.append(f"{config.folder!s:<{width}}  {bar}  {int(100 * part):3d}%  {error:>10}  {left:<16}  {flags}")
+    return lines
 
 
 def refuse_damaged(progress: Iterable[Progress]):
