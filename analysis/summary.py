@@ -12,6 +12,7 @@ from analysis.paper import HE, load_paper, paper_value, published
 from analysis.records import PRECISIONS, comparable, finished, select
 from analysis.sample import NotEnoughRuns, Sample
 from experiments import bn_placement, deep, degradation
+from reproduce.card import check_card, find_sha256
 from reproduce.config import Config, UserError
 from reproduce.record import read_weights_header
 
@@ -92,23 +93,26 @@ def show_both_kinds(full: pd.DataFrame) -> bool:
 
 
 def list_weights(runs: pd.DataFrame, folder: Path) -> str:
-    """The published weights files and the test error that their runs' records give.
+    """The published weights files, the test error that their runs' records give, and their SHA-256.
 
     Raises:
-        UserError: a file is not by reproduce/export.py, or the record of its run is not there.
+        UserError: a file is not by reproduce/export.py or not the one of its card, or the record of its run is not there.
     """
     rows = []
     for path in sorted(folder.glob("*.safetensors")):
+        check_card(path)
         run = read_weights_header(path)[0].folder
         found = finished(runs[runs["folder"] == str(run)])
         if found.empty:
             raise UserError(f"{path} is of {run}, which has no finished record: add the record or remove the file")
         row = found.iloc[0]
         card = f"[{path.stem}](weights/{path.stem}.md)"
-        rows.append([card, f"{row['test_error']:.2f}", f"{row['iterations']:,}", row["precision"], f"`{run}`"])
+        rows.append(
+            [card, f"{row['test_error']:.2f}", f"{row['iterations']:,}", row["precision"], f"`{run}`", f"`{find_sha256(path)}`"]
+        )
     if not rows:
         return "No trained weights are published yet: they come with the runs of full length."
-    return write_table(["weights", "test error", "iterations", "precision", "record"], rows)
+    return write_table(["weights", "test error", "iterations", "precision", "record", "SHA-256"], rows)
 
 
 def write_readme_block(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path) -> str:

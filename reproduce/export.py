@@ -20,14 +20,15 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from reproduce.config import PAPER_ITERATIONS, Config, Machine, UserError
+from reproduce.card import find_sha256, place_card, write_card
+from reproduce.config import Machine, UserError
+from reproduce.record import write_atomically
 
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
     from torch import Tensor
@@ -41,7 +42,6 @@ TOLERANCE = 1e-5
 with what is rounded."""
 CHECKED = 256
 """Test images on which it is compared."""
-IN_EVERY_CARD = "trained by this repository. Record: `"
 
 
 @dataclass(frozen=True)
@@ -145,50 +145,6 @@ def export(trained: Trained, format: Format, output: Path, images: Tensor) -> fl
     return difference
 
 
-def write_card(trained: Trained) -> str:
-    """The model card of a weights file, from card.md: recipe, data, result, use, limits."""
-    config, result = trained.config, trained.result
-    ordinary = Config()
-    changed = [
-        f"{field.name} {getattr(config, field.name)}"
-        for field in fields(Config)
-        if getattr(config, field.name) != getattr(ordinary, field.name) and field.name not in ("depth", "residual", "seed")
-    ]
-    full = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
-    remark = "" if full else "\n  **Not a run of the paper's length on the paper's data: not comparable with the paper.**"
-    return Template(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).substitute(
-        net=config.net,
-        seed=config.seed,
-        kind="residual" if config.residual else "plain",
-        depth=config.depth,
-        record=config.folder,
-        optimizer=config.optimizer,
-        lr=f"{config.lr:g}",
-        iterations=f"{config.iterations:,}",
-        batch_size=config.batch_size,
-        weight_decay=f"{config.weight_decay:g}",
-        precision=config.precision,
-        changes="Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's",
-        data="CIFAR-10" if config.dataset == "cifar10" else "a generated set, made to test the code",
-        images="45,000 of the 50,000 training images" if config.split == "val" else "all training images",
-        parameters=f"{result['parameters']:,}",
-        remark=remark,
-        **{name: f"{result[name]:.2f}" for name in ("test_error", "train_error", "best_test_error")},
-    )
-
-
-def place_card(output: Path) -> Path:
-    """Where the card of a weights file goes: beside it.
-
-    Raises:
-        UserError: something else is there.
-    """
-    card = output.with_suffix(".md")
-    if card.exists() and IN_EVERY_CARD not in card.read_text(encoding="utf-8", errors="replace"):
-        raise UserError(f"the model card would replace {card}, which is not one: choose another --output")
-    return card
-
-
 def main(arguments: Sequence[str]) -> int:
     """Exports, checks, and says where the file is.
 
@@ -215,7 +171,7 @@ def main(arguments: Sequence[str]) -> int:
     agreement = f"on {len(images)} test images within {difference:.1e} of the original, relative to the largest logit"
     print(f"{output}: {output.stat().st_size:,} bytes; {agreement}")
     if card is not None:
-        card.write_text(write_card(trained), encoding="utf-8")
+        write_atomically(card, write_card(trained.config, trained.result, find_sha256(output)).encode())
         print(card)
     return 0
 

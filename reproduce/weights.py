@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reproduce import record
+from reproduce.card import check_card
 from reproduce.config import Config, UserError
 from reproduce.data import PADDING, SIDE, Data, choose_folder, load, unpad
 from reproduce.model import Network, build_network
@@ -122,7 +123,8 @@ def write(path: Path, trained: Trained):
 
 
 def read_published(path: Path) -> Trained:
-    """A file by `write`."""
+    """A file by `write`, and the one of its card where that is beside it."""
+    check_card(path)
     config, result = record.read_weights_header(path)
     try:
         tensors = load_file(path)

@@ -18,6 +18,7 @@ from analysis.paper import load_paper
 from analysis.questions.degradation import RESIDUAL
 from analysis.questions.mistakes import CLASSES
 from analysis.records import load
+from reproduce.card import find_sha256
 from reproduce.config import Config, UserError
 from reproduce.data import CLASS_NAMES
 from reproduce.record import describe_config, write_predictions
@@ -433,8 +434,13 @@ def test_published_weights_are_listed_with_the_error_of_their_record(place):
     assert place.run("--check") == 1
     assert place.run() == 0
     config = Config(depth=44, seed=1)
-    row = f"| [residual44](weights/residual44.md) | 7.50 | 64,000 | fp32 | `{config.folder}` |"
+    path = place.weights / "residual44.safetensors"
+    row = f"| [residual44](weights/residual44.md) | 7.50 | 64,000 | fp32 | `{config.folder}` | `{find_sha256(path)}` |"
     assert row in place.readme.read_text()
+    path.with_suffix(".md").write_text(f"SHA-256 `{'0' * 64}`")
+    with pytest.raises(UserError, match="residual44.safetensors is damaged or is not the file of its card"):
+        place.run()
+    path.with_suffix(".md").unlink()
     write_weights(place.weights, Config(depth=20))
     with pytest.raises(UserError, match="has no finished record"):
         place.run()

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import hubconf
 from reproduce import command, evaluate, export, measure, predict, record, run, weights
+from reproduce.card import find_sha256, write_card
 from reproduce.config import Config, UserError
 from reproduce.data import central, load, unpad
 from reproduce.model import build_network
@@ -282,8 +284,32 @@ def test_the_card_tells_recipe_result_and_limits(folder: Path, tmp_path: Path):
 
 
 def test_the_published_card_is_what_is_written_today():
-    trained = weights.read(hubconf.WEIGHTS / "residual20.safetensors", "")
-    assert export.write_card(trained).encode() == (hubconf.WEIGHTS / "residual20.md").read_bytes()
+    path = hubconf.WEIGHTS / "residual20.safetensors"
+    card = write_card(*record.read_weights_header(path), find_sha256(path))
+    assert card.encode() == (hubconf.WEIGHTS / "residual20.md").read_bytes()
+
+
+def test_a_flipped_bit_in_a_published_file_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for suffix in (".safetensors", ".md"):
+        shutil.copy(hubconf.WEIGHTS / f"residual20{suffix}", tmp_path)
+    path = tmp_path / "residual20.safetensors"
+    monkeypatch.setattr(hubconf, "WEIGHTS", tmp_path)
+    hubconf.resnet20_cifar10(pretrained=True)
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+    sentence = f"{path} is damaged or is not the file of its card: its SHA-256 is not the one in"
+    with pytest.raises(UserError, match=sentence):
+        hubconf.resnet20_cifar10(pretrained=True)
+    Image.new("RGB", (32, 32)).save(tmp_path / "grey.png")
+    for main, flags in ((predict.main, [str(path), str(tmp_path / "grey.png")]), (evaluate.main, [str(path)])):
+        assert command.tell(main, flags) == 2
+        said = capsys.readouterr().err
+        assert sentence in said and said.count("\n") == 1
+    path.with_suffix(".md").unlink()  # nothing tells then
+    weights.read(path, "")
 
 
 def test_a_card_replaces_a_card_and_nothing_else(folder: Path, tmp_path: Path):

@@ -1,0 +1,73 @@
+"""The model card beside a weights file: what it says, and whether the file is the one that it describes. Free of torch."""
+
+import hashlib
+import re
+from dataclasses import fields
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from reproduce.config import PAPER_ITERATIONS, Config, UserError
+
+IN_EVERY_CARD = "trained by this repository. Record: `"
+
+
+def find_sha256(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_card(path: Path):
+    """Refuses a weights file with another SHA-256 than the one in the card beside it, where there is one.
+
+    Raises:
+        UserError: it is another file, or damaged.
+    """
+    card = path.with_suffix(".md")
+    told = re.search("SHA-256 `([0-9a-f]{64})`", card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
+    if told is not None and told[1] != find_sha256(path):
+        raise UserError(f"{path} is damaged or is not the file of its card: its SHA-256 is not the one in {card}; restore both")
+
+
+def write_card(config: Config, result: dict[str, Any], sha256: str) -> str:
+    """The model card of a weights file, from card.md: recipe, data, result, use, limits, and the file's SHA-256."""
+    ordinary = Config()
+    changed = [
+        f"{field.name} {getattr(config, field.name)}"
+        for field in fields(Config)
+        if getattr(config, field.name) != getattr(ordinary, field.name) and field.name not in ("depth", "residual", "seed")
+    ]
+    full = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
+    remark = "" if full else "\n  **Not a run of the paper's length on the paper's data: not comparable with the paper.**"
+    return Template(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).substitute(
+        net=config.net,
+        seed=config.seed,
+        kind="residual" if config.residual else "plain",
+        depth=config.depth,
+        record=config.folder,
+        optimizer=config.optimizer,
+        lr=f"{config.lr:g}",
+        iterations=f"{config.iterations:,}",
+        batch_size=config.batch_size,
+        weight_decay=f"{config.weight_decay:g}",
+        precision=config.precision,
+        changes="Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's",
+        data="CIFAR-10" if config.dataset == "cifar10" else "a generated set, made to test the code",
+        images="45,000 of the 50,000 training images" if config.split == "val" else "all training images",
+        parameters=f"{result['parameters']:,}",
+        remark=remark,
+        sha256=sha256,
+        **{name: f"{result[name]:.2f}" for name in ("test_error", "train_error", "best_test_error")},
+    )
+
+
+def place_card(output: Path) -> Path:
+    """Where the card of a weights file goes: beside it.
+
+    Raises:
+        UserError: something else is there.
+    """
+    card = output.with_suffix(".md")
+    if card.exists() and IN_EVERY_CARD not in card.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"the model card would replace {card}, which is not one: choose another --output")
+    return card
