@@ -12,6 +12,9 @@ from reproduce.command import describe_version, tell  # before pandas is loaded,
 from analysis.records import RECORDS
 from reproduce.config import UserError
 
+FORMATS = (".svg", ".png", ".pdf")
+"""Of pictures."""
+
 
 class TellVersion(argparse.Action):
     """argparse's own would have to know it before it is asked for."""

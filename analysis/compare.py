@@ -10,11 +10,16 @@ its curve over the recorded ones.
 """
 
 try:
-    from analysis.command import Parser, end  # before all else: from here on, Ctrl-C and a missing package are one line
+    from analysis.command import (
+        FORMATS,
+        Parser,
+        end,
+    )  # before all else: from here on, Ctrl-C and a missing package are one line
 except ModuleNotFoundError as missing:
     raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -140,7 +145,7 @@ def judge_by_paper(error: float, config: Config) -> str:
     if numbers.empty or config != Config(depth=config.depth, seed=config.seed, precision=config.precision):
         return f"{error:.2f}%: no such run is recorded, and the paper gives no number for it"
     number, spread = float(numbers["value"].iloc[0]), find_spread(config)
-    half = 1.96 * spread * math.sqrt(2)
+    half = predict_half(Term(1, number, spread, known=True))
     return judge_error(error, number, half, f"95% of the paper's number and the published spread of a run, ± {spread:.2f}")
 
 
@@ -185,17 +190,25 @@ def draw(own: Sequence[tuple[pd.Series, pd.DataFrame]], runs: pd.DataFrame, curv
     for (row, curve), axes in zip(own, panels[0], strict=True):
         config = configs(pd.DataFrame([row]))[0]
         recorded = find_recorded(row, runs, config)
+        few = "o" if len(curve) < 10 else ""
         for column, style in (("train_error", "--"), ("test_error", "-")):
             for folder in recorded["folder"]:
                 theirs = curves[curves["folder"] == folder]
                 axes.plot(theirs["iteration"], theirs[column], style, color="0.6", linewidth=0.8)
-            axes.plot(curve["iteration"], curve[column], style, color="C3", linewidth=1.8)
-        axes.set(title=f"{label(config)}, seed {config.seed}", xlabel="iterations", xlim=(0, config.iterations))
+            axes.plot(curve["iteration"], curve[column], style, marker=few, markersize=4, color="C3", linewidth=1.8)
+        state = "" if row["status"] == "finished" else f", {row['status']} at {row['iteration']:,}"
+        beside = (
+            f"grey: {', '.join(f'seed {seed}' for seed in recorded['seed'])}" if len(recorded) else "no such run is recorded"
+        )
+        title = textwrap.fill(f"{label(config)}, seed {config.seed}{state}; {beside}", 60)
+        axes.set(xlabel="iterations", xlim=(0, 1.02 * config.iterations))
+        axes.set_title(title, fontsize="small")
         tail = curve[curve["iteration"] > 0.05 * curve["iteration"].max()] if len(curve) else curve
         top = float(tail[["train_error", "test_error"]].max().max()) if len(tail) else 100.0
-        axes.set_ylim(0, 1.1 * top)
+        axes.set_ylim(0, 1.1 * top or 1)
     panels[0][0].set_ylabel("error (%)")
-    figure.suptitle("red: this run, grey: recorded ones; dashed: training error", fontsize="small")
+    figure.suptitle("red: this run; dashed: training error, solid: test error", fontsize="small")
+    output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=150)
     plt.close(figure)
 
@@ -211,6 +224,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, <net>-<key>/seed<k>")
     parser.add_argument("--output", type=Path, help="picture of the curves over the recorded ones (.png, .svg, .pdf)")
     options = parser.parse_args(list(arguments))
+    if options.output is not None and options.output.suffix not in FORMATS:
+        raise UserError(f"--output is a picture in {', '.join(FORMATS)}, which {options.output} is not")
     matplotlib.use("Agg")
     own = [load_own(folder.resolve()) for folder in options.runs]
     runs, curves = load(options.records)

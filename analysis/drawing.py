@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
-from analysis.command import Parser
+from analysis.command import FORMATS, Parser
 from analysis.paper import HE, load_paper, published
 from analysis.records import comparable, finished, load, select
 from analysis.sample import choose_precision
@@ -24,7 +24,6 @@ from reproduce.config import PAPER_ITERATIONS, Config, UserError
 FIGURES = Path(__file__).parent / "figures"
 PALETTE = sns.color_palette("colorblind")
 DEPTH_COLOUR = {20: PALETTE[1], 32: PALETTE[9], 44: PALETTE[2], 56: PALETTE[4], 110: PALETTE[0]}
-FORMATS = (".svg", ".png", ".pdf")
 ERROR_LIMIT = 20
 """Upper end of the error axis of Fig. 6, in percent."""
 

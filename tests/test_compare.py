@@ -86,7 +86,8 @@ def test_another_precision_is_said(tmp_path, capsys, records):
 
 def test_several_runs_are_drawn(tmp_path, capsys, records):
     own = [write_run(tmp_path / "own", replace(Config(), seed=seed), 8.2) for seed in (7, 8)]
-    picture = tmp_path / "mine.png"
+    own.append(write_run(tmp_path / "own", Config(depth=44), status="unfinished", evaluations=2))  # with one evaluation
+    picture = tmp_path / "new" / "mine.png"
     assert str(picture) in say(capsys, records, *own, "--output", picture)
     assert matplotlib.image.imread(picture).std() > 0.05
 
@@ -96,6 +97,9 @@ def test_what_is_no_run_is_one_sentence(tmp_path, records):
         with pytest.raises(UserError, match=reason):
             compare.main([str(path), "--records", str(records)])
     folder = write_run(tmp_path / "own", Config(), 8.2)
+    for name in ("x.gif", "x"):
+        with pytest.raises(UserError, match=f"--output is a picture in .svg, .png, .pdf, which {name} is not"):
+            compare.main([str(folder), "--output", name])
     (folder / "result.json").write_text("{")
     with pytest.raises(UserError, match="result.json is damaged"):
         compare.main([str(folder), "--records", str(records)])
