@@ -13,6 +13,7 @@ measures, for each depth and precision, and all in one process in rounds in whic
   ... native BN      the same with BN by torch's own kernels, where float32 would go to cuDNN's, which may not run side by
                      side (cuda)
   captured compiled  the network compiled by torch.compile, then captured (on a CPU: compiled)
+  ... by block       each block compiled by itself: BN, addition and ReLU as one kernel, in five graphs whatever the depth
   4 together         four runs that take turns, as together.py trains them: time of an iteration of all, divided by four
   4 side by side     a process and a thread for each of four runs, as sweep.py trains on four cores; time as above (cpu)
 
@@ -235,7 +236,7 @@ def candidates(
     made: dict[str, Callable[[], Candidate]] = {"plain": plain, "plain compiled": partial(plain, compiled=True)}
 
     def ours(
-        count: int = 1, device: Device = device, capture: bool = True, compiled: bool = False, native: bool = False
+        count: int = 1, device: Device = device, capture: bool = True, compiled: str = "", native: bool = False
     ) -> Candidate:
         runs = [Training(seed, data, device, capture) for seed in seeds(config, count)]
         for run in runs if native else []:
@@ -243,7 +244,8 @@ def candidates(
                 if isinstance(module, nn.BatchNorm2d):
                     module.__class__ = NativeBatchNorm
         for run in runs if compiled else []:
-            compile_network(run.network)
+            for part in [run.network] if compiled == "whole" else run.network.blocks:
+                compile_network(part)
         return advancing(runs, device)
 
     made["eager"] = partial(ours, capture=False)
@@ -256,7 +258,9 @@ def candidates(
     other_bn = device.kind == "cuda" and config.precision != "bf16"
     if other_bn:
         made["captured native BN"] = partial(ours, native=True)
-    made["captured compiled" if device.is_accelerator else "eager compiled"] = partial(ours, compiled=True)
+    made["captured compiled" if device.is_accelerator else "eager compiled"] = partial(ours, compiled="whole")
+    if device.is_accelerator:
+        made["captured compiled by block"] = partial(ours, compiled="by block")
     for count in settings.together:
         made[f"{count} together"] = partial(ours, count)
         if other_layout:

@@ -81,7 +81,7 @@ def test_a_device_with_graphs_has_captured_candidates(synthetic: Data, monkeypat
     assert round_up(101, "4 together", CPU) == 101
     monkeypatch.setattr(type(CPU), "is_accelerator", property(lambda self: True))
     names = candidates(Settings(only="captured|together"), QUICK, Path(), synthetic, CPU)
-    captured = ["captured", "captured contiguous", "captured compiled"]
+    captured = ["captured", "captured contiguous", "captured compiled", "captured compiled by block"]
     assert list(names) == [*captured, "4 together", "4 together contiguous"]
     names = candidates(Settings(quick=True, together=(2, 4)), QUICK, Path(), synthetic, CPU)
     assert list(names) == ["plain", "captured", "2 together", "4 together"]
@@ -106,6 +106,17 @@ def test_more_networks_are_compiled_than_torch_would_and_too_many_fail():
         with pytest.raises(FailOnRecompileLimitHit):
             call(21)
     torch._dynamo.reset()
+
+
+def test_a_network_is_compiled_whole_or_block_by_block(synthetic: Data, monkeypatch: pytest.MonkeyPatch):
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(throughput, "compile_network", compiled.append)
+    monkeypatch.setattr(throughput, "advancing", lambda runs, device: runs)
+    monkeypatch.setattr(throughput, "Training", lambda config, *_: SimpleNamespace(network=build_network(config)))
+    names = candidates(Settings(only="compiled"), QUICK, Path(), synthetic, devices.DEVICES["cuda"])
+    for name in ("captured compiled", "captured compiled by block"):
+        names[name]()
+    assert [type(module).__name__ for module in compiled] == ["Network", "Block", "Block", "Block"]
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
