@@ -1,6 +1,7 @@
 """What the command lines share: flags from dataclasses, and one sentence with exit status 2 for what the user can mend."""
 
 import contextlib
+import errno
 import importlib.metadata
 import io
 import platform
@@ -138,4 +139,8 @@ def explain(error: UserError | OSError | ModuleNotFoundError) -> str:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name or error} is not installed: pip install -r requirements.txt"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = error.filename or "a file"
+        remedy = "free some there (of runs that have ended, nothing needs checkpoint.previous.pt) and give the command again"
+        return f"no space is left to write {what}: {remedy}"
     return f"cannot read or write {error.filename or 'a file'}: {error.strerror}"

@@ -50,6 +50,16 @@ RIGHT, WRONG = "0123456789", "abcdefghij"
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within, an error in writing names the file that was to be written: a full disk's names none, others a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def write_atomically(path: Path, content: bytes):
     """Writes a file whole or not at all: temporary file, fsync, rename, fsync of the folder.
 
@@ -58,7 +68,7 @@ def write_atomically(path: Path, content: bytes):
     """
     temporary = path.with_name(f".{path.name}.unfinished")
     try:
-        with open(temporary, "wb") as file:
+        with naming(path), open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -395,10 +405,18 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def append_metrics(folder: Path, row: dict[str, Any]):
-    with open(folder / METRICS, "a") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Adds a row, whole or, where it cannot be written (OSError), not at all."""
+    path = folder / METRICS
+    before = path.stat().st_size if path.is_file() else 0
+    try:
+        with naming(path), open(path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            os.truncate(path, before)
+        raise
 
 
 def write_metrics(folder: Path, rows: list[dict[str, Any]]):
@@ -454,7 +472,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]):
     content = io.BytesIO()
     torch.save(state, content)
     unfinished = folder / ".checkpoint.unfinished"
-    write_atomically(unfinished, content.getvalue())
+    with naming(folder / NEWEST):
+        write_atomically(unfinished, content.getvalue())
     if (folder / NEWEST).exists():
         os.replace(folder / NEWEST, folder / PREVIOUS)
     os.replace(unfinished, folder / NEWEST)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from reproduce import record
+from reproduce.command import explain
 from reproduce.config import Config, Machine, UserError
 from tests.conftest import assert_equal
 from tests.fake_records import SESSION, make_curve
@@ -274,3 +276,34 @@ def test_a_field_to_come_is_recorded_where_it_is_used(tmp_path: Path, monkeypatc
         with record.open_folder(config, tmp_path) as folder:
             assert ("label_smoothing" in json.loads((folder / record.CONFIG).read_text())) == recorded
             assert record.read_config(folder) == config
+
+
+# A full disk --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("result.json", lambda folder: record.write_result(folder, {"status": "finished"})),
+        ("metrics.jsonl", lambda folder: record.append_metrics(folder, {"iteration": 2})),
+        ("checkpoint.pt", lambda folder: record.save_checkpoint(folder, {"iteration": 2})),
+    ],
+)
+def test_a_full_disk_is_named_and_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: Callable[[Path], None]
+):
+    record.append_metrics(tmp_path, {"iteration": 1})
+    record.save_checkpoint(tmp_path, {"iteration": 1})
+    record.write_result(tmp_path, {})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def open_full(path: Path, mode: str) -> Any:
+        open(path, mode).close()
+        return open("/dev/full", mode)
+
+    monkeypatch.setattr(record, "open", open_full, raising=False)
+    with pytest.raises(OSError) as caught:
+        write(tmp_path)
+    assert explain(caught.value).startswith(f"no space is left to write {tmp_path / name}: free some there")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
