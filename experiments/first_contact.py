@@ -14,6 +14,11 @@ What each step prints is kept in a file, and the report beside it. A step that f
 that do not need it from their turn. Exit status: 0 all went right, 1 something did not, 2 wrong use.
 """
 
+try:
+    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 import contextlib
 import math
 import os
@@ -32,7 +37,6 @@ from typing import Annotated, Literal, NamedTuple, get_args
 import tyro
 
 from experiments import EXPERIMENTS
-from reproduce import command
 from reproduce.config import Machine, Precision, require
 from reproduce.progress import say
 
