@@ -10,6 +10,7 @@ from experiments.acceptance import (
     ALPHA,
     FAULTS,
     ITERATIONS,
+    LEAST,
     MEASURES,
     NETS,
     REFERENCE,
@@ -33,7 +34,7 @@ def describe_acceptance(records: Path) -> str:
         UserError: one of them is damaged.
     """
     runs = load_runs(records / REFERENCE)
-    references = {net.net: reference for net in NETS if len(reference := select_seeds(runs, net)) > max(HEALTHY) + 1}
+    references = {net.net: reference for net in NETS if len(reference := select_seeds(runs, net)) >= LEAST}
     if not references:
         return "No reference is recorded yet."
     rows = [describe_reference(net, reference) for net, reference in references.items()]
