@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
@@ -43,7 +44,8 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
     choice = drawing.choose(runs, [config for configs in found.values() for config in configs], data_set, "optimizer")
     found = {net: configs for net, configs in found.items() if any(config in choice.cells for config in configs[1:])}
     names = dict.fromkeys(name(config) for configs in found.values() for config in configs if config in choice.cells)
-    colours = dict(zip(sorted(names, key=lambda text: not text.startswith("SGD")), drawing.PALETTE, strict=False))
+    palette = drawing.PALETTE if len(names) <= len(drawing.PALETTE) else sns.color_palette("husl", len(names))
+    colours = dict(zip(sorted(names, key=lambda text: not text.startswith("SGD")), palette, strict=False))
     rows, columns = (len(found) + 1) // 2, min(len(found), 2)
     figure, panels = plt.subplots(rows, columns, figsize=(8, 0.9 + 2.9 * rows), squeeze=False, layout="constrained")
     for axes in panels.flat[len(found) :]:

@@ -96,6 +96,11 @@ class Sample:
         return f"{name} " + ", ".join(f"{label(config)} {mean}" for config, mean in means)
 
 
+def name_spread(*samples: Sample) -> str:
+    """What to add to a number where the spread of a run is not the cells' own."""
+    return "" if min(sample.seeds for sample in samples) >= MINIMUM else ", spread as published"
+
+
 def write_difference(runs: pd.DataFrame, first: Config, second: Config) -> str:
     """The test error of first - second, in the precision that serves both best."""
     try:
@@ -103,5 +108,4 @@ def write_difference(runs: pd.DataFrame, first: Config, second: Config) -> str:
     except NotEnoughRuns:
         return "-"
     counts = ", ".join(str(len(cell)) for cell in sample.cells)
-    spread = "" if sample.seeds >= MINIMUM else ", spread as published"
-    return f"{sample.difference(0, 1)}, n={counts}{spread}, {sample.precision}"
+    return f"{sample.difference(0, 1)}, n={counts}{name_spread(sample)}, {sample.precision}"

@@ -12,6 +12,7 @@ from analysis.markdown import (
     write_estimates,
     write_failures,
     write_folders,
+    write_runs,
     write_table,
 )
 from analysis.records import comparable, configs, finished, select
@@ -78,6 +79,17 @@ def describe_seed_correlation(runs: pd.DataFrame) -> str:
     if not found:
         return f"not measured yet (no two nets share {MINIMUM} seeds)"
     return f"{np.mean(found):+.2f} on average over {len(found)} pairs"
+
+
+def list_others(runs: pd.DataFrame, questions: str, link: str) -> str:
+    """The runs that are comparable with the paper, and that the text of the questions does not name."""
+    full = comparable(runs)
+    others = full[[folder.split("/")[0] not in questions for folder in full["folder"]]]
+    if others.empty:
+        return "None."
+    default = Config()  # write_runs has a row for each precision itself
+    nets = dict.fromkeys(replace(config, seed=default.seed, precision=default.precision) for config in configs(others))
+    return write_runs(others, nets, link)
 
 
 def list_shortened(runs: pd.DataFrame, link: str) -> str:

@@ -10,7 +10,7 @@ from analysis.claims import Verdict, count_verdicts
 from analysis.markdown import name_figure, write_estimates, write_number, write_table
 from analysis.paper import HE, load_paper, paper_value, published
 from analysis.records import PRECISIONS, comparable, finished, select
-from analysis.sample import NotEnoughRuns, Sample
+from analysis.sample import NotEnoughRuns, Sample, name_spread
 from experiments import bn_placement, deep, degradation
 from reproduce.card import check_card, find_sha256
 from reproduce.config import Config, UserError
@@ -77,7 +77,8 @@ def list_gaps(full: pd.DataFrame) -> str:
     words = []
     for plain, residual in zip(degradation.PLAIN, degradation.RESIDUAL, strict=True):
         try:
-            words.append(f"{plain.depth} layers {Sample(full, residual, plain).difference(0, 1)}")
+            sample = Sample(full, residual, plain)
+            words.append(f"{plain.depth} layers {sample.difference(0, 1)}{name_spread(sample)}")
         except NotEnoughRuns:
             continue
     return "; ".join(words) or "no depth has both yet"

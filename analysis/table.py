@@ -44,13 +44,14 @@ def write_results(
     runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], acceptance: str, verdicts: Sequence[Verdict], link: str
 ) -> str:
     """RESULTS.md. `link` is where the run folders are, seen from there; `acceptance` is that section's text."""
+    questions = "\n\n".join(question.write_section(runs, link) for question in QUESTIONS)
     return Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
         records_folder=f"[{link}]({link})",
         how_it_was_run=sections.describe_sessions(runs),
         throughput=list_throughput(throughput),
         acceptance=acceptance,
         summary=write_summary(runs, verdicts, PREVIEW),
-        questions="\n\n".join(question.write_section(runs, link) for question in QUESTIONS),
+        questions=questions,
         rules_version=RULES_VERSION,
         rules_date=RULES_DATE,
         rules_commit=RULES_COMMIT,
@@ -61,6 +62,7 @@ def write_results(
         minimum=MINIMUM,
         tolerance=TOLERANCE,
         claims=list_claims(verdicts),
+        others=sections.list_others(runs, questions, link),
         shortened=sections.list_shortened(runs, link),
         without_result=sections.list_without_result(runs),
         figure_shortened=show_figure(runs, degradation.CONFIGS, "degradation", PREVIEW),

@@ -241,6 +241,14 @@ def test_optimizers_share_a_panel_per_net(tmp_path):
     assert len(set(sgd.values())) == 1
 
 
+def test_any_number_of_optimizers_has_a_colour_each(tmp_path):
+    write_cell(tmp_path, Config(), [8.0])
+    for step in range(1, 12):
+        write_cell(tmp_path, Config(optimizer="adam", lr=step * 1e-3), [9.0 + step / 10])
+    axes = plot_optimizer.draw(*load(tmp_path)).axes[0]
+    assert len({line.get_color() for line in drawn(axes)}) == 12
+
+
 def test_an_optimizer_above_the_axis_is_drawn_nevertheless(tmp_path):
     write_cell(tmp_path, Config(depth=32, augment=False), [12.5])
     write_cell(tmp_path, Config(depth=32, augment=False, optimizer="adam"), [39.0])

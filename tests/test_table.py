@@ -168,6 +168,15 @@ def test_the_ledger_is_the_only_study_that_takes_the_smaller_training_set(study)
     assert "7.38" in ledger and "7.38" not in rest and "33.33" not in ledger
 
 
+def test_a_full_length_run_of_no_question_is_listed_once(place):
+    write_cell(place.records, Config(), [8.0])
+    for precision in ("fp32", "bf16"):
+        write_cell(place.records, Config(momentum=0.8, precision=precision), [9.1, 9.3])
+    assert place.run() == 0
+    name, rows = "Full-length runs of no question", place.section("Full-length runs of no question").splitlines()
+    assert len(rows) == 5 and place.row(name, "residual20 (momentum 0.8)", "bf16")[2] == "9.20 ± 0.14 (n=2)"
+
+
 def test_runs_without_a_result_are_listed(study):
     lost = study.section("Runs without a result")
     assert "| diverged | 32005 of 64000 | `python reproduce/run.py --depth 56 --no-residual --seed 3` |" in lost

@@ -15,10 +15,10 @@ NETS = [net for net in degradation.CONFIGS if net.depth in (20, 56)]
 def write_section(runs: pd.DataFrame, link: str) -> str:
     lengths = find_lengths(runs)
     rows = [
-        [f"{length:,}", f"{PAPER_ITERATIONS / length:g}", *(write_estimates(select(runs, at(net, length))) for net in NETS)]
+        [f"{length:,}", f"{length / PAPER_ITERATIONS:.3g}", *(write_estimates(select(runs, at(net, length))) for net in NETS)]
         for length in lengths
     ]
-    header = ["iterations", "1 of the schedule's", *(label(net) for net in NETS)]
+    header = ["iterations", "part of the schedule", *(label(net) for net in NETS)]
     figure = show_figure(runs, [at(net, length) for net in NETS for length in lengths], "length", None)
     return f"""## Length of training
 

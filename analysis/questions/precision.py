@@ -5,7 +5,7 @@ import pandas as pd
 from analysis.estimates import Contrast, Truth, all_of, contrast, similar
 from analysis.markdown import label, write_estimates, write_table
 from analysis.records import PRECISIONS, comparable, select
-from analysis.sample import MINIMUM, NotEnoughRuns, Sample
+from analysis.sample import MINIMUM, NotEnoughRuns, Sample, name_spread
 from experiments.precision import NETS
 from reproduce.config import Config
 
@@ -43,7 +43,8 @@ def average_effect(lower: Sample, full: Sample) -> Contrast:
 
 def write_effect(runs: pd.DataFrame, precision: str, *nets: Config) -> str:
     try:
-        return str(average_effect(*sample_pair(runs, precision, *nets)))
+        samples = sample_pair(runs, precision, *nets)
+        return f"{average_effect(*samples)}{name_spread(*samples)}"
     except NotEnoughRuns:
         return "-"
 
