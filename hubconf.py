@@ -1,7 +1,7 @@
-"""Entry points of torch.hub: the networks of the paper, with their normalisation inside.
+"""Entry points of torch.hub: the networks of the paper, and the others trained here, with their normalisation inside.
 
     network = torch.hub.load(".", "resnet20_cifar10", source="local", pretrained=True)  # "." is a clone of this repository
-    logits = network(images)  # N x 3 x 32 x 32 in [0, 1] -> N x 10
+    logits = network(images)  # N x 3 x 32 x 32 in [0, 1] -> N x 10; lenet_mnist takes N x 1 x 28 x 28
 
 Without pretrained=True the weights are random.
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from reproduce.config import Config, UserError
-from reproduce.data import SIDE
 from reproduce.model import build_network
 from reproduce.weights import Classifier, read
 
@@ -19,15 +18,14 @@ dependencies = ["filelock", "numpy", "safetensors", "torch", "torchvision", "tyr
 WEIGHTS = Path(__file__).with_name("weights")
 
 
-def load(residual: bool, depth: int, pretrained: bool) -> Classifier:
-    """A network, in evaluation mode when pretrained and in training mode when not.
+def load(config: Config, pretrained: bool) -> Classifier:
+    """The config's network, in evaluation mode when pretrained and in training mode when not.
 
     Raises:
         UserError: its weights are not published.
     """
-    config = Config(depth=depth, residual=residual)
     if not pretrained:  # the mean and the scale are then the user's to set; these leave images as they are
-        return Classifier(build_network(config), torch.zeros(3, SIDE, SIDE), torch.ones(3, 1, 1))
+        return Classifier(build_network(config), torch.zeros(1), torch.ones(1))
     path = WEIGHTS / f"{config.net}.safetensors"
     if not path.is_file():
         raise UserError(f"no weights of {config.net} are published yet: train it, or load it with pretrained=False")
@@ -36,49 +34,79 @@ def load(residual: bool, depth: int, pretrained: bool) -> Classifier:
 
 def resnet20_cifar10(pretrained: bool = False) -> Classifier:
     """ResNet-20 of section 4.2, 0.27M parameters; pretrained=True for the weights of weights/residual20.md."""
-    return load(True, 20, pretrained)
+    return load(Config(depth=20), pretrained)
 
 
 def resnet32_cifar10(pretrained: bool = False) -> Classifier:
     """ResNet-32 of section 4.2, 0.46M parameters."""
-    return load(True, 32, pretrained)
+    return load(Config(depth=32), pretrained)
 
 
 def resnet44_cifar10(pretrained: bool = False) -> Classifier:
     """ResNet-44 of section 4.2, 0.66M parameters."""
-    return load(True, 44, pretrained)
+    return load(Config(depth=44), pretrained)
 
 
 def resnet56_cifar10(pretrained: bool = False) -> Classifier:
     """ResNet-56 of section 4.2, 0.85M parameters."""
-    return load(True, 56, pretrained)
+    return load(Config(depth=56), pretrained)
 
 
 def resnet110_cifar10(pretrained: bool = False) -> Classifier:
     """ResNet-110 of section 4.2, 1.7M parameters."""
-    return load(True, 110, pretrained)
+    return load(Config(depth=110), pretrained)
 
 
 def resnet1202_cifar10(pretrained: bool = False) -> Classifier:
     """ResNet-1202 of section 4.2, 19.4M parameters."""
-    return load(True, 1202, pretrained)
+    return load(Config(depth=1202), pretrained)
 
 
 def plain20_cifar10(pretrained: bool = False) -> Classifier:
     """The plain net of 20 layers."""
-    return load(False, 20, pretrained)
+    return load(Config(depth=20, residual=False), pretrained)
 
 
 def plain32_cifar10(pretrained: bool = False) -> Classifier:
     """The plain net of 32 layers."""
-    return load(False, 32, pretrained)
+    return load(Config(depth=32, residual=False), pretrained)
 
 
 def plain44_cifar10(pretrained: bool = False) -> Classifier:
     """The plain net of 44 layers."""
-    return load(False, 44, pretrained)
+    return load(Config(depth=44, residual=False), pretrained)
 
 
 def plain56_cifar10(pretrained: bool = False) -> Classifier:
     """The plain net of 56 layers."""
-    return load(False, 56, pretrained)
+    return load(Config(depth=56, residual=False), pretrained)
+
+
+def resnet18_cifar10(pretrained: bool = False) -> Classifier:
+    """torchvision's ResNet-18 with a 3x3 stem and no max-pool, 11.2M parameters: not one of section 4.2."""
+    return load(Config(family="resnet18"), pretrained)
+
+
+def resnet34_cifar10(pretrained: bool = False) -> Classifier:
+    """As resnet18_cifar10, 21.3M parameters."""
+    return load(Config(family="resnet34"), pretrained)
+
+
+def resnet50_cifar10(pretrained: bool = False) -> Classifier:
+    """As resnet18_cifar10, 23.5M parameters."""
+    return load(Config(family="resnet50"), pretrained)
+
+
+def resnet101_cifar10(pretrained: bool = False) -> Classifier:
+    """As resnet18_cifar10, 42.5M parameters."""
+    return load(Config(family="resnet101"), pretrained)
+
+
+def resnext50_32x4d_cifar10(pretrained: bool = False) -> Classifier:
+    """As resnet18_cifar10, 23.0M parameters."""
+    return load(Config(family="resnext50_32x4d"), pretrained)
+
+
+def lenet_mnist(pretrained: bool = False) -> Classifier:
+    """LeNet for MNIST's digits, 13k parameters."""
+    return load(Config(family="lenet", dataset="mnist"), pretrained)

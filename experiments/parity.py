@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from reproduce import device as devices
-from reproduce.config import Config, Precision, require
+from reproduce.config import Config, Precision, find_data_set, require
 
 import torch  # isort: skip
 from torch import Tensor
@@ -68,7 +68,7 @@ class Parity:
     iterations: int = 200
     precision: Precision = "fp32"
     seed: int = 0
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = "synthetic"
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "synthetic"
     """Folder of CIFAR-10, or the word synthetic."""
 
     def __post_init__(self):
@@ -76,7 +76,7 @@ class Parity:
         require(self.iterations >= 10, "iterations must be at least 10", self.iterations)
 
     def config(self) -> Config:
-        dataset = "synthetic" if self.data == "synthetic" else "cifar10"
+        dataset = find_data_set(self.data)
         chosen = {name: getattr(self, name) for name in ("depth", "residual", "iterations", "precision", "seed")}
         return Config(dataset=dataset, warmup="none", **chosen)
 

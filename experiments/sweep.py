@@ -32,13 +32,10 @@ from experiments.engine.local import check_names, choose_lanes, find_devices, tr
 from experiments.engine.overview import print_plan, print_status
 from experiments.engine.progress import describe_run, has_ended, read_ended, read_progress, write_run
 from experiments.engine.ray_cluster import train_on_cluster
-from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, require
+from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, find_data_set, require
 
 # Required, and one of EXPERIMENTS, which Sweep checks: a choice of the parser's own would have to be written out as types.
 Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]
-
-DATA_FOLDER = "cifar-10-batches-py"
-"""The folder of CIFAR-10's files below --data."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Sweep:
     """Stop the whole sweep after so many seconds, every run with a checkpoint."""
     engine: Literal["local", "ray"] = "local"
     """Train on this machine's devices, or on the Ray cluster it belongs to."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = Machine.data
     """As for reproduce/run.py."""
     out: Path = Path("experiments/records")
     """Folder that receives <net>-<key>/seed<k>."""
@@ -124,7 +121,8 @@ def adapt_config(sweep: Sweep, config: Config) -> Config:
         config = replace(config, iterations=max(1, sweep.iterations * config.iterations // PAPER_ITERATIONS))
     if sweep.precision is not None:
         config = replace(config, precision=sweep.precision)
-    return replace(config, dataset="synthetic" if sweep.data == "synthetic" else "cifar10")
+    named = find_data_set(sweep.data)
+    return config if named == "cifar10" else replace(config, dataset=named)
 
 
 def list_runs(sweep: Sweep) -> list[Config]:
@@ -169,8 +167,8 @@ def find_nearest_folder(out: Path) -> Path:
     return nearest
 
 
-def check_obstacles(sweep: Sweep):
-    """Obtains the data set, and looks whether --out can be written, so that no run is started in vain.
+def check_obstacles(sweep: Sweep, runs: Sequence[Config]):
+    """Obtains the data sets of the runs, and looks whether --out can be written, so that no run is started in vain.
 
     Raises:
         UserError: either cannot be done.
@@ -179,12 +177,14 @@ def check_obstacles(sweep: Sweep):
         tempfile.TemporaryFile(dir=find_nearest_folder(sweep.out)).close()
     except OSError as error:
         raise UserError(f"--out {sweep.out} cannot be written: {error.strerror}") from None
-    if sweep.engine == "local" and sweep.data != "synthetic" and not (Path(sweep.data) / DATA_FOLDER).is_dir():
-        import torch
+    one_of_each = {config.dataset: config for config in runs if config.dataset != "synthetic"}
+    for config in one_of_each.values() if sweep.engine == "local" else ():
+        if not (Path(sweep.data) / config.data_set.folder).is_dir():
+            import torch
 
-        from reproduce.data import load
+            from reproduce.data import choose_folder, load
 
-        load(Config(), Path(sweep.data), torch.device("cpu"))
+            load(config, choose_folder(config, sweep.data), torch.device("cpu"))
 
 
 # Training them --------------------------------------------------------------------------------------------------------
@@ -220,11 +220,11 @@ def main(arguments: Sequence[str]) -> int:
     if not left:
         pass  # no need of a device
     elif sweep.engine == "ray":
-        check_obstacles(sweep)
+        check_obstacles(sweep, runs)
         train_on_cluster(backlog, machine, sweep.devices, sweep.per_device or 1, deadline)
     else:
         devices = find_devices(sweep.devices)
-        check_obstacles(sweep)
+        check_obstacles(sweep, runs)
         given = sweep.per_device
         lanes = choose_lanes(devices, left) if given is None else dict.fromkeys(devices, given)
         train_here(backlog, machine, lanes, deadline)

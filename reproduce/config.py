@@ -22,6 +22,9 @@ Block = Literal["original", "bn-after-add", "relu-before-add", "relu-only-preact
 Optimizer = Literal["sgd", "adam", "adamw"]
 Warmup = Literal["auto", "none", "error", "iterations"]
 Precision = Literal["fp32", "tf32", "bf16"]
+Family = Literal["6n+2", "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "lenet"]
+DataSetName = Literal["cifar10", "synthetic", "mnist"]
+Schedule = Literal["steps", "onecycle", "cosine", "constant"]
 DEFAULT_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
 
 ALWAYS_RECORDED = frozenset(
@@ -30,6 +33,40 @@ ALWAYS_RECORDED = frozenset(
 )
 """The fields of the first published records. One added since has a default that changes nothing, and is left out of the key
 and of what is recorded while it is at that default, so that no older record's key moves and all of them can be read."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What the images of a set are like, and where they are.
+
+    title: what people call it; given: what `--data` has to be for it, other folders apart; folder: that of its files, as
+    torchvision has it; side: of the square images, in pixels; iterations: the training length at which a run on all of its
+    training images is compared with what is published, None where nothing is.
+    """
+
+    title: str
+    class_names: tuple[str, ...]
+    given: str
+    folder: str
+    side: int = 32
+    channels: int = 3
+    iterations: int | None = None
+
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+STRIPES = tuple(f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12))
+DATA_SETS: dict[DataSetName, DataSet] = {
+    "cifar10": DataSet("CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", iterations=PAPER_ITERATIONS),
+    "synthetic": DataSet("a generated set, made to test the code", STRIPES, "synthetic", "cifar-10-batches-py"),
+    "mnist": DataSet("MNIST", tuple("0123456789"), "mnist", "MNIST", side=28, channels=1, iterations=37_500),
+}
+
+
+def find_data_set(data: str) -> DataSetName:
+    """The data set that `--data` names: by its word, or by the name of a folder; any other folder is CIFAR-10's."""
+    if data == "synthetic":
+        return "synthetic"
+    return "mnist" if data == "mnist" or Path(data).absolute().name == DATA_SETS["mnist"].folder else "cifar10"
 
 
 class UserError(ValueError):
@@ -91,14 +128,14 @@ class Config:
     """lr/10 at first: until the training error is below 80% (error), for 400 iterations (iterations), or never
     (none); auto is error from depth 110 on, as the paper has it, and none below."""
     augment: bool = True
-    """Pad by 4 pixels, crop 32x32 at random, mirror with probability 1/2."""
+    """Pad by 4 pixels, crop to the old size at random, mirror with probability 1/2."""
     split: Literal["full", "val"] = "full"
     """Train on all training images, or hold out a tenth (stratified, by the seed) and report its error as well."""
     precision: Precision = "fp32"
     """fp32 is true fp32: TF32 and HF32 off. bf16 is autocast."""
-    normalization: Literal["pixel-mean", "channel-mean", "channel-mean-std"] = "pixel-mean"
+    normalization: Literal["pixel-mean", "channel-mean", "channel-mean-std", "none"] = "pixel-mean"
     """What is subtracted from the pixels / 255: the paper's per-pixel mean, or a mean per channel, then with or without
-    division by the channel's standard deviation."""
+    division by the channel's standard deviation; or nothing."""
     initialization: Literal["fan-in", "fan-out"] = "fan-in"
     """He initialisation of the convolutions, by inputs or by outputs."""
     last_layer: Literal["he", "uniform"] = "he"
@@ -113,8 +150,13 @@ class Config:
     """Where a permutation of the images does not fill its last batch: the next one goes on, or the rest is dropped."""
     seed: int = 0
     """The replicate: initialisation, order of the images, crops, flips, and the held-out images."""
-    dataset: tyro.conf.Suppress[Literal["cifar10", "synthetic"]] = "cifar10"
+    dataset: tyro.conf.Suppress[DataSetName] = "cifar10"
     """What `--data` names."""
+    family: Family = "6n+2"
+    """Another net than the paper's: torchvision's wide ones with a 3x3 stem and no max-pool, or LeNet."""
+    schedule: Schedule = "steps"
+    """The learning rate over the iterations: the paper's milestones, torch's OneCycleLR up to lr (the momentum stays), half
+    a cosine from lr to 0, or lr throughout."""
 
     def __post_init__(self):
         check_types(self)
@@ -122,10 +164,14 @@ class Config:
             raise UserError(f"depth must be 6n+2 with n >= 1 (8, 14, 20, 26, 32, ...), and {self.depth} is not")
         if not self.residual and (self.block != "original" or self.shortcut != "A"):
             raise UserError("a plain net has no addition and no shortcut: leave out --block and --shortcut, or add --residual")
+        if self.family != "6n+2" and (self.depth, self.residual, self.block, self.shortcut) != (20, True, "original", "A"):
+            raise UserError(f"depth, residual, block and shortcut choose among the 6n+2 nets, not with --family {self.family}")
+        if self.family == "lenet" and (self.bn_statistics, self.bn_batch) != ("moving", "whole"):
+            raise UserError("lenet has no BN: leave out --bn-statistics and --bn-batch")
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.optimizer])
         if self.warmup == "auto":
-            object.__setattr__(self, "warmup", "error" if self.depth >= 110 else "none")
+            object.__setattr__(self, "warmup", "error" if self.depth >= 110 and self.schedule == "steps" else "none")
         assert self.lr is not None
         require(0 < self.lr < math.inf, "lr must be a positive number", self.lr)
         require(0 <= self.momentum < 1, "momentum must be at least 0 and below 1", self.momentum)
@@ -133,12 +179,18 @@ class Config:
         require(self.batch_size >= 1, "batch-size must be at least 1", self.batch_size)
         require(self.bn_batch == "whole" or self.batch_size % 2 == 0, "batch-size must be even for halves", self.batch_size)
         require(self.iterations >= 1, "iterations must be at least 1", self.iterations)
+        require(self.schedule == "steps" or self.warmup == "none", "warmup must be none unless schedule is steps", self.warmup)
         require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63", self.seed)
 
     @property
     def net(self) -> str:
-        """The network's name, e.g. residual44 or plain20."""
-        return f"{'residual' if self.residual else 'plain'}{self.depth}"
+        """The network's name, e.g. residual44 or plain20; of another family its own."""
+        return f"{'residual' if self.residual else 'plain'}{self.depth}" if self.family == "6n+2" else self.family
+
+    @property
+    def data_set(self) -> DataSet:
+        """What it is trained on."""
+        return DATA_SETS[self.dataset]
 
     def describe(self) -> dict[str, Any]:
         """The fields as they are recorded (see ALWAYS_RECORDED)."""
@@ -167,8 +219,9 @@ class Machine:
 
     device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
     """auto takes the first that is usable of npu, cuda, cpu; any other is used or refused, never replaced."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = "data"
-    """Folder that holds, or shall receive, cifar-10-batches-py; or the word synthetic for a generated set."""
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "data"
+    """Folder that holds, or shall receive, cifar-10-batches-py; or the word synthetic for a generated set; or the word mnist
+    for MNIST in ./data, or a folder MNIST wherever it is."""
     out: Path = Path("runs")
     """Folder that receives <net>-<key>/seed<k>."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
@@ -191,14 +244,19 @@ class Machine:
         require(self.checkpoint_every >= 1, "checkpoint-every must be at least 1", self.checkpoint_every)
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError("--tensorboard needs TensorBoard, which is not installed: pip install tensorboard")
-        require(self.data != "", "data must name a folder or be the word synthetic", repr(self.data))
+        require(self.data != "", "data must name a folder or be the word synthetic or mnist", repr(self.data))
 
 
 def write_flags(config: Config, machine: Machine | None = None) -> list[str]:
-    """The flags of run.py that give this config, and this machine or any; what is at its default is left out."""
+    """The flags of run.py that give this config, and this machine or any; what is at its default is left out.
+
+    machine: its data name the config's set, or a folder in which that has a folder of its own.
+    """
     if machine is None:
-        machine = Machine(data="synthetic" if config.dataset == "synthetic" else Machine.data)
-    assert (config.dataset == "synthetic") == (machine.data == "synthetic"), "the data set is named by --data"
+        machine = Machine(data=config.data_set.given)
+    elif config.dataset == "mnist" and find_data_set(machine.data) == "cifar10":
+        machine = replace(machine, data=str(Path(machine.data) / config.data_set.folder))
+    assert find_data_set(machine.data) == config.dataset, "the data set is named by --data"
     ordinary = replace(config, lr=None, warmup="auto")  # both defaults depend on other fields
     flags = []
     for settings in (config, machine):

@@ -128,7 +128,9 @@ def find_contradiction(result: dict[str, Any] | None, config: Config) -> str | N
 
 
 def find_missing_layers(responses: list[float] | None, result: dict[str, Any] | None, config: Config) -> str | None:
-    """In what the responses are not those of a run with this result."""
+    """In what the responses are not those of a run with this result; nets of other families than the paper's have none."""
+    if config.family != "6n+2":
+        return None if responses is None else f"is damaged (a {config.net} has no such layers)"
     if responses is None:
         return "is missing" if result is not None and result["status"] == "finished" else None
     layers = config.depth - 1  # all but the linear one

@@ -1,15 +1,17 @@
 """CIFAR-10 as uint8 tensors on the device, and batches that are a pure function of (seed, iteration).
 
-Shapes: M images in a set, N in a batch, T iterations; a padded image is 40 x 40 positions of 3 channels.
+Shapes: M images in a set, N in a batch, T iterations; a padded image is 40 x 40 positions of 3 channels. (Other sets have
+other sides and channels, which config.DATA_SETS gives.)
 An image is stored padded by 4 positions of zero; a batch picks, for every image of its own, the 32 x 32 positions of a
 crop, mirrored or not. The mean is padded and picked alike, so that what was padding is exactly zero after the
 subtraction, as if the padding had come after it (section 4.2).
-A position has a fourth byte of zero, so that it is picked as one word, at 32-bit indices: an NPU is slow with rows of 3
-bytes and with 64-bit integers.
+A position has four bytes, zero behind its channels, so that it is picked as one word, at 32-bit indices: an NPU is slow with
+rows of 3 bytes and with 64-bit integers.
 """
 
 import contextlib
 import hashlib
+import math
 import os
 import socket
 import tempfile
@@ -22,21 +24,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import CIFAR10, VisionDataset
+from torchvision.datasets import CIFAR10, MNIST, VisionDataset
 from torchvision.datasets.utils import check_integrity
 
-from reproduce.config import Config, UserError, require
+from reproduce.config import DATA_SETS, Config, DataSetName, Machine, UserError, find_data_set, require
 
-SIDE, PADDING = 32, 4
-PADDED = SIDE + 2 * PADDING
+PADDING = 4
 HELD_OUT = 10
 """One image in so many is held out by split val: 5k of the 50k."""
 
-CLASS_NAMES = {
-    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
-    "synthetic": [f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12)],
+MNIST_FILES = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-"""The ten classes of each data set, in the order of their labels."""
+"""Their MD5, which torchvision knows of their archives only."""
 
 SYNTHETIC_FILE = "synthetic.npz"
 SYNTHETIC_SIZES = (10_000, 2_000)
@@ -73,7 +76,7 @@ class Synthetic(CIFAR10):
             self.targets = labels.astype(np.int64, casting="safe").tolist()
         except Exception as error:  # a damaged file can fail in any way
             raise RuntimeError(f"the generated set is missing or damaged ({type(error).__name__})") from error
-        are_images = self.data.dtype == np.uint8 and self.data.shape == (len(self.targets), SIDE, SIDE, 3)
+        are_images = self.data.dtype == np.uint8 and self.data.shape == (len(self.targets), 32, 32, 3)
         if not are_images or not set(self.targets) <= set(range(10)):
             raise RuntimeError("the generated set is damaged: it does not hold images of ten classes")
 
@@ -97,22 +100,38 @@ def write_synthetic(folder: Path, train: int = SYNTHETIC_SIZES[0], test: int = S
 def generate_images(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """So many images, uint8 M x 32 x 32 x 3, and labels, int64 M."""
     labels = generator.permutation(np.arange(count) % 10)
-    cycles = np.array([2, 3, 5, 8, 12])[labels % 5, None] / SIDE
-    wave = np.sin(2 * np.pi * (cycles * np.arange(SIDE) + generator.random((count, 1))))
-    stripes = np.repeat(wave[:, :, None], SIDE, axis=2)
+    cycles = np.array([2, 3, 5, 8, 12])[labels % 5, None] / 32
+    wave = np.sin(2 * np.pi * (cycles * np.arange(32) + generator.random((count, 1))))
+    stripes = np.repeat(wave[:, :, None], 32, axis=2)
     stripes[labels < 5] = stripes[labels < 5].transpose(0, 2, 1)
     low = generator.uniform(0, 100, (count, 3, 1, 1))
     high = generator.uniform(155, 255, (count, 3, 1, 1))
-    images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 40, (count, 3, SIDE, SIDE))
+    images = low + (high - low) * (stripes[:, None] + 1) / 2 + generator.normal(0, 40, (count, 3, 32, 32))
     return images.clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1), labels
 
 
-def find_damaged(folder: Path) -> list[Path]:
-    """The files of CIFAR-10, and its archive, that are in `folder` with another MD5 than theirs."""
+READERS = {"cifar10": CIFAR10, "synthetic": Synthetic, "mnist": MNIST}
+
+
+def list_files(name: DataSetName) -> tuple[dict[str, str], dict[str, str]]:
+    """The files of a data set and the archives that they come in, by their paths below `--data`, each with its MD5."""
+    if name == "mnist":
+        raw = {f"MNIST/raw/{file}": md5 for file, md5 in MNIST_FILES.items()}
+        return raw, {f"MNIST/raw/{file}": md5 for file, md5 in MNIST.resources}
+    if name == "synthetic":
+        return {f"{CIFAR10.base_folder}/{SYNTHETIC_FILE}": ""}, {}
     members = [*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]]
-    checksums = {folder / CIFAR10.base_folder / name: md5 for name, md5 in members}
-    checksums[folder / CIFAR10.filename] = CIFAR10.tgz_md5
-    return [path for path, md5 in checksums.items() if path.is_file() and not check_integrity(path, md5)]
+    return {f"{CIFAR10.base_folder}/{file}": md5 for file, md5 in members}, {CIFAR10.filename: CIFAR10.tgz_md5}
+
+
+def find_damaged(folder: Path, name: DataSetName) -> list[Path]:
+    """The files of a data set, and its archives, that are in `folder` with another MD5 than theirs."""
+    files, archives = list_files(name)
+    return [folder / path for path, md5 in (files | archives).items() if is_damaged(folder / path, md5)]
+
+
+def is_damaged(path: Path, md5: str) -> bool:
+    return path.is_file() and not check_integrity(path, md5)
 
 
 @contextlib.contextmanager
@@ -126,38 +145,42 @@ def network_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def obtain(folder: Path, dataset: type[CIFAR10]):
-    """Puts the set's files into `folder`: from its archive there, from the network, or by generation.
+def obtain(folder: Path, name: DataSetName):
+    """Puts a data set's files into `folder`: from its archives there, from the network, or by generation.
 
     Raises:
-        UserError: CIFAR-10 is neither there nor to be had; the sentence names what is damaged, the archive, its MD5 and the
-            folder for it.
+        UserError: they are neither there nor to be had; the sentence names what is damaged, the archives, their MD5 and the
+            folder for them.
     """
     missing_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    files, archives = list_files(name)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
-            unfinished = Path(name)
-            if dataset is Synthetic:
-                (unfinished / CIFAR10.base_folder).mkdir()
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
+            unfinished = Path(temporary)
+            for path in files | archives:
+                (unfinished / path).parent.mkdir(parents=True, exist_ok=True)
+            if name == "synthetic":
                 write_synthetic(unfinished / CIFAR10.base_folder)
             else:
-                archive = folder / CIFAR10.filename
-                if check_integrity(str(archive), CIFAR10.tgz_md5):
-                    (unfinished / CIFAR10.filename).symlink_to(archive.resolve())
+                for path, md5 in archives.items():
+                    if check_integrity(folder / path, md5):
+                        (unfinished / path).symlink_to((folder / path).resolve())
                 with network_timeout(30):
-                    CIFAR10(unfinished, download=True)
-            (folder / CIFAR10.base_folder).mkdir(exist_ok=True)
-            for path in (unfinished / CIFAR10.base_folder).iterdir():
-                os.replace(path, folder / CIFAR10.base_folder / path.name)
+                    READERS[name](unfinished, download=True)
+            for path in files:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(unfinished / path, folder / path)
     except (OSError, RuntimeError) as error:
-        if dataset is Synthetic:
+        if name == "synthetic":
             raise
-        damaged = ", ".join(map(str, find_damaged(folder)))
+        title, own_folder = DATA_SETS[name].title, DATA_SETS[name].folder
+        damaged = ", ".join(map(str, find_damaged(folder, name)))
         state = f"in {folder} is damaged ({damaged})" if damaged else f"is not in {folder}"
+        reason = str(error).splitlines()[0].rstrip(":")
+        wanted = ", ".join(f"{path} (MD5 {md5})" for path, md5 in archives.items())
         raise UserError(
-            f"CIFAR-10 {state} and could not be downloaded ({str(error).splitlines()[0]}): put "
-            f"{CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) or its folder {CIFAR10.base_folder} into {folder}"
+            f"{title} {state} and could not be downloaded ({reason}): put {wanted} or its folder {own_folder} into {folder}"
         ) from error
     finally:
         with contextlib.suppress(OSError):  # of those that are not empty
@@ -193,6 +216,15 @@ class Data:
     std: Tensor
     fingerprint: str
 
+    @property
+    def side(self) -> int:
+        return math.isqrt(len(self.mean)) - 2 * PADDING
+
+    def unpad(self, positions: Tensor) -> Tensor:
+        """The images within padded ones, M x 32 x 32 x 3, of positions as `Images` and the mean have them."""
+        padded, within = self.side + 2 * PADDING, slice(PADDING, PADDING + self.side)
+        return positions.view(-1, padded, padded, positions.shape[-1])[:, within, within, : len(self.std)]
+
 
 def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
     """A boolean mask, M: a tenth of every class, drawn by the seed."""
@@ -207,43 +239,48 @@ def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
 def choose_folder(config: Config, data: str) -> Path:
     """Where the config's data set is or goes: the folder that `--data` names, or the generated sets' own.
 
-    Of CIFAR-10, the folder with the files themselves may be named as well.
+    The folder with the files themselves may be named as well.
     """
-    folder = Path("data/synthetic" if config.dataset == "synthetic" else data)
-    if folder.absolute().name == CIFAR10.base_folder and (folder / CIFAR10.train_list[0][0]).is_file():
-        return folder.absolute().parent
-    return folder
+    if config.dataset == "synthetic":
+        return Path("data/synthetic")
+    folder = Path(Machine.data if data == config.data_set.given else data)
+    if folder.absolute().name != config.data_set.folder:
+        return folder
+    is_its_own = find_data_set(data) == "mnist" or (folder / CIFAR10.train_list[0][0]).is_file()
+    return folder.absolute().parent if is_its_own else folder
 
 
-def read(dataset: type[CIFAR10] | type[Synthetic], folder: Path) -> tuple[list[np.ndarray], str]:
+def read(name: DataSetName, folder: Path) -> tuple[list[np.ndarray], str]:
     """The images, uint8 M x 32 x 32 x 3, and labels, int64 M, of the training set, then of the test set; their fingerprint.
 
     Raises:
         RuntimeError: a file is missing or damaged.
     """
-    sets = [dataset(folder, train=train) for train in (True, False)]
-    arrays = [array for part in sets for array in (part.data, np.array(part.targets))]
+    if name == "mnist" and any(is_damaged(folder / path, md5) for path, md5 in list_files(name)[0].items()):
+        raise RuntimeError("a file is damaged")  # torchvision looks at MNIST's archives only
+    side, channels = DATA_SETS[name].side, DATA_SETS[name].channels
+    sets = [READERS[name](folder, train=train) for train in (True, False)]
+    arrays = [array for part in sets for array in (np.asarray(part.data), np.array(part.targets))]
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(array.tobytes())
-    return arrays, digest.hexdigest()
+    return [array.reshape(-1, side, side, channels) if array.ndim > 1 else array for array in arrays], digest.hexdigest()
 
 
 def load(config: Config, folder: Path, device: torch.device) -> Data:
     """Reads the config's data set (downloading or generating it where it is missing) and puts it on the device.
 
     Raises:
-        UserError: CIFAR-10 is not there and cannot be downloaded, or there are too few images for a batch.
+        UserError: it is not there and cannot be downloaded, or there are too few images for a batch.
     """
-    dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
     try:
-        arrays, fingerprint = read(dataset, folder)
+        arrays, fingerprint = read(config.dataset, folder)
         sizes = len(arrays[1]), len(arrays[3])
-        if dataset is Synthetic and sizes == SYNTHETIC_SIZES and fingerprint != SYNTHETIC_FINGERPRINT:
+        if config.dataset == "synthetic" and sizes == SYNTHETIC_SIZES and fingerprint != SYNTHETIC_FINGERPRINT:
             raise RuntimeError("another set than the one that is generated here")
     except RuntimeError:  # torchvision's word for missing or damaged files, too
-        obtain(folder, dataset)
-        arrays, fingerprint = read(dataset, folder)
+        obtain(folder, config.dataset)
+        arrays, fingerprint = read(config.dataset, folder)
     train_NHWC, train_labels, test_NHWC, test_labels = arrays
     out = held_out(train_labels, config.seed) if config.split == "val" else np.zeros(len(train_labels), dtype=bool)
     check_batch_size(config, int((~out).sum()))
@@ -252,7 +289,7 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
         train=put(train_NHWC[~out], train_labels[~out], device),
         held_out=put(train_NHWC[out], train_labels[out], device) if out.any() else None,
         test=put(test_NHWC, test_labels, device),
-        mean=torch.from_numpy(pad(mean_HWC[None]).reshape(-1, 3)).float().to(device),
+        mean=torch.from_numpy(pad(mean_HWC[None]).reshape(-1, len(std_C))).float().to(device),
         std=torch.from_numpy(std_C).float().to(device),
         fingerprint=fingerprint,
     )
@@ -284,12 +321,15 @@ def scale(images_NHWC: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarr
     """Mean, 32 x 32 x 3, and standard deviation, 3, of training images' pixels / 255, as the config wants them."""
     # Summed as integers, the mean does not depend on the order or the machine.
     mean_HWC = images_NHWC.sum(axis=0, dtype=np.int64) / (255 * len(images_NHWC))
+    channels = mean_HWC.shape[2]
+    if config.normalization == "none":
+        return np.zeros_like(mean_HWC), np.ones(channels)
     if config.normalization == "pixel-mean":
-        return mean_HWC, np.ones(3)
+        return mean_HWC, np.ones(channels)
     mean_C = mean_HWC.mean(axis=(0, 1))
     if config.normalization == "channel-mean":
-        return np.broadcast_to(mean_C, mean_HWC.shape), np.ones(3)
-    counts = [np.bincount(images_NHWC[..., channel].ravel(), minlength=256) for channel in range(3)]
+        return np.broadcast_to(mean_C, mean_HWC.shape), np.ones(channels)
+    counts = [np.bincount(images_NHWC[..., channel].ravel(), minlength=256) for channel in range(channels)]
     squares_C = np.array([count @ (np.arange(256) / 255) ** 2 / count.sum() for count in counts])
     return np.broadcast_to(mean_C, mean_HWC.shape), np.sqrt(squares_C - mean_C**2)
 
@@ -300,15 +340,10 @@ def pad(images_NHWC: np.ndarray) -> np.ndarray:
 
 def put(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device) -> Images:
     """Pads uint8 images, M x 32 x 32 x 3, and sends them to the device."""
-    padded = torch.zeros(len(images_NHWC), PADDED, PADDED, 4, dtype=torch.uint8)
-    unpad(padded).copy_(torch.from_numpy(images_NHWC))
+    count, side, _, channels = images_NHWC.shape
+    padded = torch.zeros(count, side + 2 * PADDING, side + 2 * PADDING, 4, dtype=torch.uint8)
+    padded[:, PADDING : PADDING + side, PADDING : PADDING + side, :channels] = torch.from_numpy(images_NHWC)
     return Images(padded.view(-1, 4).to(device), torch.from_numpy(labels).long().to(device))
-
-
-def unpad(positions: Tensor) -> Tensor:
-    """The images within padded ones, M x 32 x 32 x 3, of positions as `Images` and a mean have them."""
-    within = slice(PADDING, PADDING + SIDE)
-    return positions.view(-1, PADDED, PADDED, positions.shape[-1])[:, within, within, :3]
 
 
 # Choosing and making batches ------------------------------------------------------------------------------------------
@@ -362,11 +397,12 @@ def batch(images: Images, data: Data, rows: Tensor) -> tuple[Tensor, Tensor]:
     Returns: images, float32 N x 3 x 32 x 32 (channels last in memory), (pixels / 255 - mean) / std; labels, int64 N.
     """
     image, top, left, mirrored = (row.view(-1, 1, 1) for row in rows)
-    line = torch.arange(SIDE, dtype=rows.dtype, device=rows.device)
-    column = torch.where(mirrored.bool(), SIDE - 1 - line, line) + left
-    position = (top + line.view(1, -1, 1)) * PADDED + column
+    side, padded, channels = data.side, data.side + 2 * PADDING, len(data.std)
+    line = torch.arange(side, dtype=rows.dtype, device=rows.device)
+    column = torch.where(mirrored.bool(), side - 1 - line, line) + left
+    position = (top + line.view(1, -1, 1)) * padded + column
     # index_select and in-place arithmetic: three times as fast on a CPU as images.positions[...] / 255 - mean[...].
-    words = images.positions.view(torch.int32).flatten().index_select(0, (image * PADDED**2 + position).flatten())
-    pixels = words.view(torch.uint8).view(-1, 4).float().div_(255)[:, :3]
+    words = images.positions.view(torch.int32).flatten().index_select(0, (image * padded**2 + position).flatten())
+    pixels = words.view(torch.uint8).view(-1, 4).float().div_(255)[:, :channels]
     pixels = pixels.sub(data.mean.index_select(0, position.flatten())).div_(data.std)
-    return pixels.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2), images.labels.index_select(0, rows[0])
+    return pixels.view(-1, side, side, channels).permute(0, 3, 1, 2), images.labels.index_select(0, rows[0])

@@ -46,7 +46,7 @@ class Evaluation:
 
     sources: tyro.conf.Positional[tuple[Path, ...]]
     """Finished runs' folders, and weights files."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = Machine.data
     """As for run.py."""
     device: Literal["auto", "npu", "cuda", "cpu"] = Machine.device
     """As for run.py."""
@@ -140,8 +140,6 @@ def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names:
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    from reproduce.data import unpad
-
     folder.mkdir(parents=True, exist_ok=True)
     confusion = Figure(figsize=(7, 6), layout="constrained")
     axes = confusion.subplots()
@@ -150,7 +148,7 @@ def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names:
     axes.set(xlabel="predicted class", ylabel="true class")
     confusion.savefig(folder / "confusion.png", dpi=150)
 
-    images = unpad(data.test.positions).cpu()
+    images = data.unpad(data.test.positions).cpu()
     grid = Figure(figsize=(GRID[1] * 1.5, GRID[0] * 1.8), layout="constrained")
     panels = grid.subplots(*GRID).flatten()
     chosen = choose_images(probabilities, labels, worst)
@@ -159,7 +157,7 @@ def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names:
         axes.axis("off")
     for axes, index in zip(panels, chosen, strict=False):
         is_right = bool(predicted[index] == labels[index])
-        axes.imshow(images[index].numpy())
+        axes.imshow(images[index].squeeze(-1).numpy(), cmap="gray")  # without a map where there are colours
         label = f"{names[int(predicted[index])]} {100 * float(confidence[index]):.0f}%\nis {names[int(labels[index])]}"
         axes.set_title(label, color="tab:blue" if is_right else "tab:red", fontsize="small")
     grid.savefig(folder / "images.png", dpi=150)
@@ -197,7 +195,7 @@ def main(arguments: Sequence[str]) -> int:
     evaluation = command.parse(Evaluation, arguments, "evaluate.py", __doc__)
 
     from reproduce import device as devices  # first (see there)
-    from reproduce.data import CLASS_NAMES, choose_folder, load_once
+    from reproduce.data import choose_folder, load_once
     from reproduce.weights import read
 
     device = devices.choose_device(evaluation.device)
@@ -207,7 +205,7 @@ def main(arguments: Sequence[str]) -> int:
         folder = choose_folder(trained.config, evaluation.data)
         data = trained.normalise(load_once(trained.config, folder, device.torch_device))
         probabilities, labels = predict_all(trained, data, device)
-        names = CLASS_NAMES[trained.config.dataset]
+        names = trained.config.data_set.class_names
         print(("\n\n" if number else "") + describe(trained, probabilities, labels, names))
         if evaluation.figures is not None:
             for path in draw(evaluation.figures, probabilities, labels, data, names, evaluation.worst):

@@ -53,7 +53,7 @@ class Export:
     format: Format
     output: Path | None = None
     """File to write; by default the net's name in the current folder."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = Machine.data
     """As for run.py: the test images of the check come from there."""
 
 
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str]) -> int:
 
     import torch
 
-    from reproduce.data import choose_folder, load, unpad
+    from reproduce.data import choose_folder, load
     from reproduce.weights import read
 
     trained = read(export_.source, export_.data)
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--format {export_.format} writes a file ending in {EXTENSION[export_.format]}, and {output} does not")
     card = place_card(output) if export_.format == "safetensors" and trained.result.get("parameters") else None
     data = load(trained.config, choose_folder(trained.config, export_.data), torch.device("cpu"))
-    images = unpad(data.test.positions)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
+    images = data.unpad(data.test.positions)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
     difference = export(trained, export_.format, output, images)
     agreement = f"on {len(images)} test images within {difference:.1e} of the original, relative to the largest logit"
     print(f"{output}: {output.stat().st_size:,} bytes; {agreement}")

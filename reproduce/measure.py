@@ -23,7 +23,7 @@ def single_views(images: Images, data: Data, device: Device) -> Iterator[tuple[T
 
 
 @contextmanager
-def evaluating(network: Network, device: Device, config: Config) -> Iterator[None]:
+def evaluating(network: nn.Module, device: Device, config: Config) -> Iterator[None]:
     """Within, the network is in evaluation mode, without gradients and in the precision of the training."""
     was_training = network.training
     network.eval()
@@ -34,7 +34,7 @@ def evaluating(network: Network, device: Device, config: Config) -> Iterator[Non
         network.train(was_training)
 
 
-def evaluate(network: Network, images: Images, data: Data, device: Device, config: Config) -> float:
+def evaluate(network: nn.Module, images: Images, data: Data, device: Device, config: Config) -> float:
     """The error on a part of `data` in percent, single view (section 4.2), in the precision of the training."""
     wrong = torch.zeros((), dtype=torch.int64, device=device.torch_device)
     with evaluating(network, device, config):
@@ -43,7 +43,7 @@ def evaluate(network: Network, images: Images, data: Data, device: Device, confi
     return 100 * int(wrong) / len(images)
 
 
-def predict_classes(network: Network, data: Data, device: Device, config: Config) -> tuple[list[int], list[bool]]:
+def predict_classes(network: nn.Module, data: Data, device: Device, config: Config) -> tuple[list[int], list[bool]]:
     """The class that each test image is given, as in `evaluate`, and whether it is right."""
     predicted, right = [], []
     with evaluating(network, device, config):
@@ -54,7 +54,7 @@ def predict_classes(network: Network, data: Data, device: Device, config: Config
     return predicted, right
 
 
-def take_population_statistics(network: Network, data: Data, device: Device, config: Config):
+def take_population_statistics(network: nn.Module, data: Data, device: Device, config: Config):
     """Replaces BN's moving averages by averages over the training images as they are.
 
     Training goes on unchanged, since it normalises by the mini-batch and never reads these averages.
@@ -73,13 +73,13 @@ def take_population_statistics(network: Network, data: Data, device: Device, con
             layer.momentum = momentum
 
 
-def layer_responses(network: Network, data: Data, device: Device, config: Config) -> list[float]:
+def layer_responses(network: nn.Module, data: Data, device: Device, config: Config) -> list[float]:
     """The standard deviation of every 3x3 layer's response on the test set, first layer first (Fig. 7).
 
     A response is what leaves the layer's BN, before ReLU or addition; where a block's design has no BN right after the
-    layer, it is what leaves the layer.
+    layer, it is what leaves the layer. Of another family than the paper's, that of the logits alone.
     """
-    layers = network.responses()
+    layers = network.responses() if isinstance(network, Network) else [network]
     batches = math.ceil(len(data.test) / device.eval_batch_size)
     # One buffer from the start: a small tensor kept between large ones that come and go would keep their memory as well.
     moments = torch.zeros(batches, len(layers), 2, device=device.torch_device)

@@ -15,7 +15,6 @@ from reproduce.config import Config, Shortcut
 from reproduce.data import INITIALISATION, random_numbers
 
 STAGE_CHANNELS = (16, 32, 64)
-CLASSES = 10
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -96,11 +95,11 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """A 6n+2 net: 3x3 stem, 3n blocks on maps of 32, 16, 8 pixels, global average pooling, 10-way linear layer."""
+    """A 6n+2 net: 3x3 stem, 3n blocks on maps of 32, 16, 8 pixels, global average pooling, linear layer, one output a class."""
 
     def __init__(self, config: Config):
         super().__init__()
-        self.conv = conv3x3(3, STAGE_CHANNELS[0])
+        self.conv = conv3x3(config.data_set.channels, STAGE_CHANNELS[0])
         self.bn = nn.BatchNorm2d(STAGE_CHANNELS[0])
         blocks, in_channels = [], STAGE_CHANNELS[0]
         for stage, out_channels in enumerate(STAGE_CHANNELS):
@@ -114,7 +113,7 @@ class Network(nn.Module):
             "full-preactivation": lambda: nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU()),
             "relu-only-preactivation": nn.ReLU,
         }.get(config.block, nn.Identity)()
-        self.linear = nn.Linear(in_channels, CLASSES)
+        self.linear = nn.Linear(in_channels, len(config.data_set.class_names))
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Logits, N x K, of mean-subtracted images, N x 3 x 32 x 32."""
@@ -127,24 +126,25 @@ class Network(nn.Module):
         return [self.bn, *(module for block in blocks for module in block.responses())]
 
 
-def build_network(config: Config) -> Network:
+def build_network(config: Config) -> nn.Module:
     """The network of a config on the CPU, He-initialised (reference [13] of the paper) from the config's seed.
 
-    Weights of convolutions and of the linear layer are normal with variance 2 / fan, its bias zero, BN the identity.
+    Weights of convolutions and linear layers are normal with variance 2 / fan, biases zero, BN the identity.
     Nets that differ only in the additions or the block's design start with the same weights.
     """
-    network = Network(config)
+    network = Network(config) if config.family == "6n+2" else make_other(config)
     generator = random_numbers(config.seed, INITIALISATION)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            fan = module.out_channels if config.initialization == "fan-out" else module.in_channels
-            fill_weight(module.weight, generator, math.sqrt(2 / (fan * math.prod(module.kernel_size))))
-    linear = network.linear
-    fill_weight(linear.weight, generator, math.sqrt(2 / linear.in_features))
-    nn.init.zeros_(linear.bias)
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        fan, window = (layer.weight.shape[1], layer.weight[0, 0].numel())
+        if config.initialization == "fan-out" and isinstance(layer, nn.Conv2d):
+            fan = layer.out_channels // layer.groups
+        fill_weight(layer.weight, generator, math.sqrt(2 / (fan * window)))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     if config.last_layer == "uniform":
-        bound = 1 / math.sqrt(linear.in_features)
-        for parameter in linear.parameters():
+        bound = 1 / math.sqrt(layers[-1].weight.shape[1])
+        for parameter in layers[-1].parameters():
             draws = generator.uniform(-bound, bound, tuple(parameter.shape))
             parameter.data.copy_(torch.from_numpy(draws))
     return network
@@ -153,3 +153,25 @@ def build_network(config: Config) -> Network:
 def fill_weight(weight: Tensor, generator: np.random.Generator, std: float):
     draws = generator.standard_normal(tuple(weight.shape), dtype=np.float32)
     weight.data.copy_(torch.from_numpy(draws).mul_(std))
+
+
+# Other families -------------------------------------------------------------------------------------------------------
+
+
+def make_other(config: Config) -> nn.Module:
+    """A net of another family than the paper's: torchvision's ResNets and ResNeXts, made for small images, or LeNet.
+
+    Of the former, the stem is a 3x3 layer of stride 1 and there is no max-pool, so that their four stages see maps of 32, 16,
+    8 and 4 pixels. LeNet has two 3x3 convolutions and two linear layers, with biases and without BN.
+    """
+    channels, classes = config.data_set.channels, len(config.data_set.class_names)
+    if config.family == "lenet":
+        convolutions = [nn.Conv2d(channels, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        convolutions += [nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        pixels = (config.data_set.side // 4) ** 2
+        return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(8 * pixels, 32), nn.ReLU(), nn.Linear(32, classes))
+    from torchvision import models
+
+    network = getattr(models, config.family)(num_classes=classes)
+    network.conv1, network.maxpool = conv3x3(channels, 64), nn.Identity()
+    return network

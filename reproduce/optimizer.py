@@ -2,6 +2,7 @@
 
 # pyright: reportPrivateImportUsage=false
 
+import math
 from typing import Any
 
 import torch
@@ -26,12 +27,26 @@ def learning_rate(config: Config, iteration: int, warmup_ended: int | None) -> f
     warmup_ended: the first iteration after an error-triggered warm-up, None while it lasts. A warm-up that the error does
     not end is over at the first milestone.
     """
+    assert config.lr is not None
+    if config.schedule == "constant":
+        return config.lr
+    if config.schedule == "cosine":
+        return anneal(config.lr, 0.0, iteration / config.iterations)
+    if config.schedule == "onecycle":  # of OneCycleLR, with its defaults: a rise over 30%, from lr/25, to lr/25e4
+        top, last = 0.3 * config.iterations - 1, config.iterations - 1
+        if iteration <= top:
+            return anneal(config.lr / 25, config.lr, iteration / top)
+        return anneal(config.lr, config.lr / 25e4, (iteration - top) / (last - top))
     ended = {"none": 0, "iterations": WARMUP_ITERATIONS, "error": warmup_ended}[config.warmup]
     milestones = (config.iterations // 2, config.iterations * 3 // 4)
     passed = sum(iteration >= milestone for milestone in milestones)
     warming = passed == 0 and (ended is None or iteration < ended)
-    assert config.lr is not None
     return config.lr / 10 ** (passed + warming)
+
+
+def anneal(start: float, end: float, share: float) -> float:
+    """From start to end along half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 class ForeachSGD(torch.optim.SGD):

@@ -3,6 +3,7 @@
     python reproduce/predict.py WEIGHTS.safetensors cat.jpg dog.png
 
 A picture is turned upright and made as small as CIFAR-10's: its shorter side resized to 32 pixels, its centre cut to 32 x 32.
+For a network of MNIST they are 28, and the picture turns grey: white on black is what it knows.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from reproduce.config import Machine, UserError, require
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
     from torch import Tensor
 
+    from reproduce.config import DataSet
+
 SHOWN, BAR = 3, 40
 """Classes shown for a picture, and the length of the bar that stands for 100%."""
 
@@ -39,23 +42,21 @@ class Prediction:
     """A weights file, or a finished run's folder."""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Pictures, of any format that Pillow reads."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = Machine.data
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = Machine.data
     """Where a run folder's data set is, for the mean of its training images; weights files hold theirs."""
 
     def __post_init__(self):
         require(len(self.images) > 0, "name at least one picture", "none")
 
 
-def read_image(path: Path) -> Tensor:
-    """A picture as a network takes it: float32 in [0, 1], 1 x 3 x 32 x 32.
+def read_image(path: Path, data_set: DataSet) -> Tensor:
+    """A picture as a network of this data set takes it: float32 in [0, 1], 1 x 3 x 32 x 32.
 
     Raises:
         UserError: it is missing or not a picture.
     """
     from PIL import Image, ImageOps
     from torchvision import transforms
-
-    from reproduce.data import SIDE
 
     try:
         with warnings.catch_warnings():
@@ -64,7 +65,8 @@ def read_image(path: Path) -> Tensor:
                 upright = image
                 with contextlib.suppress(Exception):  # EXIF that cannot be read does not say which side is up
                     upright = ImageOps.exif_transpose(image)
-                small = transforms.CenterCrop(SIDE)(transforms.Resize(SIDE)(upright.convert("RGB")))
+                coloured = upright.convert("L" if data_set.channels == 1 else "RGB")
+                small = transforms.CenterCrop(data_set.side)(transforms.Resize(data_set.side)(coloured))
     except FileNotFoundError:
         raise UserError(f"there is no picture {path}") from None
     except Exception as error:  # whatever a foreign file may hold
@@ -98,15 +100,16 @@ def main(arguments: Sequence[str]) -> int:
 
     import torch
 
-    from reproduce.data import CLASS_NAMES, SIDE
     from reproduce.weights import read
 
-    pictures = [read_image(path) for path in prediction.images]
     trained = read(prediction.source, prediction.data)
-    print(f"{trained.config.net} of {trained.source}; pictures resized and centre-cropped to {SIDE} x {SIDE} pixels")
+    data_set = trained.config.data_set
+    pictures = [read_image(path, data_set) for path in prediction.images]
+    size = f"{data_set.side} x {data_set.side} pixels"
+    print(f"{trained.config.net} of {trained.source}; pictures resized and centre-cropped to {size}")
     with torch.inference_mode():
         for path, picture in zip(prediction.images, pictures, strict=True):
-            print(f"{path}\n{describe(trained.classifier(picture)[0].softmax(0), CLASS_NAMES[trained.config.dataset])}")
+            print(f"{path}\n{describe(trained.classifier(picture)[0].softmax(0), data_set.class_names)}")
     return 0
 
 

@@ -6,7 +6,7 @@ config.json              the config, with its schema version and key
 environment.json         one object per session: git commit, command, versions, device, flags, fingerprint of the data
 metrics.jsonl            one object per evaluation
 checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
-responses.json           standard deviation of every 3x3 layer's response (Fig. 7)
+responses.json           standard deviation of every 3x3 layer's response (Fig. 7), of the 6n+2 nets
 predictions.txt          the class given to every test image at the last iteration
 result.json              written last: its presence means that the run has ended, finished or diverged
 """
@@ -355,8 +355,8 @@ def add_session(folder: Path, config: Config, machine: Machine, session: dict[st
 
     The command leaves out the folders of --data and --out: they say nothing of the run, and records are published.
     """
-    data = machine.data if config.dataset == "synthetic" else Machine.data
-    command = shlex.join(["python", "reproduce/run.py", *write_flags(config, replace(machine, data=data, out=Machine.out))])
+    elsewhere = replace(machine, data=config.data_set.given, out=Machine.out)
+    command = shlex.join(["python", "reproduce/run.py", *write_flags(config, elsewhere)])
     about = {"command": command, "began": datetime.now(UTC).isoformat(timespec="seconds"), "git": describe_code()}
     write_json(folder / ENVIRONMENT, [*read_sessions(folder), about | session])
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 from reproduce.config import PAPER_ITERATIONS, Config
-from reproduce.data import choose_folder, load, unpad
+from reproduce.data import choose_folder, load
 from reproduce.model import build_network
 
 PRINT_EVERY = 500
@@ -85,7 +85,7 @@ def measure_error(network: nn.Module, images_NCHW: Tensor, labels_N: Tensor, mea
 def train_on_cifar10(config: Config, folder: Path):
     """Trains the config's net; of the config, nothing but the net and the length of the training is looked at."""
     data = load(config, folder, torch.device("cpu"))
-    train_NCHW, test_NCHW = (unpad(images.positions).permute(0, 3, 1, 2) for images in (data.train, data.test))
+    train_NCHW, test_NCHW = (data.unpad(images.positions).permute(0, 3, 1, 2) for images in (data.train, data.test))
     mean_CHW = train_NCHW.sum(0) / (255 * len(train_NCHW))
     # "The first layer is 3x3 convolutions. Then we use a stack of 6n layers with 3x3 convolutions on the feature maps of sizes
     # {32, 16, 8} respectively [...] The numbers of filters are {16, 32, 64} respectively [...] The network ends with a global

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine
+from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine, find_data_set
 from reproduce.progress import say
 from reproduce.record import add_session, open_folder, read_config, read_record, read_result, read_sessions
 from reproduce.stop import stop_requests
@@ -71,22 +71,20 @@ def parse(arguments: Sequence[str]) -> tuple[Config, Machine]:
         return config, machine
 
     config, machine = command.parse(both, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
-    if machine.data == "synthetic":
-        config = replace(config, dataset="synthetic")
-    return config, machine
+    return replace(config, dataset=find_data_set(machine.data)), machine
 
 
 def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str:
     """The closing line of a run that has ended."""
     if result["status"] == "diverged":
         return f"{config.net}: diverged at iteration {result['iteration']}; {folder}"
-    paper = PAPER_TEST_ERROR.get(config.depth) if config.residual else None
+    paper = PAPER_TEST_ERROR.get(config.depth) if config.net == f"residual{config.depth}" else None
     comparison = f"the paper's: {paper:.2f}%" if paper else "the paper gives no number for this net"
     if config.dataset != "cifar10":
-        comparison += ", on CIFAR-10"
+        comparison += ", on CIFAR-10" if paper else ""
     elif config.iterations != PAPER_ITERATIONS:
         comparison += f", after {PAPER_ITERATIONS} iterations"
-    where = f"{folder}" if config.dataset != "cifar10" else f"beside the records: python analysis/compare.py {folder}"
+    where = f"{folder}" if config.data_set.iterations is None else f"beside the records: python analysis/compare.py {folder}"
     return (
         f"{config.net}: final test error {result['test_error']:.2f}% after {config.iterations} iterations "
         f"({comparison}); {where}"

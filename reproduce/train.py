@@ -203,7 +203,8 @@ def train(
         if not all(map(math.isfinite, responses)):  # by the last update of all, which no loss has shown
             record.write_result(folder, {"status": "diverged", "iteration": history.iteration})
             return "diverged"
-        record.write_responses(folder, responses, len(data.test))
+        if config.family == "6n+2":
+            record.write_responses(folder, responses, len(data.test))
         record.write_predictions(folder, *predict_classes(training.network, data, device, config))
         record.write_result(folder, summarise_run(training, history, rows))
         return "finished"

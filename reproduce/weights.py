@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from reproduce import record
 from reproduce.card import check_card
 from reproduce.config import Config, UserError
-from reproduce.data import PADDING, SIDE, Data, choose_folder, load, unpad
-from reproduce.model import Network, build_network
+from reproduce.data import PADDING, Data, choose_folder, load
+from reproduce.model import build_network
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """How akamaster/pytorch_resnet_cifar10 scales its images, by channel."""
@@ -29,7 +29,7 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, mean: Tensor, std: Tensor):
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor):
         """mean: float32, 3 x 32 x 32, of pixels in [0, 1]; std: float32, 3 x 1 x 1."""
         super().__init__()
         self.network = network
@@ -56,7 +56,7 @@ class Trained:
 
     def normalise(self, data: Data) -> Data:
         """The same images under the scale that the network was trained with."""
-        padded = nn.functional.pad(self.classifier.mean, (PADDING,) * 4).permute(1, 2, 0).reshape(-1, 3)
+        padded = nn.functional.pad(self.classifier.mean, (PADDING,) * 4).permute(1, 2, 0).flatten(0, 1)
         device = data.mean.device
         return replace(data, mean=padded.to(device), std=self.classifier.std.flatten().to(device))
 
@@ -90,8 +90,8 @@ def read_run(folder: Path, data: str) -> Trained:
     checkpoint = record.read_checkpoint(folder / record.NEWEST, record.identify(config, images.fingerprint))
     if isinstance(checkpoint, str):
         raise UserError(f"{folder / record.NEWEST} {checkpoint}")
-    mean = unpad(images.mean)[0].permute(2, 0, 1)
-    return assemble(config, checkpoint["network"], mean.contiguous(), images.std.view(3, 1, 1), result, str(folder))
+    mean = images.unpad(images.mean)[0].permute(2, 0, 1)
+    return assemble(config, checkpoint["network"], mean.contiguous(), images.std.view(-1, 1, 1), result, str(folder))
 
 
 def assemble(
@@ -102,9 +102,10 @@ def assemble(
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{source} does not fit a {config.net}: {' '.join(str(error).split())[:200]}") from None
-    if mean.shape != (3, SIDE, SIDE) or std.shape != (3, 1, 1):
-        shapes = f"{list(mean.shape)} and {list(std.shape)}"
-        raise UserError(f"{source} scales images by a mean and a std of {shapes}, not [3, {SIDE}, {SIDE}] and [3, 1, 1]")
+    channels, side = config.data_set.channels, config.data_set.side
+    if mean.shape != (channels, side, side) or std.shape != (channels, 1, 1):
+        shapes = f"{list(mean.shape)} and {list(std.shape)}, not {[channels, side, side]} and {[channels, 1, 1]}"
+        raise UserError(f"{source} scales images by a mean and a std of {shapes}")
     classifier = Classifier(network, mean.float(), std.float()).eval()
     broken = [name for name, tensor in classifier.state_dict().items() if not tensor.isfinite().all()]
     if broken or not bool((std > 0).all()):
@@ -170,4 +171,4 @@ def read_akamaster(path: Path) -> Trained:
             f"akamaster/pytorch_resnet_cifar10 ({type(error).__name__})"
         ) from None
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return assemble(config, tensors, mean.expand(3, SIDE, SIDE).contiguous(), std, result, str(path))
+    return assemble(config, tensors, mean.expand(3, 32, 32).contiguous(), std, result, str(path))

@@ -19,7 +19,7 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from reproduce import data, run
-from reproduce.config import Config, UserError
+from reproduce.config import DATA_SETS, Config, UserError
 from reproduce.data import Data, Images, batch, central, held_out, load, plan, plan_once, put
 from tests.conftest import CPU, QUICK
 
@@ -144,7 +144,7 @@ def test_a_batch_is_its_images_scaled_padded_cropped_and_mirrored(kind: torch.dt
     rows = plan(Config(batch_size=64), 20, 0, 1)[0]
     views, labels = batch(some.train, some, rows.to(kind))
     assert views.is_contiguous(memory_format=torch.channels_last) and labels.dtype == torch.int64
-    scaled = (torch.from_numpy(images) / 255 - data.unpad(some.mean)) / some.std
+    scaled = (torch.from_numpy(images) / 255 - some.unpad(some.mean)) / some.std
     padded = torch.nn.functional.pad(scaled.permute(0, 3, 1, 2), (4, 4, 4, 4))
     for view, (image, top, left, mirrored) in zip(views, rows.T.tolist(), strict=True):
         crop = padded[image, :, top : top + 32, left : left + 32]
@@ -153,8 +153,9 @@ def test_a_batch_is_its_images_scaled_padded_cropped_and_mirrored(kind: torch.dt
 
 def test_images_are_kept_as_they_are():
     images = random_images(3)
-    kept = put(images, np.arange(3), CPU.torch_device)
-    assert torch.equal(data.unpad(kept.positions), torch.from_numpy(images))
+    some = as_data(images)
+    kept = some.train
+    assert torch.equal(some.unpad(kept.positions), torch.from_numpy(images))
     assert kept.positions.shape == (3 * 1600, 4) and kept.positions.sum() == images.sum(dtype=np.int64)
 
 
@@ -314,7 +315,7 @@ def test_the_generated_set_is_one_of_torchvisions(synthetic_folder: Path):
     loaded = load(QUICK, synthetic_folder, CPU.torch_device)
     assert len(images) == len(loaded.test) == 200
     picture, label = images[7]
-    assert torch.equal((255 * picture).round().byte(), data.unpad(loaded.test.positions)[7].permute(2, 0, 1))
+    assert torch.equal((255 * picture).round().byte(), loaded.unpad(loaded.test.positions)[7].permute(2, 0, 1))
     assert label == loaded.test.labels[7]
 
 
@@ -325,7 +326,7 @@ def write_archive(folder: Path):
     rows = random_images(10).reshape(10, -1)
     for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list]:
         (source / name).write_bytes(pickle.dumps({"data": rows, "labels": list(range(10))}))
-    (source / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": data.CLASS_NAMES["cifar10"]}))
+    (source / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": DATA_SETS["cifar10"].class_names}))
     with tarfile.open(folder / CIFAR10.filename, "w:gz") as archive:
         archive.add(source, CIFAR10.base_folder)
     return source

@@ -9,7 +9,7 @@ import torch
 
 from reproduce import reference
 from reproduce.config import Config, UserError
-from reproduce.data import PADDING, Data, batch, plan, unpad
+from reproduce.data import PADDING, Data, batch, plan
 from reproduce.model import build_network
 from reproduce.optimizer import learning_rate
 from reproduce.step import Training
@@ -44,11 +44,11 @@ def test_the_papers_recipe_trains_as_the_reference_does():
 def test_the_images_of_a_batch_are_the_references(synthetic: Data):
     """Every image of its batches is one of the 9 x 9 x 2 that data.py can make of the same image and the same mean."""
     torch.manual_seed(0)
-    images_NCHW = unpad(synthetic.train.positions).permute(0, 3, 1, 2)
+    images_NCHW = synthetic.unpad(synthetic.train.positions).permute(0, 3, 1, 2)
     mean_CHW = images_NCHW.sum(0) / (255 * len(images_NCHW))
-    torch.testing.assert_close(mean_CHW, unpad(synthetic.mean)[0].permute(2, 0, 1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(mean_CHW, synthetic.unpad(synthetic.mean)[0].permute(2, 0, 1), rtol=1e-6, atol=0)
     few, seen = images_NCHW[:130], torch.arange(130)
-    batches = reference.draw_batches(few, seen, unpad(synthetic.mean)[0].permute(2, 0, 1))
+    batches = reference.draw_batches(few, seen, synthetic.unpad(synthetic.mean)[0].permute(2, 0, 1))
     (first, whose), (rest, others) = next(batches), next(batches)
     assert len(first) == 128 and len(rest) == 2 and torch.equal(torch.cat([whose, others]).sort().values, seen)
     grid = torch.cartesian_prod(torch.arange(2 * PADDING + 1), torch.arange(2 * PADDING + 1), torch.arange(2)).T

@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save_file
 import hubconf
 from reproduce import command, evaluate, export, measure, predict, record, run, weights
 from reproduce.card import find_sha256, write_card
-from reproduce.config import Config, UserError
-from reproduce.data import central, load, unpad
+from reproduce.config import DATA_SETS, Config, UserError
+from reproduce.data import central, load
 from reproduce.model import build_network
 from tests.conftest import CPU, QUICK
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --out".split()
 SYNTHETIC = "synthetic"
+CIFAR10 = DATA_SETS["cifar10"]
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +148,8 @@ def test_a_picture_of_any_size_is_cut_to_its_centre(folder: Path, tmp_path: Path
     pixels = np.zeros((64, 200, 3), dtype=np.uint8)
     pixels[:, 68:132] = 200  # all of the centre
     Image.fromarray(pixels).save(path)
-    assert predict.read_image(path).shape == (1, 3, 32, 32)
-    assert predict.read_image(path).mean() == pytest.approx(200 / 255, abs=0.01)
+    assert predict.read_image(path, CIFAR10).shape == (1, 3, 32, 32)
+    assert predict.read_image(path, CIFAR10).mean() == pytest.approx(200 / 255, abs=0.01)
     weights_file = published(folder, tmp_path)
     capsys.readouterr()
     assert predict.main([str(weights_file), str(path), str(path)]) == 0
@@ -163,10 +164,10 @@ def test_prediction_agrees_with_evaluation(folder: Path, tmp_path: Path):
     trained = weights.read(folder, SYNTHETIC)
     data = load(trained.config, Path("data/synthetic"), CPU.torch_device)
     probabilities, _ = evaluate.predict_all(trained, trained.normalise(data), CPU)
-    image = unpad(data.test.positions)[7].numpy()
+    image = data.unpad(data.test.positions)[7].numpy()
     Image.fromarray(image).save(tmp_path / "seven.png")
     with torch.inference_mode():
-        seen = trained.classifier(predict.read_image(tmp_path / "seven.png")).softmax(1)[0]
+        seen = trained.classifier(predict.read_image(tmp_path / "seven.png", CIFAR10)).softmax(1)[0]
     assert torch.allclose(seen, probabilities[7], atol=1e-5)
 
 
@@ -179,19 +180,19 @@ def test_a_picture_is_seen_as_its_camera_was_held(tmp_path: Path):
     sideways = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
     sideways.save(tmp_path / "sideways.png", exif=turned.tobytes())
     sideways.save(tmp_path / "damaged.png", exif=b"Exif\0\0no EXIF")
-    upright = predict.read_image(tmp_path / "upright.png")
+    upright = predict.read_image(tmp_path / "upright.png", CIFAR10)
     assert upright[0, 0, 0].min() > 0.9 and upright[0, 0, -1].max() == 0
-    assert torch.equal(predict.read_image(tmp_path / "sideways.png"), upright)
-    assert torch.equal(predict.read_image(tmp_path / "damaged.png"), upright.rot90(dims=(2, 3)))
+    assert torch.equal(predict.read_image(tmp_path / "sideways.png", CIFAR10), upright)
+    assert torch.equal(predict.read_image(tmp_path / "damaged.png", CIFAR10), upright.rot90(dims=(2, 3)))
 
 
 def test_a_very_large_picture_is_taken_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # Pillow warns of more, and refuses twice as many
-    assert predict.read_image(tmp_path / "large.png").shape == (1, 3, 32, 32)
+    assert predict.read_image(tmp_path / "large.png", CIFAR10).shape == (1, 3, 32, 32)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     with pytest.raises(UserError, match="large.png cannot be read as a picture"):
-        predict.read_image(tmp_path / "large.png")
+        predict.read_image(tmp_path / "large.png", CIFAR10)
 
 
 @pytest.mark.parametrize(("encoding", "bar", "name"), [("ascii", "#", "b\\xe4r"), ("utf-8", "█", "bär")])
@@ -440,7 +441,7 @@ def test_a_foreign_checkpoint_is_the_same_network_under_its_own_normalisation(
         assert torch.allclose(trained.classifier(images), network((images - mean) / std), atol=1e-6)
     data = trained.normalise(load(QUICK, home / "data" / "synthetic", CPU.torch_device))
     views, _ = measure.single_views(data.test, data, CPU).__next__()
-    raw = unpad(data.test.positions)[: len(views)].permute(0, 3, 1, 2).float() / 255
+    raw = data.unpad(data.test.positions)[: len(views)].permute(0, 3, 1, 2).float() / 255
     assert torch.allclose(views, (raw - mean) / std, atol=1e-5)
     assert central(0, 1, CPU.torch_device).shape == (4, 1)
     said = evaluate.describe(trained, torch.eye(10), torch.arange(10), [str(name) for name in range(10)])
@@ -466,12 +467,12 @@ def test_hub_gives_every_network_and_its_published_weights(folder: Path, tmp_pat
     assert all(callable(getattr(hubconf, f"resnet{depth}_cifar10")) for depth in (20, 32, 44, 56, 110, 1202))
     monkeypatch.setattr(hubconf, "WEIGHTS", tmp_path)
     with pytest.raises(UserError, match="no weights of residual8 are published yet"):
-        hubconf.load(True, 8, pretrained=True)
+        hubconf.load(Config(depth=8), pretrained=True)
     published(folder, tmp_path).rename(tmp_path / "residual8.safetensors")
     images = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         expected = weights.read(folder, SYNTHETIC).classifier(images)
-        assert torch.equal(hubconf.load(True, 8, pretrained=True)(images), expected)
+        assert torch.equal(hubconf.load(Config(depth=8), pretrained=True)(images), expected)
 
 
 def test_the_hubs_example_gives_the_published_weights(monkeypatch: pytest.MonkeyPatch):
@@ -487,8 +488,8 @@ def test_the_hubs_example_gives_the_published_weights(monkeypatch: pytest.Monkey
 
 
 def test_the_published_network_errs_as_its_record_says(cifar10_folder: Path):
-    test = load(Config(), cifar10_folder, CPU.torch_device).test
-    images = unpad(test.positions).permute(0, 3, 1, 2).float() / 255
+    data = load(Config(), cifar10_folder, CPU.torch_device)
+    test, images = data.test, data.unpad(data.test.positions).permute(0, 3, 1, 2).float() / 255
     network = hubconf.resnet20_cifar10(pretrained=True)
     with torch.inference_mode():
         predicted = torch.cat([network(part).argmax(1) for part in images.split(500)])

@@ -8,10 +8,10 @@ import pandas as pd
 from analysis.markdown import label, write_number, write_table
 from analysis.paper import load_paper, published
 from analysis.records import comparable, configs, finished
+from reproduce.config import DATA_SETS
 from reproduce.record import RIGHT, WRONG
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-"""Of CIFAR-10, in the order of their numbers."""
+CLASSES = DATA_SETS["cifar10"].class_names
 IMAGES_PER_CLASS = 1000
 """In its test set."""
 
