@@ -260,7 +260,7 @@ def read(name: DataSetName, folder: Path) -> tuple[list[np.ndarray], str]:
         raise RuntimeError("a file is damaged")  # torchvision looks at MNIST's archives only
     side, channels = DATA_SETS[name].side, DATA_SETS[name].channels
     sets = [READERS[name](folder, train=train) for train in (True, False)]
-    arrays = [array for part in sets for array in (np.asarray(part.data), np.array(part.targets))]
+    arrays = [torch.as_tensor(values).numpy() for part in sets for values in (part.data, part.targets)]
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(array.tobytes())

@@ -80,9 +80,9 @@ def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str
         return f"{config.net}: diverged at iteration {result['iteration']}; {folder}"
     paper = PAPER_TEST_ERROR.get(config.depth) if config.net == f"residual{config.depth}" else None
     comparison = f"the paper's: {paper:.2f}%" if paper else "the paper gives no number for this net"
-    if config.dataset != "cifar10":
-        comparison += ", on CIFAR-10" if paper else ""
-    elif config.iterations != PAPER_ITERATIONS:
+    if paper and config.dataset != "cifar10":
+        comparison += ", on CIFAR-10"
+    elif paper and config.iterations != PAPER_ITERATIONS:
         comparison += f", after {PAPER_ITERATIONS} iterations"
     where = f"{folder}" if config.data_set.iterations is None else f"beside the records: python analysis/compare.py {folder}"
     return (

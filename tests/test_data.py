@@ -1,7 +1,9 @@
 """The data set, the mean, the split, and batches as a pure function of (seed, iteration)."""
 
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import pickle
 import socket
@@ -21,7 +23,7 @@ from torchvision.datasets import CIFAR10
 from reproduce import data, run
 from reproduce.config import DATA_SETS, Config, UserError
 from reproduce.data import Data, Images, batch, central, held_out, load, plan, plan_once, put
-from tests.conftest import CPU, QUICK
+from tests.conftest import CPU, QUICK, REAL_DATA
 
 
 def as_data(images_NHWC: np.ndarray, mean_HWC: np.ndarray | None = None) -> Data:
@@ -435,3 +437,97 @@ def test_ctrl_c_during_a_download_leaves_nothing(tmp_path: Path, monkeypatch: py
 
 def test_images_know_their_number():
     assert len(Images(torch.zeros(3200, 4, dtype=torch.uint8), torch.zeros(2))) == 2
+
+
+# MNIST ----------------------------------------------------------------------------------------------------------------
+
+REAL_MNIST = REAL_DATA.with_name("MNIST")
+MNIST_CONFIG = Config(dataset="mnist", family="lenet", normalization="none")
+
+
+def write_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
+    """Official-looking archives of 50 training and 10 test images, which torchvision takes for MNIST; network forbidden.
+
+    Returns: images and labels of all 60.
+    """
+    generator = np.random.default_rng(0)
+    images, labels = generator.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60, dtype=np.uint8) % 10
+    raw, resources = folder / "MNIST" / "raw", []
+    raw.mkdir(parents=True)
+    for name in data.MNIST_FILES:
+        array = (images if "images" in name else labels)[slice(50) if "train" in name else slice(50, 60)]
+        kind = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+        monkeypatch.setitem(data.MNIST_FILES, name, hashlib.md5(kind + array.tobytes()).hexdigest())
+        archive = gzip.compress(kind + array.tobytes(), mtime=0)
+        (raw / f"{name}.gz").write_bytes(archive)
+        resources.append((f"{name}.gz", hashlib.md5(archive).hexdigest()))
+    monkeypatch.setattr(data.MNIST, "resources", resources)
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", forbid_network)
+    return images, labels
+
+
+def test_mnist_is_read_from_its_archives_and_gathered_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    images, labels = write_mnist(tmp_path, monkeypatch)
+    loaded = load(MNIST_CONFIG, tmp_path, CPU.torch_device)
+    assert (len(loaded.train), len(loaded.test), loaded.side) == (50, 10, 28)
+    row = plan(replace(MNIST_CONFIG, augment=False, batch_size=20), 50, 0, 1)[0]
+    views, found = batch(loaded.train, loaded, row)
+    assert torch.equal(views, torch.from_numpy(images[row[0]])[:, None] / 255)
+    assert torch.equal(found, torch.from_numpy(labels[row[0]]).long())
+    assert torch.equal(loaded.unpad(loaded.test.positions)[..., 0], torch.from_numpy(images[50:]))
+    centred = load(replace(MNIST_CONFIG, normalization="pixel-mean"), tmp_path, CPU.torch_device)
+    rows = plan(replace(MNIST_CONFIG, batch_size=50), 50, 0, 4)
+    for row in rows:
+        views, _ = batch(centred.train, centred, row)
+        padded = np.pad(images[:50] / 255 - (images[:50] / 255).mean(0), ((0, 0), (4, 4), (4, 4)))
+        for view, (image, top, left, mirrored) in zip(views[:, 0], row.T.tolist(), strict=True):
+            crop = padded[image, top : top + 28, left : left + 28]
+            np.testing.assert_allclose(view, crop[:, ::-1] if mirrored else crop, atol=1e-6)
+
+
+def test_a_damaged_mnist_is_mended_from_its_archives_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_mnist(tmp_path, monkeypatch)
+    first, raw = load(MNIST_CONFIG, tmp_path, CPU.torch_device).fingerprint, tmp_path / "MNIST" / "raw"
+    before = {path: path.read_bytes() for path in raw.iterdir()}
+    damage(raw / "t10k-images-idx3-ubyte")
+    assert load(MNIST_CONFIG, tmp_path, CPU.torch_device).fingerprint == first
+    assert before == {path: path.read_bytes() for path in raw.iterdir()}
+    damage(raw / "train-labels-idx1-ubyte")
+    (raw / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(UserError) as caught:
+        load(MNIST_CONFIG, tmp_path, CPU.torch_device)
+    message = str(caught.value)
+    assert message.startswith(f"MNIST in {tmp_path} is damaged ({raw / 'train-labels-idx1-ubyte'}) and could not be downloaded")
+    assert "\n" not in message and "its folder MNIST into" in message and ": :" not in message
+    damage(raw / "train-labels-idx1-ubyte")  # back again: an archive is not needed for good files
+    damage(raw / "train-images-idx3-ubyte.gz")
+    assert load(MNIST_CONFIG, tmp_path, CPU.torch_device).fingerprint == first
+
+
+def test_a_missing_mnist_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", forbid_network)
+    with pytest.raises(
+        UserError, match="MNIST is not in .* and could not be downloaded .*train-images-idx3-ubyte.gz"
+    ) as caught:
+        load(MNIST_CONFIG, tmp_path / "deep" / "folder", CPU.torch_device)
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "folder"), [("mnist", "data"), ("data", "data"), ("a/MNIST", "a"), ("a", "a"), ("MNIST/", ".")]
+)
+def test_mnist_is_where_data_says(named: str, folder: str):
+    assert data.choose_folder(MNIST_CONFIG, named).absolute() == Path(folder).absolute()
+
+
+def test_the_real_mnist(tmp_path: Path):
+    if not REAL_MNIST.is_dir():
+        pytest.skip("the real MNIST is not at hand")
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    for name in data.MNIST_FILES:
+        (tmp_path / "MNIST" / "raw" / name).write_bytes(lzma.decompress((REAL_MNIST / f"{name}.xz").read_bytes()))
+    loaded = load(MNIST_CONFIG, tmp_path, CPU.torch_device)
+    assert (len(loaded.train), len(loaded.test)) == (60_000, 10_000)
+    assert loaded.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    pixels = loaded.unpad(loaded.train.positions).float() / 255
+    assert (round(float(pixels.mean()), 4), round(float(pixels.std()), 4)) == (0.1307, 0.3081)

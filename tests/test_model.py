@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from reproduce.config import Block as BlockDesign
 from reproduce.config import Config, Shortcut
-from reproduce.model import Block, Network, build_network, make_shortcut
+from reproduce.model import Block, Network, build_network, make_other, make_shortcut
 
 DESIGNS = get_args(BlockDesign)
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
@@ -24,6 +24,12 @@ def count(network: nn.Module) -> int:
 def on_meta(config: Config) -> Network:
     with torch.device("meta"):
         return Network(config)
+
+
+def build(config: Config) -> Network:
+    network = build_network(config)
+    assert isinstance(network, Network)
+    return network
 
 
 @pytest.mark.parametrize(("depth", "parameters"), PARAMETERS.items())
@@ -71,7 +77,7 @@ def test_multiplications_per_image_are_the_papers(depth: int, millions: float):
 
 
 def test_the_deepest_net_trains_a_step():
-    network = build_network(Config(depth=1202, residual=True)).train()
+    network = build(Config(depth=1202, residual=True)).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     before = network.conv.weight.detach().clone()
     F.cross_entropy(network(torch.randn(2, 3, 32, 32)), torch.tensor([1, 2])).backward()
@@ -158,7 +164,7 @@ def test_block_design_is_its_formula(design: str):
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_what_stands_before_the_first_and_after_the_last_block(design: BlockDesign):
-    network = build_network(Config(depth=8, block=design)).eval()
+    network = build(Config(depth=8, block=design)).eval()
     images = torch.randn(2, 3, 32, 32)
     first_input, last_output = [], []
     network.blocks[0].register_forward_pre_hook(lambda module, inputs: first_input.append(inputs[0]))
@@ -178,7 +184,7 @@ def test_what_stands_before_the_first_and_after_the_last_block(design: BlockDesi
 
 @pytest.mark.parametrize("initialization", ["fan-in", "fan-out"])
 def test_initialisation_is_hes(initialization: Any):
-    network = build_network(Config(depth=56, initialization=initialization))
+    network = build(Config(depth=56, initialization=initialization))
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan = 9 * (module.in_channels if initialization == "fan-in" else module.out_channels)
@@ -192,7 +198,7 @@ def test_initialisation_is_hes(initialization: Any):
 
 
 def test_last_layer_can_start_as_torchs_default():
-    linear = build_network(Config(last_layer="uniform")).linear
+    linear = build(Config(last_layer="uniform")).linear
     for parameter in linear.parameters():
         assert 0 < parameter.abs().max() <= 1 / 8
     assert linear.weight.std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.15)
@@ -200,14 +206,72 @@ def test_last_layer_can_start_as_torchs_default():
 
 def test_initial_weights_depend_on_the_seed_alone():
     torch.manual_seed(1)
-    first = build_network(Config(depth=8))
+    first = build(Config(depth=8))
     torch.manual_seed(2)
-    again = build_network(Config(depth=8))
-    plain, other = build_network(Config(depth=8, residual=False)), build_network(Config(depth=8, seed=1))
-    preactivated = build_network(Config(depth=8, block="full-preactivation"))
+    again = build(Config(depth=8))
+    plain, other = build(Config(depth=8, residual=False)), build(Config(depth=8, seed=1))
+    preactivated = build(Config(depth=8, block="full-preactivation"))
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
         assert torch.equal(weight, plain.state_dict()[name])
         if "conv" in name or name == "linear.weight":
             assert not torch.equal(weight, other.state_dict()[name])
             assert torch.equal(weight, preactivated.state_dict()[name])
+
+
+# Other families -------------------------------------------------------------------------------------------------------
+
+OTHERS = {
+    "resnet18": 11_173_962, "resnet34": 21_282_122, "resnet50": 23_520_842, "resnet101": 42_512_970,
+    "resnext50_32x4d": 22_992_714, "lenet": 13_242,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "parameters"), OTHERS.items())
+def test_other_families_have_the_parameters_that_tutorials_give(family: Any, parameters: int):
+    config = Config(family=family, dataset="mnist" if family == "lenet" else "cifar10")
+    with torch.device("meta"):
+        network = make_other(config)
+        logits = network(torch.empty(2, config.data_set.channels, config.data_set.side, config.data_set.side))
+    assert count(network) == parameters and logits.shape == (2, 10)
+
+
+def test_a_wide_net_sees_maps_of_32_to_4_pixels():
+    sizes = []
+    with torch.device("meta"):
+        network = make_other(Config(family="resnet18"))
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            getattr(network, name).register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[1:])))
+        network(torch.empty(1, 3, 32, 32))
+    assert sizes == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+
+
+@pytest.mark.parametrize("family", ["resnext50_32x4d", "lenet"])
+@pytest.mark.parametrize("initialization", ["fan-in", "fan-out"])
+def test_other_families_are_initialised_as_the_papers(family: Any, initialization: Any):
+    config = Config(family=family, initialization=initialization, dataset="mnist")
+    layers = [module for module in build_network(config).modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        inputs, outputs = layer.weight.shape[1], layer.weight.shape[0]
+        if isinstance(layer, nn.Conv2d):
+            outputs //= layer.groups
+            fan = (inputs if initialization == "fan-in" else outputs) * layer.kernel_size[0] ** 2
+        else:
+            fan = inputs
+        tolerance = 5 / math.sqrt(2 * layer.weight.numel())
+        assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fan), rel=tolerance)
+        assert layer.bias is None or not layer.bias.any()
+    torch.manual_seed(1)
+    again = [module for module in build_network(config).modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert all(torch.equal(one.weight, other.weight) for one, other in zip(layers, again, strict=True))
+    assert not torch.equal(layers[0].weight, next(build_network(replace(config, seed=1)).parameters()))
+
+
+def test_lenet_is_its_formula():
+    network = build_network(Config(family="lenet", dataset="mnist"))
+    conv1, conv2, linear1, linear2 = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    images = torch.rand(3, 1, 28, 28)
+    maps = F.max_pool2d(torch.relu(F.conv2d(images, conv1.weight, conv1.bias, padding=1)), 2)
+    maps = F.max_pool2d(torch.relu(F.conv2d(maps, conv2.weight, conv2.bias, padding=1)), 2)
+    hidden = torch.relu(F.linear(maps.reshape(3, 392), linear1.weight, linear1.bias))
+    torch.testing.assert_close(network(images), F.linear(hidden, linear2.weight, linear2.bias))

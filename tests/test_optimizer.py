@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, OneCycleLR
 
 from reproduce.config import Config
 from reproduce.data import Data
@@ -40,6 +41,29 @@ def test_a_shortened_run_keeps_the_shape_of_the_schedule():
     config = Config(iterations=200)
     rates = [learning_rate(config, iteration, None) for iteration in (0, 99, 100, 149, 150, 199)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 7, 50, 333])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
+def test_schedules_are_torchs_at_every_iteration(schedule: Any, iterations: int):
+    config = Config(schedule=schedule, iterations=iterations, lr=0.3)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    scheduler = {
+        "onecycle": lambda: OneCycleLR(optimizer, max_lr=0.3, total_steps=iterations, cycle_momentum=False),
+        "cosine": lambda: CosineAnnealingLR(optimizer, iterations),
+        "constant": lambda: ConstantLR(optimizer, 1.0),
+    }[schedule]()
+    for iteration in range(iterations):
+        assert learning_rate(config, iteration, None) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        if iteration + 1 < iterations:
+            scheduler.step()
+
+
+def test_one_cycle_begins_at_a_25th_and_ends_at_a_ten_thousandth_of_that():
+    rates = [learning_rate(Config(schedule="onecycle", iterations=101), i, None) for i in range(101)]
+    assert (rates[0], max(rates), rates[-1]) == pytest.approx((0.004, 0.1, 4e-7), rel=1e-3)
+    assert rates.index(max(rates)) in (29, 30)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

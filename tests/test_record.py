@@ -214,6 +214,10 @@ def test_a_recorded_command_names_no_folder_of_the_machine(tmp_path: Path):
     record.add_session(tmp_path, Config(dataset="synthetic"), elsewhere, SESSION_PARTS)
     first, second = (session["command"] for session in json.loads((tmp_path / "environment.json").read_text()))
     assert (first, second) == ("python reproduce/run.py", "python reproduce/run.py --data synthetic")
+    for number, data in enumerate((str(tmp_path / "MNIST"), "mnist")):
+        record.add_session(tmp_path, Config(dataset="mnist"), Machine(data=data, out=tmp_path), SESSION_PARTS)
+        sessions = json.loads((tmp_path / "environment.json").read_text())
+        assert sessions[2 + number]["command"] == "python reproduce/run.py --data mnist"
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------
@@ -229,6 +233,7 @@ def test_the_key_names_everything_but_the_seed():
         Config(precision="bf16"), Config(normalization="channel-mean"), Config(initialization="fan-out"),
         Config(last_layer="uniform"), Config(decay="weights"), Config(bn_statistics="population"),
         Config(bn_batch="halves"), Config(last_batch="drop"), Config(dataset="synthetic"),
+        Config(family="resnet18"), Config(schedule="cosine"),
     ]  # fmt: skip
     keys = {config.key for config in (default, *others)}
     assert len(keys) == 1 + len(others) == len(asdict(default))

@@ -76,6 +76,8 @@ def test_flags_become_config_and_machine():
     )
     assert parse(["--depth", "44", "--residual"])[0] == Config(depth=44)
     assert parse(["--data", "synthetic"])[0] == Config(dataset="synthetic")
+    for data in ("mnist", "somewhere/MNIST", "MNIST/"):
+        assert parse(["--data", data])[0] == Config(dataset="mnist")
 
 
 def test_defaults_are_the_papers():
@@ -95,6 +97,8 @@ WRONG = {
     "--no-residual --block bn-after-add": "plain", "--no-residual --shortcut B": "plain", "--unknown 1": "--unknown",
     "--batch-size 9 --bn-batch halves": "even", "--time-limit 0": "time-limit", "--eval-every 0": "eval-every",
     "--checkpoint-every 0": "checkpoint-every", "--device tpu": "tpu", "44": "44", "--dataset synthetic": "--dataset",
+    "--family resnet18 --depth 44": "6n+2", "--family lenet --no-residual": "6n+2", "--family resnet20": "resnet20",
+    "--family lenet --bn-batch halves": "no BN", "--schedule cosine --warmup error": "warmup", "--schedule linear": "linear",
 }  # fmt: skip
 
 
@@ -323,6 +327,8 @@ def test_a_second_process_in_the_same_folder_is_refused(workplace: Path, run: Ru
         ("--depth 44", "the paper's: 7.17%)"),
         ("--depth 44 --data synthetic", "the paper's: 7.17%, on CIFAR-10"),
         ("--depth 44 --no-residual", "the paper gives no number for this net"),
+        ("--family resnet18 --iterations 3", "(the paper gives no number for this net); beside the records"),
+        ("--family lenet --data mnist", "(the paper gives no number for this net); beside the records"),
     ],
 )
 def test_the_closing_line_sets_the_papers_number_beside(run: Run, flags: str, part: str):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from reproduce import record
-from reproduce.config import Config, Machine
+from reproduce.config import Config, Machine, UserError
 from reproduce.data import Data, load
 from reproduce.optimizer import WARMUP_WINDOW, learning_rate
 from reproduce.train import History
@@ -35,6 +35,25 @@ def test_warmup_ends_in_a_real_run(synthetic: Data, tmp_path):
         assert row["learning_rate"] == pytest.approx(learning_rate(config, row["iteration"] - 1, ended))
         if row["iteration"] <= 200:
             assert (row["train_error"] < 80) == (row["iteration"] >= ended)
+
+
+@pytest.mark.parametrize("family", ["lenet", "resnet18"])
+def test_another_family_trains_and_leaves_a_record_without_responses(synthetic: Data, tmp_path, family):
+    config = Config(family=family, dataset="synthetic", batch_size=4, iterations=4, schedule="onecycle", optimizer="adam")
+    with record.open_folder(config, tmp_path) as folder:
+        assert train_alone(config, Machine(), synthetic, CPU, folder) == "finished"
+    assert folder.parent.name.startswith(f"{family}-")
+    found = record.read_record(folder, config)
+    assert found.responses is None and (found.result or {})["status"] == "finished"
+    assert found.rows[-1]["learning_rate"] == pytest.approx(1e-3 / 25e4)
+    record.write_responses(folder, [1.0], 100)
+    with pytest.raises(UserError, match=f"a {family} has no such layers"):
+        record.read_record(folder, config)
+
+
+def test_another_family_that_its_last_update_breaks_has_diverged(synthetic: Data, tmp_path):
+    config = Config(family="lenet", dataset="synthetic", batch_size=4, iterations=1, lr=1e38)
+    assert train_alone(config, Machine(), synthetic, CPU, tmp_path) == "diverged"
 
 
 def test_a_run_that_overflows_is_recorded_as_diverged(synthetic: Data, tmp_path):

@@ -252,7 +252,7 @@ def test_large_logits_are_compared_by_their_size(folder: Path, tmp_path: Path, f
     trained = weights.read(folder, SYNTHETIC)
     images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        trained.classifier.network.linear.weight *= 200 / trained.classifier(images).abs().max()
+        trained.classifier.network.get_parameter("linear.weight").mul_(200 / trained.classifier(images).abs().max())
     assert export.export(trained, format, tmp_path / "net", images) <= 1e-6
     assert (tmp_path / "net").exists()
 
