@@ -43,15 +43,14 @@ def evaluate(network: nn.Module, images: Images, data: Data, device: Device, con
     return 100 * int(wrong) / len(images)
 
 
-def predict_classes(network: nn.Module, data: Data, device: Device, config: Config) -> tuple[list[int], list[bool]]:
-    """The class that each test image is given, as in `evaluate`, and whether it is right."""
-    predicted, right = [], []
+def predict_classes(network: nn.Module, data: Data, device: Device, config: Config) -> tuple[list[int], list[int]]:
+    """The class that each test image is given, as in `evaluate`, and its true one."""
+    predicted, true = [], []
     with evaluating(network, device, config):
         for views, labels in single_views(data.test, data, device):
-            classes = network(views).argmax(1)
-            predicted += classes.tolist()
-            right += (classes == labels).tolist()
-    return predicted, right
+            predicted += network(views).argmax(1).tolist()
+            true += labels.tolist()
+    return predicted, true
 
 
 def take_population_statistics(network: nn.Module, data: Data, device: Device, config: Config):

@@ -8,6 +8,7 @@ metrics.jsonl            one object per evaluation
 checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
 responses.json           standard deviation of every 3x3 layer's response (Fig. 7), of the 6n+2 nets
 predictions.txt          the class given to every test image at the last iteration
+confusion.csv            how many of each true class, a row, were given each class, a column
 result.json              written last: its presence means that the run has ended, finished or diverged
 """
 
@@ -19,6 +20,7 @@ import shutil
 import subprocess
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -44,7 +46,7 @@ from reproduce.content import (
 )
 
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
-RESPONSES, RESULT, PREDICTIONS = "responses.json", "result.json", "predictions.txt"
+RESPONSES, RESULT, PREDICTIONS, CONFUSION = "responses.json", "result.json", "predictions.txt", "confusion.csv"
 RIGHT, WRONG = "0123456789", "abcdefghij"
 """A predicted class in predictions.txt."""
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
@@ -233,6 +235,31 @@ def write_predictions(folder: Path, predicted: Sequence[int], right: Sequence[bo
     characters = "".join((RIGHT if is_right else WRONG)[c] for c, is_right in zip(predicted, right, strict=True))
     lines = [characters[start : start + 100] + "\n" for start in range(0, len(characters), 100)]
     write_atomically(folder / PREDICTIONS, "".join(lines).encode())
+
+
+def read_confusion(folder: Path) -> list[list[int]] | None:
+    """How many test images of each true class, a row, were given each class; None where there is no file.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    path = folder / CONFUSION
+    if not path.is_file():
+        return None
+    try:
+        rows = [[int(count) for count in line.split(",")] for line in path.read_bytes().decode().splitlines()]
+    except ValueError:
+        rows = []
+    if not rows or any(len(row) != len(rows) or min(row) < 0 for row in rows):
+        raise damaged(path, "is damaged (it holds no square of counts)")
+    return rows
+
+
+def write_confusion(folder: Path, predicted: Sequence[int], labels: Sequence[int], classes: int):
+    """Counts the predicted classes of the test images by their true ones, see `read_confusion`."""
+    counts = Counter(zip(labels, predicted, strict=True))
+    rows = [",".join(str(counts[true, given]) for given in range(classes)) + "\n" for true in range(classes)]
+    write_atomically(folder / CONFUSION, "".join(rows).encode())
 
 
 def read_sessions(folder: Path) -> list[dict[str, Any]]:

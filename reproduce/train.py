@@ -205,7 +205,9 @@ def train(
             return "diverged"
         if config.family == "6n+2":
             record.write_responses(folder, responses, len(data.test))
-        record.write_predictions(folder, *predict_classes(training.network, data, device, config))
+        predicted, labels = predict_classes(training.network, data, device, config)
+        record.write_predictions(folder, predicted, [given == true for given, true in zip(predicted, labels, strict=True)])
+        record.write_confusion(folder, predicted, labels, len(config.data_set.class_names))
         record.write_result(folder, summarise_run(training, history, rows))
         return "finished"
 

@@ -35,9 +35,9 @@ def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
 
 def test_predictions_are_those_that_the_error_counts(synthetic: Data):
     network = build_network(QUICK)
-    predicted, right = predict_classes(network, synthetic, replace(CPU, eval_batch_size=30), QUICK)
-    assert len(predicted) == 100 and [p == y for p, y in zip(predicted, synthetic.test.labels.tolist(), strict=True)] == right
-    assert 100 - sum(right) == evaluate(network, synthetic.test, synthetic, CPU, QUICK)
+    predicted, labels = predict_classes(network, synthetic, replace(CPU, eval_batch_size=30), QUICK)
+    assert len(predicted) == 100 and labels == synthetic.test.labels.tolist()
+    assert sum(p != y for p, y in zip(predicted, labels, strict=True)) == evaluate(network, synthetic.test, synthetic, CPU, QUICK)
 
 
 def test_population_statistics_are_those_of_the_training_images_and_do_not_disturb_training(synthetic: Data):

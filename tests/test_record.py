@@ -166,6 +166,17 @@ def test_predictions_are_digits_where_right_and_letters_where_wrong(tmp_path: Pa
         record.read_predictions(tmp_path)
 
 
+def test_confusions_are_counted_by_true_and_given_class(tmp_path: Path):
+    assert record.read_confusion(tmp_path) is None
+    record.write_confusion(tmp_path, [0, 1, 2, 2], [0, 1, 1, 2], 3)
+    assert (tmp_path / record.CONFUSION).read_text() == "1,0,0\n0,1,1\n0,0,1\n"
+    assert record.read_confusion(tmp_path) == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
+    for content in ("", "1,0\n", "1,0\n0\n", "1,0\n0,x\n", "1,0\n0,-1\n"):
+        (tmp_path / record.CONFUSION).write_text(content)
+        with pytest.raises(UserError, match="confusion.csv is damaged"):
+            record.read_confusion(tmp_path)
+
+
 # Identity and lock ----------------------------------------------------------------------------------------------------
 
 

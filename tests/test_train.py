@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from reproduce import record
 from reproduce.config import Config, Machine, UserError
@@ -46,6 +47,9 @@ def test_another_family_trains_and_leaves_a_record_without_responses(synthetic: 
     found = record.read_record(folder, config)
     assert found.responses is None and (found.result or {})["status"] == "finished"
     assert found.rows[-1]["learning_rate"] == pytest.approx(1e-3 / 25e4)
+    confusion = torch.tensor(record.read_confusion(folder))
+    assert torch.equal(confusion.sum(1), synthetic.test.labels.bincount(minlength=10))
+    assert 100 - int(confusion.trace()) == found.rows[-1]["test_error"] == (found.result or {})["test_error"]
     record.write_responses(folder, [1.0], 100)
     with pytest.raises(UserError, match=f"a {family} has no such layers"):
         record.read_record(folder, config)
