@@ -15,6 +15,7 @@ from reproduce import device, train
 from reproduce.config import Config, Machine
 from reproduce.data import Data, Images, load, write_synthetic
 from reproduce.device import Device, own_stream
+from reproduce.model import Network, build_network
 from reproduce.stop import stop_requests
 from reproduce.turns import complete
 
@@ -36,6 +37,13 @@ def train_alone(config: Config, machine: Machine, data: Data, device: Device, fo
     """A run with nothing beside it, which SIGTERM and SIGINT stop, as reproduce/run.py trains it."""
     with stop_requests() as requests, own_stream(device):
         return complete(train.train(config, machine, data, device, folder, math.inf, requests))
+
+
+def build(config: Config) -> Network:
+    """The network of a config of the paper's family."""
+    network = build_network(config)
+    assert isinstance(network, Network)
+    return network
 
 
 def assert_equal(a: Any, b: Any):

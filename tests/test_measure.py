@@ -10,10 +10,10 @@ from torch import nn
 
 from reproduce.data import Data, batch, central
 from reproduce.measure import evaluate, layer_responses, predict_classes, take_population_statistics
-from reproduce.model import Network, build_network
+from reproduce.model import Network
 from reproduce.step import Training
 from reproduce.turns import complete
-from tests.conftest import CPU, QUICK
+from tests.conftest import CPU, QUICK, build
 
 
 def bn_layers(network: Network) -> list[nn.BatchNorm2d]:
@@ -22,7 +22,7 @@ def bn_layers(network: Network) -> list[nn.BatchNorm2d]:
 
 @pytest.mark.parametrize("size", [7, 100])
 def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
-    network = build_network(QUICK).eval()
+    network = build(QUICK).eval()
     with torch.no_grad():
         views, labels = batch(synthetic.test, synthetic, central(0, 100, CPU.torch_device))
         wrong = int((network(views).argmax(1) != labels).sum())
@@ -34,23 +34,26 @@ def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
 
 
 def test_predictions_are_those_that_the_error_counts(synthetic: Data):
-    network = build_network(QUICK)
+    network = build(QUICK)
     predicted, labels = predict_classes(network, synthetic, replace(CPU, eval_batch_size=30), QUICK)
     assert len(predicted) == 100 and labels == synthetic.test.labels.tolist()
-    assert sum(p != y for p, y in zip(predicted, labels, strict=True)) == evaluate(network, synthetic.test, synthetic, CPU, QUICK)
+    wrong = sum(given != true for given, true in zip(predicted, labels, strict=True))
+    assert wrong == evaluate(network, synthetic.test, synthetic, CPU, QUICK)
 
 
 def test_population_statistics_are_those_of_the_training_images_and_do_not_disturb_training(synthetic: Data):
     few = replace(synthetic, train=synthetic.test)
     training = Training(QUICK, few, replace(CPU, eval_batch_size=100), capture=False)
+    network = training.network
+    assert isinstance(network, Network)
     complete(training.train_chunk(0, 3, [0.1] * 3))
     take_population_statistics(training.network, few, training.device, QUICK)
     views, _ = batch(few.train, few, central(0, 100, CPU.torch_device))
     with torch.no_grad():
-        responses = training.network.conv(views)
-    torch.testing.assert_close(training.network.bn.running_mean, responses.mean((0, 2, 3)))
-    torch.testing.assert_close(training.network.bn.running_var, responses.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
-    assert training.network.bn.momentum == 0.1
+        responses = network.conv(views)
+    torch.testing.assert_close(network.bn.running_mean, responses.mean((0, 2, 3)))
+    torch.testing.assert_close(network.bn.running_var, responses.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert network.bn.momentum == 0.1
     weights = {n: t for n, t in training.network.named_parameters()}
     complete(training.train_chunk(3, 6, [0.1] * 3))
     undisturbed = Training(QUICK, few, CPU, capture=False)
@@ -61,7 +64,7 @@ def test_population_statistics_are_those_of_the_training_images_and_do_not_distu
 @pytest.mark.parametrize("measuring", [evaluate, take_population_statistics, layer_responses])
 def test_a_measurement_that_fails_leaves_the_network_as_it_was(synthetic: Data, measuring: Callable[..., object]):
     """Its mode, BN's momenta and its hooks; the third batch of images fails."""
-    network, batches = build_network(QUICK).train(), 0
+    network, batches = build(QUICK).train(), 0
     for momentum, layer in enumerate(bn_layers(network), start=1):
         layer.momentum = momentum / 100
 
@@ -85,7 +88,7 @@ def test_a_measurement_that_fails_leaves_the_network_as_it_was(synthetic: Data, 
 @pytest.mark.parametrize("block", ["original", "full-preactivation"])
 def test_layer_responses_are_the_standard_deviations_over_the_test_set(synthetic: Data, block: str):
     config = replace(QUICK, block=block)
-    network = build_network(config)
+    network = build(config)
     got = layer_responses(network, synthetic, replace(CPU, eval_batch_size=30), config)
     seen: list[float] = []
     for module in network.responses():

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from reproduce.config import Block as BlockDesign
 from reproduce.config import Config, Shortcut
 from reproduce.model import Block, Network, build_network, make_other, make_shortcut
+from tests.conftest import build
 
 DESIGNS = get_args(BlockDesign)
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
@@ -24,12 +25,6 @@ def count(network: nn.Module) -> int:
 def on_meta(config: Config) -> Network:
     with torch.device("meta"):
         return Network(config)
-
-
-def build(config: Config) -> Network:
-    network = build_network(config)
-    assert isinstance(network, Network)
-    return network
 
 
 @pytest.mark.parametrize(("depth", "parameters"), PARAMETERS.items())

@@ -244,8 +244,8 @@ def test_a_run_from_beginning_to_end_and_again(workplace: Path, run: Run):
     assert result["parameters"] == 75_290 and result["iterations"] == 24
     assert len(json.loads((folder / "responses.json").read_text())["std"]) == 7
     assert {path.name for path in folder.iterdir()} - {".lock"} == {
-        "config.json", "environment.json", "metrics.jsonl", "checkpoint.pt", "responses.json", "predictions.txt", "confusion.csv",
-        "result.json"
+        "config.json", "environment.json", "metrics.jsonl", "checkpoint.pt", "responses.json", "predictions.txt",
+        "confusion.csv", "result.json",
     }  # fmt: skip
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = run(QUICK_FLAGS)

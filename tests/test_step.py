@@ -13,6 +13,7 @@ from reproduce.config import Config
 from reproduce.data import Data, batch, plan
 from reproduce.device import Device
 from reproduce.model import build_network
+from reproduce.model import Network
 from reproduce.step import Training
 from reproduce.turns import complete
 from tests.conftest import CPU, QUICK, assert_equal
@@ -93,6 +94,7 @@ def test_bn_over_halves_normalises_each_half(synthetic: Data):
     for training in (whole, halves):
         complete(training.train_chunk(0, 1, [0.0]))
     images, _ = batch(synthetic.train, synthetic, plan(QUICK, len(synthetic.train), 0, 1)[0])
+    assert isinstance(whole.network, Network) and isinstance(halves.network, Network)
     means = [whole.network.conv(part).mean((0, 2, 3)) for part in (images, *images.chunk(2))]
     torch.testing.assert_close(whole.network.bn.running_mean, 0.1 * means[0])
     torch.testing.assert_close(halves.network.bn.running_mean, 0.09 * means[1] + 0.1 * means[2])
