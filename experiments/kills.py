@@ -37,7 +37,7 @@ from reproduce.config import SCHEMA, UserError, require
 import torch  # isort: skip
 
 from reproduce import data, run, train
-from reproduce.data import PADDED, Data, Images, choose_folder, load
+from reproduce.data import PADDING, Data, Images, choose_folder, load
 
 RUN = "--depth 8 --batch-size 32 --iterations 80 --eval-every 20 --checkpoint-every 10 --device cpu --deterministic"
 TESTED = 500
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = [*RUN.split(), "--data", kills.data]
     config, machine = run.parse(flags)
     images = load(config, choose_folder(config, machine.data), device.choose_device("cpu").torch_device)
-    few = Images(images.test.positions[: TESTED * PADDED**2], images.test.labels[:TESTED])
+    few = Images(images.test.positions[: TESTED * (images.side + 2 * PADDING) ** 2], images.test.labels[:TESTED])
     with tempfile.TemporaryDirectory() as out:
         return 0 if measure_kills(kills, replace(images, test=few), flags, Path(out)) else 1
 

@@ -30,7 +30,8 @@ from reproduce.stop import stop_requests
 if TYPE_CHECKING:
     from reproduce.data import Data
     from reproduce.device import Device
-    from reproduce.model import Network
+    from torch import nn
+
     from reproduce.turns import Turns
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
@@ -56,7 +57,7 @@ class Prepared:
     device: "Device"
     flags: dict[str, Any]
     data: "Data"
-    network: "Network"
+    network: "nn.Module"
     deadline: float
 
 

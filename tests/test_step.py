@@ -12,8 +12,7 @@ from reproduce import reference, step
 from reproduce.config import Config
 from reproduce.data import Data, batch, plan
 from reproduce.device import Device
-from reproduce.model import build_network
-from reproduce.model import Network
+from reproduce.model import Network, build_network
 from reproduce.step import Training
 from reproduce.turns import complete
 from tests.conftest import CPU, QUICK, assert_equal
