@@ -18,7 +18,10 @@ def estimate_memory(config: Config) -> int:
 
     Of every image two maps a layer, the convolution's and the one after BN and ReLU (what autograd was seen to keep lies 0 to
     24% above, by shortcut and block design); of every weight its value, its gradient and what the optimizer has of it.
+    Of other families, the images alone.
     """
+    if config.family != "6n+2":
+        return 4 * config.batch_size * config.data_set.channels * config.data_set.side**2
     blocks = (config.depth - 2) // 6  # in a stage
     maps = STAGES[0][0] * STAGES[0][1] ** 2 + sum(2 * blocks * channels * side**2 for channels, side in STAGES)
     weights = sum(2 * blocks * 9 * channels**2 for channels, _ in STAGES)
@@ -43,7 +46,7 @@ def describe_shortage(config: Config, device: Device) -> str:
     """What was asked for, what there is, and what to lower."""
     memory = find_memory(device)
     there = "" if memory is None else f" and the {device.kind} has {memory / 1e9:,.1f} GB"
-    lower = "--batch-size" if config.batch_size > 1 else "--depth"
+    lower = "--batch-size" if config.batch_size > 1 or config.family != "6n+2" else "--depth"
     if config.depth > 1202 and config.batch_size > 1:
         lower += " and --depth"
     needed = f"training {config.net} in batches of {config.batch_size} takes {estimate_memory(config) / 1e9:,.1f} GB or more"

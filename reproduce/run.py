@@ -28,10 +28,10 @@ from reproduce.record import add_session, open_folder, read_config, read_record,
 from reproduce.stop import stop_requests
 
 if TYPE_CHECKING:
-    from reproduce.data import Data
-    from reproduce.device import Device
     from torch import nn
 
+    from reproduce.data import Data
+    from reproduce.device import Device
     from reproduce.turns import Turns
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}

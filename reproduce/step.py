@@ -10,14 +10,14 @@ from collections import deque
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from reproduce.config import Config
 from reproduce.data import Data, batch, plan_once
 from reproduce.device import Device, autocast, capture_graph, mark_position
-from reproduce.model import Network, build_network
+from reproduce.model import build_network
 from reproduce.optimizer import make_optimizer
 from reproduce.turns import Turns
 
@@ -35,7 +35,7 @@ class Training:
     loss and error), so that a graph of it can be replayed and the host is met once per chunk.
     """
 
-    def __init__(self, config: Config, data: Data, device: Device, capture: bool, network: Network | None = None):
+    def __init__(self, config: Config, data: Data, device: Device, capture: bool, network: nn.Module | None = None):
         """network: of `build_network`, where it is built already."""
         self.config, self.data, self.device = config, data, device
         self.network = (network or build_network(config)).to(device.torch_device).to(memory_format=device.memory_format).train()

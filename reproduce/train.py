@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from reproduce import record
 from reproduce.config import Config, Machine
@@ -17,7 +17,6 @@ from reproduce.content import Amount, Count, Row, find_problem
 from reproduce.data import Data
 from reproduce.device import Device, count_threads, peak_memory, write_device
 from reproduce.measure import evaluate, layer_responses, predict_classes, take_population_statistics
-from reproduce.model import Network
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate
 from reproduce.progress import Progress, open_board, say, show_row_on_board, write_opening
 from reproduce.step import EAGER_ITERATIONS, Training
@@ -126,7 +125,7 @@ def train(
     folder: Path,
     deadline: float,
     requests: Sequence[int],
-    network: Network | None = None,
+    network: nn.Module | None = None,
 ) -> Turns[Ending]:
     """Trains from the folder's checkpoint, or from the start, until the end, the deadline (of time.monotonic) or a request.
 
