@@ -244,7 +244,7 @@ def candidates(
                 if isinstance(module, nn.BatchNorm2d):
                     module.__class__ = NativeBatchNorm
         for run in runs if compiled else []:
-            for part in [run.network] if compiled == "whole" else run.network.blocks:
+            for part in [run.network] if compiled == "whole" else run.network.get_submodule("blocks").children():
                 compile_network(part)
         return advancing(runs, device)
 
