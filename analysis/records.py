@@ -46,8 +46,10 @@ def load(records: Path, folders: Iterable[Path] | None = None) -> tuple[pd.DataF
         curves: one row per evaluation of every run, with the run's `folder`.
 
     Raises:
-        UserError: a folder's content contradicts itself, or cannot be read.
+        UserError: there is no folder `records`, or a run folder's content contradicts itself or cannot be read.
     """
+    if not records.is_dir():
+        raise UserError(f"there is no folder {records}: --records names the folder of the run folders")
     rows, curves = [], []
     for folder in list_folders(records) if folders is None else folders:
         row, curve = read_run(folder, records)

@@ -94,8 +94,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail if a file is out of date")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of the published weights (weights)")
     options = parser.parse_args(list(arguments))
-    if not options.records.is_dir():
-        raise UserError(f"there is no folder {options.records}: --records names the folder of the run folders")
     runs, _ = load(options.records)
     verdicts = judge_all(runs)
     acceptance = describe_acceptance(options.records / ACCEPTANCE.name)

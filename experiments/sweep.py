@@ -179,12 +179,11 @@ def check_obstacles(sweep: Sweep, runs: Sequence[Config]):
         raise UserError(f"--out {sweep.out} cannot be written: {error.strerror}") from None
     one_of_each = {config.dataset: config for config in runs if config.dataset != "synthetic"}
     for config in one_of_each.values() if sweep.engine == "local" else ():
-        if not (Path(sweep.data) / config.data_set.folder).is_dir():
-            import torch
+        import torch
 
-            from reproduce.data import choose_folder, load
+        from reproduce.data import choose_folder, load
 
-            load(config, choose_folder(config, sweep.data), torch.device("cpu"))
+        load(config, choose_folder(config, sweep.data), torch.device("cpu"))
 
 
 # Training them --------------------------------------------------------------------------------------------------------

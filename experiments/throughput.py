@@ -401,7 +401,7 @@ def measure_nets(settings: Settings) -> Path | None:
     """Prints the table, writes the record of all candidates and returns its path; of some, None.
 
     Raises:
-        UserError: the data set is missing or the device not usable.
+        UserError: the data set is missing, the device not usable or without a precision, or no candidate chosen.
         OSError: the record cannot be written.
     """
     device = devices.choose_device(settings.device)
@@ -411,7 +411,13 @@ def measure_nets(settings: Settings) -> Path | None:
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
     configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]
     folder = choose_folder(default, settings.data)
+    for precision in settings.precisions:
+        devices.set_numerics(device, precision, deterministic=False)
     data = load(default, folder, device.torch_device)
+    if not any(candidates(settings, config, folder, data, device) for config in configs):
+        raise UserError(f"no candidate on {device.kind} matches --only {settings.only}: without it, all are measured")
+    if not settings.only:
+        settings.out.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of measuring
     about = devices.describe_device(device)
     print(f"{about['device_name']}, {about['threads']} threads, torch {about['versions']['torch']}, batch {default.batch_size}")
     ceilings = measure_ceilings(device, settings.precisions)
@@ -437,7 +443,6 @@ def measure_nets(settings: Settings) -> Path | None:
         nets.append(net)
         rows += compare_candidates(settings, config, folder, data, device, max(times.values()))
         if not settings.only:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, record | {"ceilings": ceilings, "nets": nets, "rows": rows})
     if settings.only:
         return None

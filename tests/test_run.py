@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import math
+import os
 import re
 import resource
 import signal
@@ -289,6 +290,16 @@ def test_time_limit_stops_with_a_checkpoint_and_the_same_command_goes_on(workpla
     assert (workplace / "runs" / QUICK_FOLDER / "checkpoint.pt").exists()
     resumed = run(QUICK_FLAGS)
     assert resumed.status == 0 and "resuming" in resumed.out
+
+
+def test_training_goes_on_when_nobody_reads_any_more(workplace: Path, monkeypatch: pytest.MonkeyPatch):
+    """As of run.py | head -1."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(QUICK_FLAGS.split()) == 0
+    assert (workplace / "runs" / QUICK_FOLDER / "result.json").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

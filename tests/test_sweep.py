@@ -26,6 +26,7 @@ from reproduce import record
 from reproduce.config import Config, Locked, Machine, PrecisionLacking, UserError
 from reproduce.run import parse
 from tests.fake_records import make_curve
+from tests.test_data import forbid_network
 
 ROOT = Path(sweep.__file__).parents[1]
 CELLS = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
@@ -112,7 +113,7 @@ from pathlib import Path
 from experiments import degradation, sweep
 from experiments.engine import worker
 from reproduce.config import Config
-sweep.check_obstacles = lambda sweep: None  # there is no data set, and none is wanted
+sweep.check_obstacles = lambda *_: None  # there is no data set, and none is wanted
 degradation.CONFIGS[:] = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
 if sys.argv[1] != "-":
     worker.RUNNER = Path(sys.argv[1])
@@ -127,7 +128,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(STAND_IN)
     monkeypatch.setattr(worker, "RUNNER", path)
     monkeypatch.setattr(degradation, "CONFIGS", CELLS)
-    monkeypatch.setattr(sweep, "check_obstacles", lambda sweep: None)  # there is no data set, and none is wanted
+    monkeypatch.setattr(sweep, "check_obstacles", lambda *_: None)  # there is no data set, and none is wanted
     monkeypatch.setattr(local, "POLL", 0.02)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for variable in local.VISIBLE.values():
@@ -385,6 +386,30 @@ def test_a_precision_that_the_device_lacks_is_in_the_way_of_no_other_run(tmp_pat
             waiting.note_end(config, PrecisionLacking.status, "tf32 needs an accelerator", stopping=False)
     assert waiting.obstacle is None and list(waiting.failures) == refused == configs[::2]
     assert set(waiting.failures.values()) == {"exit status 2\n    tf32 needs an accelerator"}, "as run.py has it"
+
+
+def test_a_damaged_record_stops_no_other_run_and_is_told_at_the_end(stand_in, tmp_path, capsys):
+    out = tmp_path / "records"
+    damaged = run_folders()[0]
+    (out / damaged).mkdir(parents=True)
+    (out / damaged / "config.json").write_text("{")
+    assert sweep.main(arguments(out)) == 1
+    said = capsys.readouterr().out
+    assert "3 of 4 runs finished, 0 diverged, 1 failed, 0 left" in said
+    told = rf"\n{damaged}: failed, exit status 2\n    \S+config.json is damaged .*restore it, or remove"
+    assert re.search(told, said.partition("plain8/seed1: test error")[2] or said), said
+    assert (out / damaged / "config.json").read_text() == "{"
+
+
+def test_a_damaged_data_set_is_told_before_the_first_run(tmp_path, monkeypatch):
+    """By one of its files, since a folder of its name is there."""
+    data = tmp_path / "cifar-10-batches-py"
+    data.mkdir()
+    (data / "data_batch_1").write_bytes(b"not CIFAR-10")
+    monkeypatch.setattr("urllib.request.urlopen", forbid_network)
+    with pytest.raises(UserError, match=f"is damaged .{data / 'data_batch_1'}"):
+        sweep.main(arguments(tmp_path / "records", "--data", str(tmp_path)))
+    assert not (tmp_path / "records").exists()
 
 
 def test_a_diverged_run_does_not_stop_the_others_and_is_not_trained_again(stand_in, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,295 @@
+"""Wrong use and faulty files, over all commands: exit status 2, one sentence that names what is wrong, nothing left behind.
+
+What becomes of a damaged record is in test_damage.py, of a wrong flag on a terminal in test_command.py.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import hubconf
+from analysis import (
+    compare,
+    plot_bn_placement,
+    plot_degradation,
+    plot_layer_responses,
+    plot_length,
+    plot_optimizer,
+    runs,
+    table,
+)
+from experiments import acceptance, first_contact, kills, parity, sweep, throughput
+from reproduce import command, device, evaluate, export, predict, record, run, together, weights
+from reproduce.config import Config
+from reproduce.model import build_network
+from tests.fake_records import write_run
+from tests.test_data import forbid_network
+
+NET = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
+RESULT = {"test_error": 50.0, "train_error": 50.0, "best_test_error": 49.0, "parameters": 77_850}
+RECORDED = Config(depth=20)
+FOLDER = f"records/{RECORDED.folder}"
+UNFINISHED = f"records/{Config(depth=32).folder}"
+DIVERGED = f"records/{Config(depth=44).folder}"
+
+
+def change_weights(name: str, header: dict[str, object] | None = None, tensors: dict[str, torch.Tensor] | None = None):
+    """A copy of good.safetensors with another header, as JSON, or other tensors."""
+    described = {"config": record.describe_config(NET), "result": RESULT} | (header or {})
+    text = {key: json.dumps(value) for key, value in described.items()}
+    save_file(load_file("good.safetensors") | (tensors or {}), name, text)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> Iterator[Path]:
+    """A working folder with data, records, pictures and weights, of which some are faulty; no network, no accelerator."""
+    place = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr("urllib.request.urlopen", forbid_network)
+        patch.setattr(device, "NPU_PROBLEM", "torch_npu is not installed")
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        os.mkdir("data")
+        os.symlink(synthetic_folder, "data/synthetic")
+        write_run(Path("records"), RECORDED)
+        write_run(Path("records"), Config(depth=32), status="unfinished")
+        write_run(Path("records"), Config(depth=44), status="diverged")
+        for folder in ("empty", "damaged/cifar-10-batches-py", "weights"):
+            os.makedirs(folder)
+        Path("damaged/cifar-10-batches-py/data_batch_1").write_bytes(b"not CIFAR-10")
+        Path("README.md").write_text("no markers\n")
+        Path("text.txt").write_text("a text\n")
+        Path("text.png").write_text("a text\n")
+        Path("notes.md").write_text("my notes\n")
+        Path("empty.png").write_bytes(b"")
+        Image.new("RGB", (40, 50)).save("grey.png")
+        Path("half.png").write_bytes(Path("grey.png").read_bytes()[:60])
+        Image.new("RGB", (1, 1)).save("fine.png")
+        classifier = weights.Classifier(build_network(NET), torch.zeros(3, 32, 32), torch.ones(3, 1, 1))
+        weights.write(Path("good.safetensors"), weights.Trained(classifier.eval(), NET, RESULT, ""))
+        content = Path("good.safetensors").read_bytes()
+        Path("half.safetensors").write_bytes(content[: len(content) // 2])
+        Path("empty.safetensors").write_bytes(b"")
+        Path("text.safetensors").write_text("a text of some length\n")
+        save_file(load_file("good.safetensors"), "headless.safetensors")
+        described = record.describe_config(NET)
+        change_weights("list.safetensors", {"config": [1]})
+        change_weights("null.safetensors", {"config": None})
+        change_weights("edited.safetensors", {"config": described | {"momentum": 0.5}})
+        change_weights("deeper.safetensors", {"config": record.describe_config(dataclasses.replace(NET, depth=14))})
+        change_weights("newer.safetensors", {"config": described | {"dropout": 0.5}})
+        change_weights("wordy.safetensors", {"result": RESULT | {"test_error": "low"}})
+        change_weights("flat.safetensors", tensors={"mean": torch.zeros(3)})
+        change_weights("scaleless.safetensors", tensors={"std": torch.zeros(3, 1, 1)})
+        change_weights("nan.safetensors", tensors={"network.linear.bias": torch.full((10,), torch.nan)})
+        change_weights("shaped.safetensors", tensors={"network.linear.bias": torch.zeros(11)})
+        Path("garbage.pt").write_bytes(b"\x80\x04garbage")
+        torch.save([1, 2], "list.pt")
+        torch.save({"state_dict": {"layer1.0.conv1.weight": torch.ones(3)}, "best_prec1": "high"}, "wordy.pt")
+        torch.save({"state_dict": {}}, "empty.pt")
+        torch.save({"code": Foreign()}, "code.pt")
+        yield place
+
+
+class Foreign:
+    """What a weights_only reader does not make."""
+
+
+def tell_lines(flags: Sequence[str]) -> int:
+    """A single line of together.py, whose ending it prints."""
+    return together.train_lines([" ".join(flags)])
+
+
+Main = Callable[[Sequence[str]], int]
+CASES: list[tuple[Main, str, str]] = [
+    # run.py
+    (run.main, "--depth 21", "depth must be 6n.2"),
+    (run.main, "--depth 0", "depth must be 6n.2"),
+    (run.main, "--depth 1e2", "--depth.*'1e2'"),
+    (run.main, "--lr 1e400", "lr must be a positive number, not inf"),
+    (run.main, "--momentum -0.1", "momentum must be at least 0"),
+    (run.main, "--iterations -5", "iterations must be at least 1"),
+    (run.main, "--seed 9223372036854775808", "seed must be at least 0 and below 2.63"),
+    (run.main, "--batch-size 3 --bn-batch halves", "batch-size must be even"),
+    (run.main, "--no-residual --shortcut C", "a plain net has no addition"),
+    (run.main, "--time-limit nan", "time-limit must be positive, not nan"),
+    (run.main, "--checkpoint-every 0", "checkpoint-every must be at least 1"),
+    (run.main, "--depth 8 --batch-size 2001 --last-batch drop --data synthetic --device cpu", "batch-size must be at most"),
+    (run.main, "--data empty --device cpu", "CIFAR-10 is not in .*empty.*MD5"),
+    (run.main, "--data damaged --device cpu", "CIFAR-10 in .*damaged is damaged .*damaged/cifar-10-batches-py/data_batch_1"),
+    (run.main, "--data text.txt --device cpu", "text.txt"),
+    (run.main, "--data= --device cpu", "data must name a folder"),
+    (run.main, "--data synthetic --device cuda", "device cuda is not usable"),
+    (run.main, "--data synthetic --device npu", "device npu is not usable: torch_npu is not installed"),
+    (run.main, "--data synthetic --device cpu --precision tf32", "tf32 needs an accelerator"),
+    (run.main, "--data synthetic --device cpu --batch-size 999999999", "GB or more of memory .*lower --batch-size"),
+    (run.main, "--data synthetic --device cpu --depth 600002", "GB or more of memory .*lower --batch-size and --depth"),
+    (run.main, "--data synthetic --device cpu --depth 8 --out text.txt", "cannot read or write text.txt"),
+    (run.main, "--data synthetic --device cpu --depth 8 --out text.txt/below", "cannot read or write text.txt/below"),
+    (run.main, "--data synthetic --device cpu --depth 8 --out /dev/null", "cannot read or write /dev/null"),
+    (run.main, "--device cpu cpu", "cpu"),
+    # together.py
+    (tell_lines, "--depth 9", "line 1, exit status 2: depth must be 6n.2"),
+    (tell_lines, "'--depth 8", "line 1, exit status 2: the line is not flags .*No closing quotation"),
+    (tell_lines, "--nonsense", "line 1, exit status 2: Unrecognized options: --nonsense"),
+    (tell_lines, "--data empty --device cpu", "line 1, exit status 2: CIFAR-10 is not in .*empty"),
+    (tell_lines, "--data synthetic --device cpu --depth 8 --out text.txt", "line 1, exit status 2: cannot read or write text"),
+    (tell_lines, "--data synthetic --device cpu --batch-size 999999999", "line 1, exit status 6: training residual20"),
+    (tell_lines, "--data synthetic --device cpu --precision tf32", "line 1, exit status 5: precision tf32"),
+    (tell_lines, f"--depth 20 --out records --device cpu --seed 1 --iterations {10**30} --lr x", "exit status 2: .*--lr"),
+    # evaluate.py
+    (evaluate.main, "", "name at least one run's folder or weights file"),
+    (evaluate.main, "nowhere", "there is no run folder and no weights file nowhere"),
+    (evaluate.main, "empty", "empty is not a run's folder"),
+    (evaluate.main, "text.txt", "text.txt is neither a run's folder, nor"),
+    (evaluate.main, UNFINISHED, "is of a run that has not finished"),
+    (evaluate.main, DIVERGED, "is of a run that has not finished"),
+    (evaluate.main, f"{FOLDER}/result.json", "is a file of a run: name the run's folder instead"),
+    (evaluate.main, f"{FOLDER} --data empty", "CIFAR-10 is not in .*empty"),
+    (evaluate.main, "good.safetensors --worst", "add --figures DIR"),
+    (evaluate.main, "good.safetensors good.safetensors --figures figures", "--figures is for one source"),
+    (evaluate.main, "good.safetensors good.safetensors --record records", "--record is for one source"),
+    (evaluate.main, "good.safetensors --device npu", "device npu is not usable"),
+    (evaluate.main, "good.safetensors --device tpu", "tpu"),
+    (evaluate.main, "good.safetensors --device cpu --data synthetic --figures text.txt", "cannot read or write text.txt"),
+    (evaluate.main, "good.safetensors --device cpu --data synthetic --record empty", "empty is not the record of the run"),
+    (evaluate.main, "empty.safetensors", "empty.safetensors is not a weights file of this repository"),
+    (evaluate.main, "half.safetensors", "half.safetensors is not a weights file of this repository"),
+    (evaluate.main, "text.safetensors", "text.safetensors is not a weights file of this repository"),
+    (evaluate.main, "headless.safetensors", "headless.safetensors is not a weights file of this repository"),
+    (evaluate.main, "list.safetensors", "list.safetensors .*it is no object"),
+    (evaluate.main, "null.safetensors", "null.safetensors .*it is no object"),
+    (evaluate.main, "edited.safetensors", "edited.safetensors .*key differing"),
+    (evaluate.main, "deeper.safetensors", "deeper.safetensors does not fit a residual14"),
+    (evaluate.main, "newer.safetensors", "newer.safetensors .*dropout"),
+    (evaluate.main, "wordy.safetensors", "wordy.safetensors .*its result does not read as one"),
+    (evaluate.main, "flat.safetensors", "flat.safetensors scales images by a mean and a std of"),
+    (evaluate.main, "scaleless.safetensors", "scaleless.safetensors is damaged: std"),
+    (evaluate.main, "nan.safetensors", "nan.safetensors is damaged: network.linear.bias"),
+    (evaluate.main, "shaped.safetensors", "shaped.safetensors does not fit a residual8"),
+    (evaluate.main, "garbage.pt", "garbage.pt is neither a run's folder"),
+    (evaluate.main, "list.pt", "list.pt is neither a run's folder"),
+    (evaluate.main, "wordy.pt", "wordy.pt is neither a run's folder"),
+    (evaluate.main, "empty.pt", "empty.pt is neither a run's folder"),
+    (evaluate.main, "code.pt", "code.pt is neither a run's folder"),
+    # predict.py
+    (predict.main, "", "Missing from predict.py: PATH A weights file"),
+    (predict.main, "good.safetensors", "name at least one picture"),
+    (predict.main, "good.safetensors nowhere.png", "there is no picture nowhere.png"),
+    (predict.main, "good.safetensors text.png", "text.png cannot be read as a picture"),
+    (predict.main, "good.safetensors empty.png", "empty.png cannot be read as a picture"),
+    (predict.main, "good.safetensors half.png", "half.png cannot be read as a picture"),
+    (predict.main, "good.safetensors empty", "empty cannot be read as a picture"),
+    (predict.main, "good.safetensors grey.png text.png", "text.png cannot be read as a picture"),
+    (predict.main, "nowhere.safetensors grey.png", "there is no run folder and no weights file nowhere.safetensors"),
+    (predict.main, "grey.png grey.png", "grey.png is neither a run's folder"),
+    (predict.main, f"{UNFINISHED} grey.png", "is of a run that has not finished"),
+    (predict.main, "half.safetensors grey.png", "half.safetensors is not a weights file"),
+    (predict.main, "nan.safetensors grey.png", "nan.safetensors is damaged"),
+    # export.py
+    (export.main, "good.safetensors", "--format"),
+    (export.main, "--format onnx", "Missing from export.py: PATH A finished run"),
+    (export.main, "good.safetensors --format tflite", "tflite"),
+    (export.main, "nowhere --format onnx", "there is no run folder and no weights file nowhere"),
+    (export.main, "good.safetensors --format onnx --output net.pt --data synthetic", "writes a file ending in .onnx"),
+    (export.main, "good.safetensors --format torchscript --output no/net.pt --data synthetic", "cannot read or write .*no"),
+    (export.main, "good.safetensors --format torchscript --output text.txt/n.pt --data synthetic", "cannot read or write .*t"),
+    (export.main, "good.safetensors --format safetensors --output notes.safetensors --data synthetic", "replace notes.md"),
+    (export.main, "nan.safetensors --format onnx", "nan.safetensors is damaged"),
+    (export.main, f"{DIVERGED} --format onnx", "is of a run that has not finished"),
+    # sweep.py
+    (sweep.main, "", "name an experiment"),
+    (sweep.main, "nosuch", "invalid choice 'nosuch'"),
+    (sweep.main, "degradation --only nosuch", "no run of degradation matches"),
+    (sweep.main, "degradation --seeds 0", "seeds must be at least 1"),
+    (sweep.main, "degradation --iterations -1", "iterations must be at least 1"),
+    (sweep.main, "degradation --devices gpu:0", "devices are named .* not 'gpu:0'"),
+    (sweep.main, "degradation --devices cuda:0", "device cuda is not usable"),
+    (sweep.main, "degradation --devices cpu --data empty", "CIFAR-10 is not in .*empty"),
+    (sweep.main, "degradation --devices cpu --data damaged", "CIFAR-10 in .*damaged is damaged"),
+    *((sweep.main, f"degradation --devices cpu --out text.txt{more}", "--out text.txt cannot be a folder: text.txt is a file")
+      for more in ("", " --status", " --dry-run")),
+    *((sweep.main, f"degradation --devices cpu --out text.txt/below{more}", "text.txt is a file")
+      for more in ("", " --status", " --dry-run")),
+    (sweep.main, "degradation --devices cpu --data synthetic --out /proc/nothing", "--out /proc/nothing cannot be written"),
+    # throughput.py, parity.py, acceptance.py, first_contact.py, kills.py
+    (throughput.main, "--rounds 0", "rounds must be at least 1"),
+    (throughput.main, "--iterations 0", "iterations must be at least 1"),
+    (throughput.main, "--together 1", "together must be at least 2"),
+    (throughput.main, "--workers -1", "workers must be at least 0"),
+    (throughput.main, "--only [", "only must be a regular expression"),
+    (throughput.main, "--device cuda", "device cuda is not usable"),
+    (throughput.main, "--device cpu --data synthetic --depths 9", "depth must be 6n.2"),
+    (throughput.main, "--device cpu --data empty", "CIFAR-10 is not in .*empty"),
+    (throughput.main, "--device cpu --data synthetic --only nosuch", "nosuch"),
+    (throughput.main, "--device cpu --data synthetic --precisions tf32", "tf32 needs an accelerator"),
+    (throughput.main, "--device cpu --data synthetic --out text.txt", "text.txt"),
+    (parity.main, "--depth 9", "depth must be 6n.2"),
+    (parity.main, "--devices cpu", "--devices"),
+    (parity.main, "--devices cpu gpu", "gpu"),
+    (parity.main, "--devices cpu npu", "device npu is not usable"),
+    (parity.main, "--precision tf32", "parity compares fp32 or bf16, not tf32"),
+    (parity.main, "--iterations 3", "iterations must be at least 10"),
+    (parity.main, "--devices cpu cpu --data empty", "CIFAR-10 is not in .*empty"),
+    (acceptance.main, "--device tpu", "tpu"),
+    (acceptance.main, "--device cpu", "has no reference"),
+    (first_contact.main, "--device tpu", "tpu"),
+    (kills.main, "--kills 0", "kills must be at least 1"),
+    (kills.main, "--data empty", "CIFAR-10 is not in .*empty"),
+    # analysis
+    (compare.main, "", "RUN"),
+    (compare.main, "nowhere", "nowhere is not a run's folder"),
+    (compare.main, "records", "records is not a run's folder.* below it are 3: name those"),
+    (compare.main, f"{FOLDER} --records nowhere", "nowhere"),
+    (compare.main, f"{FOLDER} --records records --output text.txt/mine.png", "text.txt"),
+    (compare.main, f"{FOLDER} --records records --output mine.gif", "--output|gif"),
+    (compare.main, f"{FOLDER} --records records --output empty", "empty"),
+    (runs.main, "--precision fp16", "fp16"),
+    (runs.main, "--nosuch", "--nosuch"),
+    (runs.main, "--records nowhere", "nowhere"),
+    (runs.main, "--records text.txt", "text.txt"),
+    (table.main, "--records nowhere", "there is no folder nowhere"),
+    (table.main, "--records records --weights none", "README.md needs the line"),
+    (table.main, "--records records --weights none --readme nowhere.md", "cannot read or write nowhere.md"),
+    (table.main, "--nosuch", "--nosuch"),
+    (plot_degradation.main, "--records nowhere", "nowhere"),
+    (plot_degradation.main, "--records records --output figure.gif", "--output is a picture in"),
+    (plot_degradation.main, "--records records --output text.txt/figure", "text.txt"),
+    (plot_degradation.main, "--records records --iterations 7", "no run below records has 7 iterations; there are: 64000"),
+    (plot_degradation.main, "--records records --data-set mnist", "mnist"),
+    (plot_degradation.main, "--records records --data-set synthetic", "run"),
+    (plot_degradation.main, "--records empty", "there is no finished run to draw|no"),
+    (plot_bn_placement.main, "--records empty", "no"),
+    (plot_layer_responses.main, "--records empty", "no"),
+    (plot_optimizer.main, "--records empty", "no"),
+    (plot_length.main, "--records empty", "there is no finished run to draw"),
+    (plot_length.main, "--records records --iterations many", "many"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("main", "flags", "sentence"), CASES, ids=[f"{main.__module__} {flags}" for main, flags, _ in CASES])
+def test_a_fault_is_one_sentence_and_leaves_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str], main: Main, flags: str, sentence: str
+):
+    before = sorted(place.rglob("*"))
+    status = command.tell(main, flags.split())
+    out, err = capsys.readouterr()
+    if main is tell_lines:
+        assert status != 0 and re.search(sentence, out), out + err
+    else:
+        assert status == 2, out + err
+        assert err.startswith("error: ") and err.count("\n") == 1 and re.search(sentence, err), err
+    assert sorted(place.rglob("*")) == before
+
+
+def test_hubconf_names_what_is_not_published():
+    with pytest.raises(ValueError, match="no weights of residual1202 are published yet"):
+        hubconf.resnet1202_cifar10(pretrained=True)
