@@ -22,6 +22,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from experiments.kills import without_times
 from reproduce import device as devices
 from reproduce import record, turns
 from reproduce.config import SCHEMA, Block, Config, Machine
@@ -29,7 +30,7 @@ from reproduce.data import Images, load
 from reproduce.step import Training
 from tests.conftest import QUICK, assert_equal, train_alone
 from tests.npu_standin import build
-from tests.test_resume import newest, outcome, without_times
+from tests.test_resume import outcome
 from tests.test_sweep import STARTER
 
 STANDIN = Path(__file__).with_name("npu_standin")
@@ -307,6 +308,11 @@ def execute(*line: str, status: int = 0) -> subprocess.CompletedProcess:
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     return done
+
+
+def newest(folder: Path) -> int:
+    path = folder / record.NEWEST
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def test_a_killed_run_ends_as_an_unbroken_one(host: Path, unbroken: dict[str, Any]):
