@@ -67,7 +67,8 @@ Candidate = Callable[[int], float]
 
 
 QUICK = {"depths": (20,), "together": (2, 4, 8), "iterations": 20, "rounds": 3}
-"""What --quick sets; of "together", on a CPU only the first."""
+QUICK_ON_CPU = {"depths": (20,), "together": (2,), "iterations": 6, "rounds": 3}
+"""What --quick sets."""
 QUICK_CHUNK = 100
 """Iterations of an accelerator's chunk then."""
 ESSENTIAL = r"plain|captured|\d+ together|\d+ side by side"
@@ -406,7 +407,7 @@ def measure_nets(settings: Settings) -> Path | None:
     """
     device = devices.choose_device(settings.device)
     if settings.quick:
-        settings = replace(settings, **QUICK | ({} if device.is_accelerator else {"together": QUICK["together"][:1]}))
+        settings = replace(settings, **QUICK if device.is_accelerator else QUICK_ON_CPU)
         device = replace(device, chunk_iterations=min(device.chunk_iterations, QUICK_CHUNK))
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
     configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]

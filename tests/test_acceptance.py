@@ -53,6 +53,15 @@ def test_the_nets_are_those_of_the_reference():
     assert [net.folder.parent.name for net in NETS] == ["residual20-22cb3abd", "plain20-cdcaef89"]
 
 
+def test_the_recorded_reference_takes_hardly_any_of_its_own_runs_for_faulty():
+    runs = load_runs(Path(acceptance.__file__).parents[1] / acceptance.RECORDS / REFERENCE)
+    references = [reference for net in NETS if (reference := select_seeds(runs, net))]
+    assert references and all(len(reference) == acceptance.FIRST_SEED for reference in references)
+    for reference in references:
+        rest = [(reference[:i] + reference[i + 1 :], [one]) for i, one in enumerate(reference)]
+        assert sum(is_alarm(compare("", others, one)) for others, one in rest) <= 1
+
+
 def test_runs_are_read_as_far_as_they_have_ended(tmp_path: Path):
     net = NETS[0]
     for seed in (10, 9):

@@ -77,7 +77,7 @@ def test_the_commands_exist(tmp_path: Path):
     lines = {step.name: step.line[2:] for step in steps}
     assert list(lines) == ["smoke", "tests", "throughput", "acceptance", "sweep"]
     config, machine = run.parse(lines["smoke"])
-    assert (config.iterations, machine.device, machine.data) == (200, "cpu", "here")
+    assert (config.iterations, machine.device, machine.data) == (100, "cpu", "here")
     assert command.parse(throughput.Settings, lines["throughput"], "", "").quick
     assert command.parse(acceptance.Acceptance, lines["acceptance"], "", "").device == "cpu"
     swept = sweep.parse(lines["sweep"])
