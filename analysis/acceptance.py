@@ -47,7 +47,9 @@ def describe_acceptance(records: Path) -> str:
     if faults:
         header = ["fault", "net", "runs", *MEASURES, *(f"found by {name_group(size)}" for size in FAULTY)]
         parts += [
-            f"Faults put in on purpose, on a CPU: their means, and how many groups of such runs are found at {ALPHA:.0%}.",
+            f"Faults put in on purpose, on a CPU: their means, and how many groups of such runs are found at {ALPHA:.0%}. The "
+            "command is the reference's, under the seeds from 100 on, with the flag that the name tells; for BN in evaluation "
+            "mode, which has none, `Network.train` was made to choose that mode.",
             write_table(header, faults),
         ]
     return "\n\n".join(parts)

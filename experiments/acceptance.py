@@ -35,7 +35,7 @@ import tyro
 from scipy import stats
 
 from reproduce import run
-from reproduce.config import Config, Machine, Precision, UserError, require, write_flags
+from reproduce.config import Config, Machine, Precision, UserError, find_data_set, require, write_flags
 from reproduce.progress import say
 from reproduce.record import list_folders, read_config, read_record, read_sessions
 
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError, OSError: what the caller turns into a sentence and exit status 2.
     """
     acceptance = command.parse(Acceptance, arguments, "acceptance.py", __doc__)
-    dataset = "synthetic" if acceptance.data == "synthetic" else "cifar10"
+    dataset = find_data_set(acceptance.data)
     recorded = load_runs(acceptance.reference)
     references = {net: select_seeds(recorded, net) for net in (replace(net, dataset=dataset) for net in NETS)}
     references = {net: reference for net, reference in references.items() if len(reference) >= LEAST}
