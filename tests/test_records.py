@@ -85,7 +85,7 @@ def test_configs_come_back_as_they_were(tmp_path):
 
 
 def test_no_records_give_empty_frames_that_can_be_asked(tmp_path):
-    runs, curves = load(tmp_path / "missing")
+    runs, curves = load(tmp_path)
     assert runs.empty and curves.empty
     assert select(comparable(finished(runs)), Config()).empty and cells(runs) == []
 
