@@ -151,14 +151,14 @@ def judge(device: str, runs: int, differences: Sequence[Difference]) -> str:
     least = min(differences, key=lambda difference: difference.p)
     if not is_alarm(differences):
         return (
-            f"{device} trains right, as far as {runs} runs of each net tell: nothing differs from the reference (p "
-            f"{least.p:.2g} at least, for all {len(differences)} measures together)"
+            f"{device} trains right, as far as {runs} {'runs' if runs > 1 else 'run'} of each net can tell: nothing differs "
+            f"from the reference (p {least.p:.2g} at least, for {TESTS} measures together)"
         )
     others = sum(difference.p <= ALPHA for difference in differences) - 1
     more = f", and {others} more of {len(differences)} measures differ" if others else ""
     return (
         f"{device} does not train as the reference does: {least.net}'s {least.measure} is {least.found:.3f} on average, in the "
-        f"reference {least.reference:.3f} ± {least.std:.3f} (p {least.p:.2g} for all measures together){more}"
+        f"reference {least.reference:.3f} ± {least.std:.3f} (p {least.p:.2g} for {TESTS} measures together){more}"
     )
 
 

@@ -182,6 +182,8 @@ def do_step(step: Step, deadline: float, folder: Path) -> Outcome:
             return Outcome(step.name, went, time.monotonic() - began, said)
         problem = f"stopped after {limit:.0f} s" if status is None else f"exit status {status}"
         failures.append(f"{problem} with {' '.join(extra)}" if extra else problem)
+        if status == 2:
+            break  # wrong use, as a data set that is not there
     return Outcome(step.name, "; ".join(failures), time.monotonic() - began, said)
 
 

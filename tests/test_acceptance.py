@@ -118,7 +118,7 @@ def test_a_device_that_trains_right_passes_and_one_that_does_not_fails(
     assert main([*small, "--out", "right"]) == 0
     said = capsys.readouterr().out
     assert "run 1 of 4: residual8, seed 5\n" in said and "run 4 of 4: plain8, seed 6\n" in said
-    assert "trains right, as far as 2 runs of each net tell: nothing differs from the reference" in said.splitlines()[-1]
+    assert "trains right, as far as 2 runs of each net can tell: nothing differs from the reference" in said.splitlines()[-1]
     assert len(list(Path("right").glob("*/*/seed[56]/result.json"))) == 4
     monkeypatch.setattr(Network, "train", lambda self, mode=True: nn.Module.train(self, False))
     assert main([*small, "--out", "wrong"]) == 1
