@@ -1,8 +1,8 @@
 """Claims: a claim is a function whose docstring states it and the rule by which it is judged.
 
 RESULTS.md prints both; the functions stand with their question in analysis/questions. They see only runs of 64,000 iterations
-on all of CIFAR-10's training images. What "clearly", "rises", "similar" and "met" mean stands at the functions of
-estimates.py and, for the reader of RESULTS.md, in template.md.
+on all of CIFAR-10's training images, and of 37,500 on MNIST's. What "clearly", "rises", "similar" and "met" mean stands at the
+functions of estimates.py and, for the reader of RESULTS.md, in template.md.
 """
 
 import inspect
@@ -39,8 +39,9 @@ Raises:
     NotEnoughRuns: some cell has no finished run.
 """
 CLAIMS: dict[str, Rule] = {}
-KINDS = ("C", "T", "B", "A")
-"""In the order of RESULTS.md, then by number: the paper's claims, its table, those on blocks, those on optimizers."""
+KINDS = ("C", "T", "B", "A", "W", "M")
+"""In the order of RESULTS.md, then by number: the paper's claims, its table, those on blocks, on optimizers, on wide nets, and
+on MNIST."""
 REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "open"
 POINTS_TO, POINTS_AGAINST, NO_DATA = "points to it", "points against it", "no data"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, OPEN, POINTS_TO, POINTS_AGAINST, NO_DATA)

@@ -29,7 +29,7 @@ import pandas as pd
 
 from analysis.estimates import Term, estimate, predict_half
 from analysis.markdown import label
-from analysis.paper import HE, find_spread, load_paper, published
+from analysis.paper import HE, find_spread, kind_of, load_paper, published
 from analysis.records import PRECISIONS, comparable, configs, finished, load, select
 from analysis.sample import MINIMUM
 from reproduce.config import Config, UserError, describe_recipe
@@ -147,10 +147,6 @@ def judge_by_paper(error: float, config: Config) -> str:
     number, spread = float(numbers["value"].iloc[0]), find_spread(config)
     half = predict_half(Term(1, number, spread, known=True))
     return judge_error(error, number, half, f"95% of the paper's number and the published spread of a run, ± {spread:.2f}")
-
-
-def kind_of(config: Config) -> str:
-    return "residual" if config.residual else "plain"
 
 
 def list_published(config: Config) -> list[str]:

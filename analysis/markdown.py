@@ -16,13 +16,14 @@ from reproduce.config import PAPER_ITERATIONS, Config, write_flags
 def departures(config: Config) -> dict[str, Any]:
     """The fields in which a config differs from the default of its depth and optimizer, the seed left out."""
     default = asdict(Config(depth=config.depth, optimizer=config.optimizer)) | {"optimizer": Config().optimizer}
+    default |= {"family": config.family, "iterations": config.data_set.iterations or PAPER_ITERATIONS}
     return {name: value for name, value in asdict(config).items() if name != "seed" and value != default[name]}
 
 
 def command(config: Config) -> str:
     """What trains it, without the seed: the depth, and the flags that differ from the defaults."""
     flags = write_flags(replace(config, seed=0))
-    depth = [] if "--depth" in flags else ["--depth", str(config.depth)]
+    depth = [] if "--depth" in flags or config.family != "6n+2" else ["--depth", str(config.depth)]
     return shlex.join(["python", "reproduce/run.py", *depth, *flags])
 
 

@@ -1,5 +1,6 @@
 """paper.csv as a frame: what the paper and its reproductions report, a row per number."""
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pandas as pd
 from reproduce.config import Config
 
 HE, BLOG, IDENTITY = "He et al. 2015", "a blog reproduction", "Identity Mappings (arXiv:1603.05027)"
+TUTORIAL, RECIPES = "a tutorial for beginners", "well-kept recipes"
 """Sources."""
 
 
@@ -40,15 +42,20 @@ def paper_value(source: str, quantity: str = "test error", column: str = "value"
     return float(published(load_paper(), source=source, quantity=quantity, **where)[column].item())
 
 
+def kind_of(config: Config) -> str:
+    """As the file has it: plain or residual, or the name of another family."""
+    return config.net.rstrip("0123456789") if config.family == "6n+2" else config.family
+
+
 @cache
 def find_spread(config: Config) -> float:
     """The published standard deviation of single runs of a net, in points of test error.
 
     The root mean square of those in paper.csv for its kind (plain or residual) and depth, for want of them of that kind; of
-    nets trained as the paper says, whatever the config changes.
+    nets trained as the paper says, whatever the config changes. Infinite where there is none.
     """
-    numbers = published(load_paper(), kind="residual" if config.residual else "plain", quantity="test error", variant="")
+    numbers = published(load_paper(), kind=kind_of(config), quantity="test error", variant="")
     numbers = numbers[numbers["spread"].notna()]
     of_depth = numbers[numbers["depth"] == config.depth]
     spreads = (numbers if of_depth.empty else of_depth)["spread"]
-    return float((spreads**2).mean() ** 0.5)
+    return math.inf if spreads.empty else float((spreads**2).mean() ** 0.5)

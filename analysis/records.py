@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from reproduce.config import PAPER_ITERATIONS, Config, Precision, UserError
-from reproduce.record import list_folders, read_config, read_predictions, read_record
+from reproduce.config import DATA_SETS, Config, Precision, UserError
+from reproduce.record import list_folders, read_config, read_confusion, read_predictions, read_record
 
 RECORDS = Path("experiments/records")
 CONFIG_FIELDS = [field.name for field in fields(Config)]
@@ -21,7 +21,7 @@ RESULT_FIELDS = [
     "status", "iteration", "test_error", "mean_of_last_five_test_error", "best_test_error", "held_out_error",
     "train_error", "train_loss", "parameters", "warmup_ended", "seconds", "images_per_second", "peak_memory",
 ]  # fmt: skip
-RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "cell", *RESULT_FIELDS, "responses", "predictions", "sessions"]
+RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "cell", *RESULT_FIELDS, "responses", "predictions", "confusion", "sessions"]
 CURVE_COLUMNS = [
     "folder",
     "iteration",
@@ -41,8 +41,8 @@ def load(records: Path, folders: Iterable[Path] | None = None) -> tuple[pd.DataF
         runs: one row per run. The fields of its Config; `folder`; `cell`, the same for all seeds and precisions;
             `status` (finished, diverged or unfinished); `iteration`, the last one it reached; the fields of
             result.json, errors in percent, missing where there is none; `responses`, the standard deviations of the
-            3x3 layers; `predictions`, a character per test image (see record.write_predictions); `sessions`, the content of
-            environment.json.
+            3x3 layers; `predictions`, a character per test image (see record.write_predictions); `confusion`, its counts;
+            `sessions`, the content of environment.json.
         curves: one row per evaluation of every run, with the run's `folder`.
 
     Raises:
@@ -76,6 +76,7 @@ def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str
         "cell": name_cell(config),
         "responses": record.responses,
         "predictions": read_predictions(folder),
+        "confusion": read_confusion(folder),
         "sessions": record.sessions,
     }
     return progress | result | extra | asdict(config), curve
@@ -115,9 +116,10 @@ def stuck(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that follow the paper in length and data (64,000 iterations on all of CIFAR-10's training images)."""
-    as_paper = (runs["iterations"] == PAPER_ITERATIONS) & (runs["dataset"] == "cifar10") & (runs["split"] == "full")
-    return runs[as_paper]
+    """The runs that follow what is published in length and data: the paper (64,000 iterations on all of CIFAR-10's training
+    images) or, on other data, what its `iterations` in config.DATA_SETS say."""
+    lengths = runs["dataset"].map({name: data_set.iterations for name, data_set in DATA_SETS.items()})
+    return runs[(runs["iterations"] == lengths) & (runs["split"] == "full")]
 
 
 def configs(runs: pd.DataFrame) -> list[Config]:

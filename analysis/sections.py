@@ -17,13 +17,13 @@ from analysis.markdown import (
 )
 from analysis.records import comparable, configs, finished, select
 from analysis.sample import MINIMUM
-from reproduce.config import PAPER_ITERATIONS, Config
+from reproduce.config import Config
 
 
 def describe_sessions(runs: pd.DataFrame) -> str:
     """Hardware, versions and hours. A run counts for the machine of its last session."""
-    rows = []
-    for _, run in runs.iterrows():
+    rows, full = [], comparable(runs).index
+    for place, run in runs.iterrows():
         session = run["sessions"][-1] if run["sessions"] else {}
         versions = session.get("versions", {})
         rows.append(
@@ -35,7 +35,7 @@ def describe_sessions(runs: pd.DataFrame) -> str:
                 "seconds": run["seconds"],
                 "speed": run["images_per_second"],
                 "finished": run["status"] == "finished",
-                "full": run["iterations"] == PAPER_ITERATIONS,
+                "full": place in full,
             }
         )
     if not rows:
@@ -71,7 +71,7 @@ def name_older_records(runs: pd.DataFrame, date: str) -> str:
 
 def describe_seed_correlation(runs: pd.DataFrame) -> str:
     """Over pairs of nets with at least MINIMUM seeds in common, in one precision."""
-    done = finished(comparable(runs)).astype({"test_error": float})
+    done = finished(comparable(runs[runs["dataset"] == "cifar10"])).astype({"test_error": float})
     found = []
     for _, same in done.groupby("precision"):
         matrix = same.pivot_table(index="seed", columns="cell", values="test_error").corr(min_periods=MINIMUM).to_numpy()
@@ -103,7 +103,7 @@ def list_shortened(runs: pd.DataFrame, link: str) -> str:
         "split": default.split,
     }  # in their own columns
     every = dict.fromkeys(replace(config, seed=default.seed) for config in configs(others))
-    for config in sorted(every, key=lambda config: (config.residual, config.depth, config.iterations)):
+    for config in sorted(every, key=lambda config: (config.family, config.residual, config.depth, config.iterations)):
         cell = select(others, config)
         cell = cell[cell["precision"] == config.precision]
         errors = [write_estimates(cell, column, config.precision) for column in ("test_error", "held_out_error")]

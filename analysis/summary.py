@@ -11,7 +11,7 @@ from analysis.markdown import name_figure, write_estimates, write_number, write_
 from analysis.paper import HE, load_paper, paper_value, published
 from analysis.records import PRECISIONS, comparable, finished, select
 from analysis.sample import NotEnoughRuns, Sample, name_spread
-from experiments import bn_placement, deep, degradation
+from experiments import bn_placement, deep, degradation, lenet
 from reproduce.card import check_card, find_sha256
 from reproduce.config import Config, UserError
 from reproduce.record import read_weights_header
@@ -39,6 +39,8 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
         f"**BN after the addition**: {list_errors(full, bn_placement.AFTER)}. No difference at 20 layers (B1): {said['B1']}; "
         f"worse at 110 (B2): {said['B2']}.",
         f"**Adam** is worse than SGD (A5): {said['A5']}.",
+        f"**Beyond section 4.2**: ResNet-32 is nearly as good as a wide ResNet-18 (W1): {said['W1']}; LeNet on MNIST, test "
+        f"error {write_estimates(select(full, lenet.LENET))}, reaches a tutorial's 2.74 (M1): {said['M1']}.",
         f"**Of {len(verdicts)} claims**: {count_verdicts(verdicts)}. Single runs only point, by published spreads; what the "
         "words mean stands under [The rules](#the-rules).",
     ]

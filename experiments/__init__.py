@@ -3,7 +3,7 @@ them."""
 
 from types import ModuleType
 
-from experiments import ambiguity, block_design, bn_placement, deep, degradation, optimizer, precision
+from experiments import ambiguity, block_design, bn_placement, deep, degradation, lenet, optimizer, precision, wide
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "degradation": degradation,
@@ -13,6 +13,8 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "deep": deep,
     "ambiguity": ambiguity,
     "precision": precision,
+    "wide": wide,
+    "lenet": lenet,
 }
 """What `python experiments/sweep.py NAME` trains. A module here imports nothing but reproduce.config: it has CONFIGS,
 and maybe a GRID and what is `derived` from its results (see optimizer.py)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduce.config import Config
-from reproduce.record import describe_config, write_predictions
+from reproduce.record import describe_config, write_confusion, write_predictions
 
 SESSION = {
     "command": "python reproduce/run.py --eval-every 64000",  # the curves below are coarser than real ones
@@ -67,7 +67,9 @@ def write_run(
     if status == "finished":
         std = responses or [1.0] * (config.depth - 1)
         right = round(100 * (100 - test_error))
-        write_predictions(folder, [i % 10 for i in range(10_000)], [i < right for i in range(10_000)])
+        predicted = [i % 10 for i in range(10_000)]
+        write_predictions(folder, predicted, [i < right for i in range(10_000)])
+        write_confusion(folder, predicted, [(i + (i >= right)) % 10 for i in range(10_000)], 10)
         if config.family == "6n+2":
             (folder / "responses.json").write_text(json.dumps({"images": 10_000, "std": std}))
         result = {

@@ -21,6 +21,8 @@ from analysis.claims import (
 )
 from analysis.paper import load_paper
 from analysis.records import load
+from experiments.lenet import LENET
+from experiments.wide import RESNET18, RESNET18_BY_THE_PAPER
 from reproduce.config import Block, Config
 from tests.fake_records import write_run
 
@@ -218,6 +220,23 @@ SCENARIOS: dict[str, dict[str, list[Cells]]] = {
         NOT_REPRODUCED: [adams(9.2, 8.0, 12.0)],
         NO_DATA: [adams(9.2, 8.0, 14.5)[2:]],
     },
+    "W1": {
+        REPRODUCED: [[residual(32, 7.5), (RESNET18, {"error": 7.1})]],
+        NOT_REPRODUCED: [[residual(32, 7.5), (RESNET18, {"error": 5.0})]],
+        OPEN: [[residual(32, 7.5), (RESNET18, {"error": 6.5})]],
+        NO_DATA: [[residual(32, 7.5)]],
+    },
+    "W2": {
+        REPRODUCED: [[(RESNET18, {"error": 8.9}), (RESNET18_BY_THE_PAPER, {"error": 9.1})]],
+        NOT_REPRODUCED: [[(RESNET18, {"error": 5.0}), (RESNET18_BY_THE_PAPER, {"error": 6.0})]],
+        NO_DATA: [[(RESNET18, {"error": 5.0})]],
+    },
+    "M1": {
+        REPRODUCED: [[(LENET, {"error": 2.6})]],
+        NOT_REPRODUCED: [[(LENET, {"error": 1.5})]],
+        OPEN: [[(LENET, {"error": 2.2})]],
+        NO_DATA: [[(replace(LENET, lr=1e-3), {"error": 2.6})]],
+    },
 }
 JITTER = ((-0.1, 0.0, 0.1), (0.1, -0.1, 0.0))
 """Of the seeds, in two kinds of cells."""
@@ -245,15 +264,15 @@ def test_verdicts_on_three_seeds(tmp_path, name, verdict, scenario):
     judged = judge(name, load(tmp_path)[0])
     assert judged.verdict == verdict, judged.numbers
     assert judged.words == verdict and "fp32" in judged.numbers
-    tested = verdict != NO_DATA and name != "T6" and name != "B4"  # these two rest on no test
+    tested = verdict != NO_DATA and name not in ("T6", "B4", "M1")  # these rest on no test
     assert (judged.p is not None) == tested
     if verdict == REPRODUCED and tested:
         assert judged.p is not None and judged.p < 0.05
 
 
 ALONE: dict[str, str] = dict.fromkeys(SCENARIOS, POINTS_TO) | dict.fromkeys(
-    # Where the published spread of one run leaves no room, or of layer responses none is published.
-    ["C4", "C6", "C7", "C8", "B1", "B3", "B5", "A2", "A5"], OPEN
+    # Where the published spread of one run leaves no room, or of layer responses and wide nets none is published.
+    ["C4", "C6", "C7", "C8", "B1", "B3", "B5", "A2", "A5", "W1", "W2"], OPEN
 )  # fmt: skip
 """What the runs of a reproduced claim say when there is one of each cell."""
 AGAINST = {"C1": 1, "C5": 0, "A1": 1, "A3": 0}

@@ -29,8 +29,8 @@ def test_every_experiment_has_distinct_full_length_seed_0_cells_and_says_what_it
     configs = getattr(module, "GRID", []) + module.CONFIGS
     assert len({config.key for config in configs}) == len(configs) > 0
     assert {config.seed for config in configs} == {0}
-    assert {config.iterations for config in module.CONFIGS} == {options.PAPER_ITERATIONS}
-    assert {config.dataset for config in configs} == {"cifar10"}
+    assert all(config.iterations == config.data_set.iterations for config in module.CONFIGS)
+    assert {config.dataset for config in configs} == {"mnist" if name == "lenet" else "cifar10"}
     assert module.__doc__ is not None
     assert f"python experiments/sweep.py {name}\n" in module.__doc__
     assert "Device-hours: " in module.__doc__

@@ -33,6 +33,8 @@ from tests.fake_records import SESSION, write_cell, write_run
 REPOSITORY = Path(__file__).parent.parent
 OTHERS: dict[str, Any] = {
     "depth": 32,
+    "family": "resnet18",
+    "schedule": "cosine",
     "residual": False,
     "shortcut": "B",
     "block": "bn-after-add",

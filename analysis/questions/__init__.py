@@ -7,11 +7,26 @@ from analysis.questions import (
     deep,
     degradation,
     layer_responses,
+    lenet,
     length,
     mistakes,
     optimizer,
     precision,
+    wide,
 )
 
-QUESTIONS = (precision, degradation, bn_placement, block_design, optimizer, deep, layer_responses, ambiguity, mistakes, length)
+QUESTIONS = (
+    precision,
+    degradation,
+    bn_placement,
+    block_design,
+    optimizer,
+    deep,
+    layer_responses,
+    ambiguity,
+    mistakes,
+    length,
+    wide,
+    lenet,
+)
 """Each has write_section(runs, link): Markdown from all runs; link is where the run folders are, seen from RESULTS.md."""
