@@ -20,12 +20,14 @@ from analysis import (
     command,
     drawing,
     plot_bn_placement,
+    plot_confusion,
     plot_degradation,
     plot_layer_responses,
     plot_length,
     plot_optimizer,
 )
 from analysis.records import load
+from experiments.lenet import LENET
 from reproduce.config import Config, UserError
 from tests.fake_records import make_curve, write_cell, write_run
 
@@ -360,3 +362,16 @@ def test_the_script_runs_by_its_path(tmp_path):
     flags = ["--records", str(tmp_path / "records"), "--output", str(tmp_path / "figure.svg")]
     done = subprocess.run([sys.executable, str(script), *flags], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "figure.svg").stat().st_size > 10_000
+
+
+# Confusions -----------------------------------------------------------------------------------------------------------
+
+
+def test_confusions_are_summed_over_the_seeds(tmp_path):
+    write_cell(tmp_path, LENET, [2.0, 3.0])
+    axes = plot_confusion.draw(load(tmp_path)[0]).axes[0]
+    written = [int(text.get_text()) for text in axes.texts]
+    assert sum(written) == 20_000 and sum(written[::11]) == 19_500 and "2 runs; error 2.50%" in axes.get_title()
+    with pytest.raises(UserError, match=r"sweep\.py lenet"):
+        write_cell(tmp_path / "other", Config(), [8.0])
+        plot_confusion.draw(load(tmp_path / "other")[0])
