@@ -21,7 +21,7 @@ from reproduce import command, evaluate, export, measure, predict, record, run, 
 from reproduce.card import find_sha256, write_card
 from reproduce.config import DATA_SETS, Config, UserError
 from reproduce.data import central, load
-from reproduce.model import build_network
+from reproduce.model import build_network, make_other
 from tests.conftest import CPU, QUICK
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --out".split()
@@ -517,3 +517,35 @@ def test_tensorboard_that_is_not_there_is_told_at_once(workplace: Path, monkeypa
     assert run.main([*FLAGS, "runs", "--tensorboard"]) == 2
     assert "needs TensorBoard, which is not installed" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+# Other families -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["safetensors", "torchscript"])
+@pytest.mark.parametrize("family", ["lenet", "resnet18"])
+def test_another_family_is_exported_and_sees_pictures_as_its_data_set_has_them(tmp_path: Path, family: Any, format: Any):
+    config = Config(family=family, dataset="mnist" if family == "lenet" else "cifar10", schedule="cosine")
+    channels, side = config.data_set.channels, config.data_set.side
+    classifier = hubconf.load(config, pretrained=False).eval()
+    classifier.mean, classifier.std = torch.full((channels, side, side), 0.5), torch.ones(channels, 1, 1)
+    result = {"test_error": 3.0, "train_error": 2.0, "best_test_error": 2.9, "parameters": 13_242}
+    trained = weights.Trained(classifier, config, result, "")
+    Image.fromarray(np.full((40, 50, 3), 200, dtype=np.uint8)).save(tmp_path / "grey.png")
+    images = predict.read_image(tmp_path / "grey.png", config.data_set)
+    assert images.shape == (1, channels, side, side) and float(images.mean()) == pytest.approx(200 / 255)
+    path = tmp_path / f"net.{format}"
+    assert export.export(trained, format, path, images.repeat(4, 1, 1, 1)) <= 1e-6
+    if format == "safetensors":
+        assert weights.read(path, "").config == config
+        assert predict.main([str(path), str(tmp_path / "grey.png")]) == 0
+        card = write_card(config, result, "0" * 64)
+        assert f"A {family} for {side} x {side} images in ten classes, beyond section" in card and "(cosine) over" in card
+
+
+def test_every_network_of_the_hub_has_as_many_parameters_as_it_says():
+    with torch.device("meta"):
+        for name in ("resnet34", "resnet50", "resnet101", "resnext50_32x4d"):
+            entry = getattr(hubconf, f"{name}_cifar10")
+            millions = sum(parameter.numel() for parameter in make_other(Config(family=name)).parameters()) / 1e6
+            assert f"{millions:.1f}M parameters" in entry.__doc__
