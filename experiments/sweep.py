@@ -33,6 +33,7 @@ from experiments.engine.overview import print_plan, print_status
 from experiments.engine.progress import describe_run, has_ended, read_ended, read_progress, write_run
 from experiments.engine.ray_cluster import train_on_cluster
 from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, find_data_set, require
+from reproduce.pictures import name_data
 
 # Required, and one of EXPERIMENTS, which Sweep checks: a choice of the parser's own would have to be written out as types.
 Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]
@@ -122,7 +123,7 @@ def adapt_config(sweep: Sweep, config: Config) -> Config:
     if sweep.precision is not None:
         config = replace(config, precision=sweep.precision)
     named = find_data_set(sweep.data)
-    return config if named == "cifar10" else replace(config, dataset=named)
+    return config if named == "cifar10" else replace(config, **name_data(sweep.data))
 
 
 def list_runs(sweep: Sweep) -> list[Config]:

@@ -10,6 +10,15 @@ from typing import Any
 from reproduce.config import PAPER_ITERATIONS, Config, UserError
 
 IN_EVERY_CARD = "trained by this repository. Record: `"
+CHOICES = {
+    None: "The best of all evaluations, {best_test_error:.2f}%, is chosen on the test set and flatters.",
+    "test_error": "It is the best of all evaluations, chosen by this very error: it flatters, and is not the run's result.",
+    "held_out_error": "It is the best of all evaluations by the error on held-out images, {held_out_error:.2f}%; it is not the "
+    "run's result.",
+}
+"""What a card says of the best evaluation, by what the checkpoint was chosen by."""
+UNMENTIONED = ("depth", "residual", "seed", "classes", "pictures")
+"""The fields of a config that a card does not list as changed: it has other words for them, or none."""
 
 
 def find_sha256(path: Path) -> str:
@@ -35,7 +44,7 @@ def write_card(config: Config, result: dict[str, Any], sha256: str) -> str:
     changed = [
         f"{field.name} {getattr(config, field.name)}"
         for field in fields(Config)
-        if getattr(config, field.name) != getattr(ordinary, field.name) and field.name not in ("depth", "residual", "seed")
+        if getattr(config, field.name) != getattr(ordinary, field.name) and field.name not in UNMENTIONED
     ]
     full = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
     remark = "" if full else "\n  **Not a run of the paper's length on the paper's data: not comparable with the paper.**"
@@ -55,12 +64,15 @@ def write_card(config: Config, result: dict[str, Any], sha256: str) -> str:
         weight_decay=f"{config.weight_decay:g}",
         precision=config.precision,
         changes="Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's",
-        data=config.data_set.title,
+        classes="ten" if len(config.data_set.class_names) == 10 else len(config.data_set.class_names),
+        data=config.data_set.title + (f" ({', '.join(config.data_set.class_names)})" if config.classes else ""),
         images="nine tenths of the training images" if config.split == "val" else "all training images",
+        moment=f"iteration {result['iterations']}" if "chosen_by" in result else "the last iteration",
+        best=CHOICES[result.get("chosen_by")].format(**result),
         parameters=f"{result['parameters']:,}",
         remark=remark,
         sha256=sha256,
-        **{name: f"{result[name]:.2f}" for name in ("test_error", "train_error", "best_test_error")},
+        **{name: f"{result[name]:.2f}" for name in ("test_error", "train_error")},
     )
 
 

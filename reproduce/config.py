@@ -23,8 +23,9 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Warmup = Literal["auto", "none", "error", "iterations"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Family = Literal["6n+2", "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "lenet"]
-DataSetName = Literal["cifar10", "synthetic", "mnist"]
+DataSetName = Literal["cifar10", "synthetic", "mnist", "pictures"]
 Schedule = Literal["steps", "onecycle", "cosine", "constant"]
+Trainable = Literal["all", "last-stage", "head"]
 DEFAULT_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
 
 ALWAYS_RECORDED = frozenset(
@@ -59,14 +60,23 @@ DATA_SETS: dict[DataSetName, DataSet] = {
     "cifar10": DataSet("CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", iterations=PAPER_ITERATIONS),
     "synthetic": DataSet("a generated set, made to test the code", STRIPES, "synthetic", "cifar-10-batches-py"),
     "mnist": DataSet("MNIST", tuple("0123456789"), "mnist", "MNIST", side=28, channels=1, iterations=37_500),
+    "pictures": DataSet("a folder of pictures", (), "DIR", "train"),
 }
+PARTS = ("train", "test")
+"""The folders in a folder of pictures."""
 
 
 def find_data_set(data: str) -> DataSetName:
-    """The data set that `--data` names: by its word, or by the name of a folder; any other folder is CIFAR-10's."""
+    """The data set that `--data` names: by its word, or by a folder's name or content; any other folder is CIFAR-10's."""
     if data == "synthetic":
         return "synthetic"
+    if data == DATA_SETS["pictures"].given or any((Path(data) / part).is_dir() for part in PARTS):
+        return "pictures"
     return "mnist" if data == "mnist" or Path(data).absolute().name == DATA_SETS["mnist"].folder else "cifar10"
+
+
+NAMED_BY_MACHINE = ("dataset", "classes", "pictures", "initial")
+"""The fields of a Config that follow from what --data and --initial name."""
 
 
 class UserError(ValueError):
@@ -157,6 +167,15 @@ class Config:
     schedule: Schedule = "steps"
     """The learning rate over the iterations: the paper's milestones, torch's OneCycleLR up to lr (the momentum stays), half
     a cosine from lr to 0, or lr throughout."""
+    trainable: Trainable = "all"
+    """What is trained of a net that begins with --initial: all of it, its last stage and linear layer, or its last linear
+    layer (head). What is not keeps its weights, and its BN the statistics."""
+    classes: tyro.conf.Suppress[str] = ""
+    """The names of the classes of a folder of pictures, with / between; empty where the data set has its own."""
+    pictures: tyro.conf.Suppress[str] = ""
+    """SHA-256 of the names and bytes of all files in a folder of pictures."""
+    initial: tyro.conf.Suppress[str] = ""
+    """SHA-256 of the file that `--initial` names."""
 
     def __post_init__(self):
         check_types(self)
@@ -168,6 +187,8 @@ class Config:
             raise UserError(f"depth, residual, block and shortcut choose among the 6n+2 nets, not with --family {self.family}")
         if self.family == "lenet" and (self.bn_statistics, self.bn_batch) != ("moving", "whole"):
             raise UserError("lenet has no BN: leave out --bn-statistics and --bn-batch")
+        if self.family == "lenet" and self.trainable == "last-stage":
+            raise UserError("lenet has no stages: --trainable is all or head")
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.optimizer])
         if self.warmup == "auto":
@@ -180,6 +201,8 @@ class Config:
         require(self.bn_batch == "whole" or self.batch_size % 2 == 0, "batch-size must be even for halves", self.batch_size)
         require(self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(self.schedule == "steps" or self.warmup == "none", "warmup must be none unless schedule is steps", self.warmup)
+        named = (bool(self.classes), bool(self.pictures))
+        require(named == (self.dataset == "pictures",) * 2, "classes and pictures go with a folder of pictures", named)
         require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63", self.seed)
 
     @property
@@ -190,7 +213,8 @@ class Config:
     @property
     def data_set(self) -> DataSet:
         """What it is trained on."""
-        return DATA_SETS[self.dataset]
+        found = DATA_SETS[self.dataset]
+        return replace(found, class_names=tuple(self.classes.split("/"))) if self.classes else found
 
     def describe(self) -> dict[str, Any]:
         """The fields as they are recorded (see ALWAYS_RECORDED)."""
@@ -220,8 +244,12 @@ class Machine:
     device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
     """auto takes the first that is usable of npu, cuda, cpu; any other is used or refused, never replaced."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "data"
-    """Folder that holds, or shall receive, cifar-10-batches-py; or the word synthetic for a generated set; or the word mnist
-    for MNIST in ./data, or a folder MNIST wherever it is."""
+    """Folder that holds, or shall receive, cifar-10-batches-py; or one of your own pictures, with train/CLASS and test/CLASS
+    for each class; or the word synthetic for a generated set; or the word mnist for MNIST in ./data, or a folder MNIST
+    wherever it is."""
+    initial: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Weights to begin with instead of random ones: a file of export.py, whose normalisation is taken as well, or the
+    state_dict of a wide net. For other classes than the file's, the last linear layer is drawn by the seed."""
     out: Path = Path("runs")
     """Folder that receives <net>-<key>/seed<k>."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
@@ -234,6 +262,9 @@ class Machine:
     """Capture the training step as a device graph where the device can (cuda, npu)."""
     deterministic: bool = False
     """Deterministic kernels only, where the device has a choice."""
+    keep_best: bool = False
+    """Keep the checkpoint of the best evaluation as well, as best.pt: by the held-out error with --split val, else by the
+    test error, which flatters. It is never the run's result."""
     tensorboard: bool = False
     """Write the curves of metrics.jsonl for TensorBoard as well, into the run folder's tensorboard."""
 
@@ -253,17 +284,18 @@ def write_flags(config: Config, machine: Machine | None = None) -> list[str]:
     machine: its data name the config's set, or a folder in which that has a folder of its own.
     """
     if machine is None:
-        machine = Machine(data=config.data_set.given)
+        machine = Machine(data=config.data_set.given, initial=Path("FILE") if config.initial else None)
     elif config.dataset == "mnist" and find_data_set(machine.data) == "cifar10":
         machine = replace(machine, data=str(Path(machine.data) / config.data_set.folder))
     assert find_data_set(machine.data) == config.dataset, "the data set is named by --data"
+    assert bool(config.initial) == (machine.initial is not None), "the file is named by --initial"
     ordinary = replace(config, lr=None, warmup="auto")  # both defaults depend on other fields
     flags = []
     for settings in (config, machine):
         for each in fields(settings):
             value = getattr(settings, each.name)
             default = getattr(ordinary, each.name) if each.name in ("lr", "warmup") else each.default
-            if value == default or each.name == "dataset":
+            if value == default or (settings is config and each.name in NAMED_BY_MACHINE):
                 continue
             flag = each.name.replace("_", "-")
             if isinstance(value, bool):

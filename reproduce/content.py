@@ -70,6 +70,9 @@ class Code(TypedDict):
 class DataSet(TypedDict):
     name: str
     sha256: str
+    classes: NotRequired[list[str]]
+    images: NotRequired[Count]
+    test_images: NotRequired[Count]
 
 
 class Session(TypedDict):

@@ -28,6 +28,7 @@ from torchvision.datasets import CIFAR10, MNIST, VisionDataset
 from torchvision.datasets.utils import check_integrity
 
 from reproduce.config import DATA_SETS, Config, DataSetName, Machine, UserError, find_data_set, require
+from reproduce.pictures import read_pictures
 
 PADDING = 4
 HELD_OUT = 10
@@ -241,8 +242,8 @@ def choose_folder(config: Config, data: str) -> Path:
 
     The folder with the files themselves may be named as well.
     """
-    if config.dataset == "synthetic":
-        return Path("data/synthetic")
+    if config.dataset in ("synthetic", "pictures"):
+        return Path("data/synthetic" if config.dataset == "synthetic" else data)
     folder = Path(Machine.data if data == config.data_set.given else data)
     if folder.absolute().name != config.data_set.folder:
         return folder
@@ -250,17 +251,21 @@ def choose_folder(config: Config, data: str) -> Path:
     return folder.absolute().parent if is_its_own else folder
 
 
-def read(name: DataSetName, folder: Path) -> tuple[list[np.ndarray], str]:
+def read(config: Config, folder: Path) -> tuple[list[np.ndarray], str]:
     """The images, uint8 M x 32 x 32 x 3, and labels, int64 M, of the training set, then of the test set; their fingerprint.
 
     Raises:
-        RuntimeError: a file is missing or damaged.
+        RuntimeError: a file of CIFAR-10 or of a generated set is missing or damaged.
+        UserError: something is wrong with a folder of pictures.
     """
+    name, side, channels = config.dataset, config.data_set.side, config.data_set.channels
     if name == "mnist" and any(is_damaged(folder / path, md5) for path, md5 in list_files(name)[0].items()):
         raise RuntimeError("a file is damaged")  # torchvision looks at MNIST's archives only
-    side, channels = DATA_SETS[name].side, DATA_SETS[name].channels
-    sets = [READERS[name](folder, train=train) for train in (True, False)]
-    arrays = [torch.as_tensor(values).numpy() for part in sets for values in (part.data, part.targets)]
+    if name == "pictures":
+        arrays = read_pictures(config, folder)
+    else:
+        sets = [READERS[name](folder, train=train) for train in (True, False)]
+        arrays = [torch.as_tensor(values).numpy() for part in sets for values in (part.data, part.targets)]
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(array.tobytes())
@@ -274,16 +279,18 @@ def load(config: Config, folder: Path, device: torch.device) -> Data:
         UserError: it is not there and cannot be downloaded, or there are too few images for a batch.
     """
     try:
-        arrays, fingerprint = read(config.dataset, folder)
+        arrays, fingerprint = read(config, folder)
         sizes = len(arrays[1]), len(arrays[3])
         if config.dataset == "synthetic" and sizes == SYNTHETIC_SIZES and fingerprint != SYNTHETIC_FINGERPRINT:
             raise RuntimeError("another set than the one that is generated here")
     except RuntimeError:  # torchvision's word for missing or damaged files, too
         obtain(folder, config.dataset)
-        arrays, fingerprint = read(config.dataset, folder)
+        arrays, fingerprint = read(config, folder)
     train_NHWC, train_labels, test_NHWC, test_labels = arrays
     out = held_out(train_labels, config.seed) if config.split == "val" else np.zeros(len(train_labels), dtype=bool)
     check_batch_size(config, int((~out).sum()))
+    if config.split == "val" and not out.any():
+        raise UserError(f"{folder} has no class of {HELD_OUT} pictures to hold out one of: leave out --split val")
     mean_HWC, std_C = scale(train_NHWC[~out], config)
     return Data(
         train=put(train_NHWC[~out], train_labels[~out], device),
@@ -300,8 +307,8 @@ _load_once = lru_cache(maxsize=4)(load)
 
 def load_once(config: Config, folder: Path, device: torch.device) -> Data:
     """As `load`, but the runs of a process that see the same images share them."""
-    seed = config.seed if config.split == "val" else 0
-    sees = Config(dataset=config.dataset, split=config.split, normalization=config.normalization, seed=seed)
+    seen = {name: getattr(config, name) for name in ("dataset", "classes", "pictures", "split", "normalization")}
+    sees = Config(**seen, seed=config.seed if config.split == "val" else 0)
     data = _load_once(sees, folder.resolve(), device)
     check_batch_size(config, len(data.train))
     return data

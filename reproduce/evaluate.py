@@ -171,7 +171,8 @@ def complete_record(folder: Path, trained: Trained, predicted: Tensor, labels: T
         UserError: the record is of another run, or has its predictions, or its test error is not that of these.
     """
     result = record.read_result(folder) or {}
-    if record.read_config(folder) != trained.config or result.get("status") != "finished":
+    is_best = "chosen_by" in trained.result
+    if is_best or record.read_config(folder) != trained.config or result.get("status") != "finished":
         raise UserError(f"{folder} is not the record of the run that {trained.source} is of")
     if record.read_predictions(folder) is not None:
         raise UserError(f"{folder / record.PREDICTIONS} is there already")

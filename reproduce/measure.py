@@ -25,13 +25,14 @@ def single_views(images: Images, data: Data, device: Device) -> Iterator[tuple[T
 @contextmanager
 def evaluating(network: nn.Module, device: Device, config: Config) -> Iterator[None]:
     """Within, the network is in evaluation mode, without gradients and in the precision of the training."""
-    was_training = network.training
+    in_training = [module for module in network.modules() if module.training]  # all, but for what is frozen
     network.eval()
     try:
         with torch.inference_mode(), autocast(device, config.precision):
             yield
     finally:
-        network.train(was_training)
+        for module in in_training:
+            module.training = True
 
 
 def evaluate(network: nn.Module, images: Images, data: Data, device: Device, config: Config) -> float:
@@ -58,7 +59,7 @@ def take_population_statistics(network: nn.Module, data: Data, device: Device, c
 
     Training goes on unchanged, since it normalises by the mini-batch and never reads these averages.
     """
-    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
     momenta = [layer.momentum for layer in layers]
     try:
         for layer in layers:

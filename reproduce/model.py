@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reproduce.config import Block as BlockDesign
-from reproduce.config import Config, Shortcut
+from reproduce.config import Config, Shortcut, Trainable
 from reproduce.data import INITIALISATION, random_numbers
 
 STAGE_CHANNELS = (16, 32, 64)
@@ -148,6 +148,25 @@ def build_network(config: Config) -> nn.Module:
             draws = generator.uniform(-bound, bound, tuple(parameter.shape))
             parameter.data.copy_(torch.from_numpy(draws))
     return network
+
+
+def find_head(network: nn.Module) -> str:
+    """The name of its last linear layer."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
+def freeze(network: nn.Module, trainable: Trainable):
+    """Leaves a network in training what is to be trained of it; BN that is not keeps its statistics, and normalises by them."""
+    if trainable == "all":
+        return
+    trained = [network.get_submodule(find_head(network))]
+    if trainable == "last-stage" and isinstance(network, Network):
+        trained += [network.last, *list(network.blocks)[-len(network.blocks) // len(STAGE_CHANNELS) :]]
+    elif trainable == "last-stage":
+        trained.append(network.get_submodule("layer4"))
+    network.requires_grad_(False).eval()
+    for module in trained:
+        module.requires_grad_(True).train()
 
 
 def fill_weight(weight: Tensor, generator: np.random.Generator, std: float):

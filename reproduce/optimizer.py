@@ -78,7 +78,7 @@ def make_optimizer(config: Config, network: nn.Module, rate: Tensor, device: Dev
     """The config's optimizer, whose learning rate is the device scalar `rate` whenever it steps."""
     # Weights have several dimensions; biases and BN's parameters one.
     decayed, others = [], []
-    for parameter in network.parameters():
+    for parameter in filter(lambda parameter: parameter.requires_grad, network.parameters()):
         (decayed if config.decay == "all" or parameter.dim() > 1 else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]

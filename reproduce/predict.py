@@ -13,9 +13,7 @@ try:
 except ModuleNotFoundError as missing:
     raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
 
-import contextlib
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from reproduce.config import Machine, UserError, require
+from reproduce.config import Machine, require
+from reproduce.pictures import read_picture
 
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
     from torch import Tensor
@@ -50,28 +49,10 @@ class Prediction:
 
 
 def read_image(path: Path, data_set: DataSet) -> Tensor:
-    """A picture as a network of this data set takes it: float32 in [0, 1], 1 x 3 x 32 x 32.
-
-    Raises:
-        UserError: it is missing or not a picture.
-    """
-    from PIL import Image, ImageOps
+    """A picture as a network of this data set takes it: float32 in [0, 1], 1 x 3 x 32 x 32; raises as `read_picture`."""
     from torchvision import transforms
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow about pictures that are very large, and EXIF that is damaged
-            with Image.open(path) as image:
-                upright = image
-                with contextlib.suppress(Exception):  # EXIF that cannot be read does not say which side is up
-                    upright = ImageOps.exif_transpose(image)
-                coloured = upright.convert("L" if data_set.channels == 1 else "RGB")
-                small = transforms.CenterCrop(data_set.side)(transforms.Resize(data_set.side)(coloured))
-    except FileNotFoundError:
-        raise UserError(f"there is no picture {path}") from None
-    except Exception as error:  # whatever a foreign file may hold
-        raise UserError(f"{path} cannot be read as a picture ({type(error).__name__})") from None
-    return transforms.ToTensor()(small)[None]
+    return transforms.ToTensor()(read_picture(path, data_set))[None]
 
 
 def choose_block() -> str:
@@ -85,9 +66,9 @@ def choose_block() -> str:
 
 def describe(probabilities: Tensor, names: Sequence[str]) -> str:
     """The likeliest classes of one picture, K probabilities, with bars."""
-    values, classes = probabilities.topk(SHOWN)
-    rows, block = zip(values.tolist(), classes.tolist(), strict=True), choose_block()
-    return "\n".join(f"  {names[index]:12} {100 * value:6.2f}%  {block * round(BAR * value)}" for value, index in rows)
+    values, classes = probabilities.topk(min(SHOWN, len(names)))
+    rows, block, width = zip(values.tolist(), classes.tolist(), strict=True), choose_block(), max(12, *map(len, names))
+    return "\n".join(f"  {names[index]:{width}} {100 * value:6.2f}%  {block * round(BAR * value)}" for value, index in rows)
 
 
 def main(arguments: Sequence[str]) -> int:

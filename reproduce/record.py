@@ -6,6 +6,7 @@ config.json              the config, with its schema version and key
 environment.json         one object per session: git commit, command, versions, device, flags, fingerprint of the data
 metrics.jsonl            one object per evaluation
 checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
+best.pt                  with --keep-best, the checkpoint of the best evaluation; never the result
 responses.json           standard deviation of every 3x3 layer's response (Fig. 7), of the 6n+2 nets
 predictions.txt          the class given to every test image at the last iteration
 confusion.csv            how many of each true class, a row, were given each class, a column
@@ -50,6 +51,9 @@ RESPONSES, RESULT, PREDICTIONS, CONFUSION = "responses.json", "result.json", "pr
 RIGHT, WRONG = "0123456789", "abcdefghij"
 """A predicted class in predictions.txt."""
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
+BEST = "best.pt"
+BEST_BY = {"full": "test_error", "val": "held_out_error"}
+"""Of each split, the column of the metrics by which an evaluation is the best."""
 
 
 @contextmanager
@@ -231,7 +235,11 @@ def read_predictions(folder: Path) -> str | None:
 
 def write_predictions(folder: Path, predicted: Sequence[int], right: Sequence[bool]):
     """The class, 0 to 9, that each test image is given, in lines of 100: a digit where it is right, a letter (a for 0, b for
-    1, ...) where it is wrong. So both the answer and the mistakes can be read, without the labels of the data set."""
+    1, ...) where it is wrong. So both the answer and the mistakes can be read, without the labels of the data set.
+
+    Of more classes than digits nothing is written: evaluate.py tells their mistakes from the checkpoint."""
+    if max(predicted) >= len(RIGHT):
+        return
     characters = "".join((RIGHT if is_right else WRONG)[c] for c, is_right in zip(predicted, right, strict=True))
     lines = [characters[start : start + 100] + "\n" for start in range(0, len(characters), 100)]
     write_atomically(folder / PREDICTIONS, "".join(lines).encode())
@@ -380,9 +388,10 @@ def stamp(path: Path) -> int | None:
 def add_session(folder: Path, config: Config, machine: Machine, session: dict[str, Any]):
     """Appends one session to environment.json, with the command and the state of the code.
 
-    The command leaves out the folders of --data and --out: they say nothing of the run, and records are published.
+    The command leaves out the folders of --data, --initial and --out: they say nothing of the run, and records are published.
     """
-    elsewhere = replace(machine, data=config.data_set.given, out=Machine.out)
+    initial = None if machine.initial is None else Path(machine.initial.name)
+    elsewhere = replace(machine, data=config.data_set.given, initial=initial, out=Machine.out)
     command = shlex.join(["python", "reproduce/run.py", *write_flags(config, elsewhere)])
     about = {"command": command, "began": datetime.now(UTC).isoformat(timespec="seconds"), "git": describe_code()}
     write_json(folder / ENVIRONMENT, [*read_sessions(folder), about | session])
@@ -494,16 +503,25 @@ def save_checkpoint(folder: Path, state: dict[str, Any]):
     Raises:
         OSError: it could not be written; both older checkpoints are still there.
     """
+    unfinished = folder / ".checkpoint.unfinished"
+    with naming(folder / NEWEST):
+        write_atomically(unfinished, pack(state))
+    if (folder / NEWEST).exists():
+        os.replace(folder / NEWEST, folder / PREVIOUS)
+    os.replace(unfinished, folder / NEWEST)
+
+
+def save_best(folder: Path, state: dict[str, Any]):
+    """As `save_checkpoint`, as the best one; after it, so that the best one is never of what is still to come."""
+    write_atomically(folder / BEST, pack(state))
+
+
+def pack(state: dict[str, Any]) -> bytes:
     import torch
 
     content = io.BytesIO()
     torch.save(state, content)
-    unfinished = folder / ".checkpoint.unfinished"
-    with naming(folder / NEWEST):
-        write_atomically(unfinished, content.getvalue())
-    if (folder / NEWEST).exists():
-        os.replace(folder / NEWEST, folder / PREVIOUS)
-    os.replace(unfinished, folder / NEWEST)
+    return content.getvalue()
 
 
 def load_checkpoint(

@@ -11,6 +11,7 @@ try:
 except ModuleNotFoundError as missing:
     raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
 
+import hashlib
 import math
 import sys
 import time
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine, find_data_set
+from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine, UserError
+from reproduce.pictures import name_data
 from reproduce.progress import say
 from reproduce.record import add_session, open_folder, read_config, read_record, read_result, read_sessions
 from reproduce.stop import stop_requests
@@ -72,7 +74,22 @@ def parse(arguments: Sequence[str]) -> tuple[Config, Machine]:
         return config, machine
 
     config, machine = command.parse(both, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
-    return replace(config, dataset=find_data_set(machine.data)), machine
+    initial = {} if machine.initial is None else {"initial": hash_file(machine.initial)}
+    if config.trainable != "all" and not initial:
+        raise UserError(f"--trainable {config.trainable} keeps layers as they begin: name the file they come from by --initial")
+    return replace(config, **name_data(machine.data), **initial), machine
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_file():
+        raise UserError(f"--initial {path} is not a file of weights: export.py makes one of a finished run")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str:
@@ -124,8 +141,20 @@ def prepare(arguments: Sequence[str]) -> Prepared | Ended:
     with tell_shortage(config, device):
         data = load_once(config, choose_folder(config, machine.data), device.torch_device)
         network = build_network(config)
+        if machine.initial is not None:
+            from reproduce.weights import begin_with
+
+            data = begin_with(machine.initial, network, config, data)
     deadline = math.inf if machine.time_limit is None else began + machine.time_limit
     return Prepared(config, machine, device, flags, data, network, deadline)
+
+
+def describe_data(config: Config, data: "Data") -> dict[str, Any]:
+    """What a session says of its data."""
+    about = {"name": config.dataset, "sha256": data.fingerprint}
+    if config.dataset == "pictures":
+        about |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
+    return about
 
 
 def train_in_turns(prepared: Prepared, requests: Sequence[int], beside: int = 0) -> "Turns[Ended]":
@@ -147,7 +176,7 @@ def train_in_turns(prepared: Prepared, requests: Sequence[int], beside: int = 0)
     config, machine, device, data = prepared.config, prepared.machine, prepared.device, prepared.data
     set_numerics = partial(devices.set_numerics, device, config.precision, machine.deterministic)
     with open_folder(config, machine.out) as folder, tell_shortage(config, device):
-        session = {"flags": prepared.flags, "data": {"name": config.dataset, "sha256": data.fingerprint}, "beside": beside}
+        session = {"flags": prepared.flags, "data": describe_data(config, data), "beside": beside}
         add_session(folder, config, machine, devices.describe_device(device) | session)
         devices.reset_peak_memory(device)
         training = train.train(config, machine, data, device, folder, prepared.deadline, requests, prepared.network)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from reproduce.config import Config
 from reproduce.data import Data, batch, plan_once
 from reproduce.device import Device, autocast, capture_graph, mark_position
-from reproduce.model import build_network
+from reproduce.model import build_network, freeze
 from reproduce.optimizer import make_optimizer
 from reproduce.turns import Turns
 
@@ -39,6 +39,7 @@ class Training:
         """network: of `build_network`, where it is built already."""
         self.config, self.data, self.device = config, data, device
         self.network = (network or build_network(config)).to(device.torch_device).to(memory_format=device.memory_format).train()
+        freeze(self.network, config.trainable)
         on_device: dict[str, Any] = {"device": device.torch_device}
         self.rows_T4N = torch.zeros(device.chunk_iterations, 4, config.batch_size, dtype=torch.int32, **on_device)
         self.rates_T = torch.zeros(device.chunk_iterations, **on_device)

@@ -88,10 +88,11 @@ def find_tensor_misfit(training: Training, checkpoint: dict[str, Any], begun: bo
     if bad:
         return f"{bad[0]} of its network has another shape or type"
     parameters, states = list(training.network.parameters()), checkpoint.get("optimizer")
-    needed = OPTIMIZER_STATE[config.optimizer] if begun and (config.optimizer != "sgd" or config.momentum) else set()
+    has_state = begun and (config.optimizer != "sgd" or config.momentum)
     if not isinstance(states, list) or len(states) != len(parameters):
         return "its optimizer has other parameters"
     for parameter, state in zip(parameters, states, strict=True):
+        needed = OPTIMIZER_STATE[config.optimizer] if has_state and parameter.requires_grad else set()
         if not isinstance(state, dict) or not needed <= state.keys():
             return "its optimizer has other tensors"
         bad = [name for name, tensor in state.items() if not is_like(tensor, parameter) and not is_scalar(tensor)]
@@ -154,6 +155,11 @@ def train(
         if board is not None:
             at_the_end.callback(board.close)
         saved = history.iteration if checkpoint is not None else None
+        if machine.keep_best and checkpoint is not None:
+            if ends_best(config, rows) and history.evaluated == history.iteration:
+                record.save_best(folder, checkpoint)
+            elif rows and not (folder / record.BEST).exists():
+                say(f"{record.BEST} is kept from the next evaluation on that is better than those of {folder} so far")
         clock = time.monotonic()
 
         def add_seconds():
@@ -161,9 +167,14 @@ def train(
             now = time.monotonic()
             history.seconds, clock = history.seconds + now - clock, now
 
-        def save_progress() -> int:
+        def save_progress(best: bool = False) -> int:
             add_seconds()
-            record.save_checkpoint(folder, identity | {"history": asdict(history), "rows": rows} | training.state())
+            state = identity | {"history": asdict(history), "rows": rows} | training.state()
+            if config.initial:  # the file's scale, by which the network goes on
+                state |= {"mean": data.mean.cpu(), "std": data.std.cpu()}
+            record.save_checkpoint(folder, state)
+            if best:
+                record.save_best(folder, state)
             return history.iteration
 
         progress = Progress(config, history.iteration, rows, count_threads(device))
@@ -187,7 +198,7 @@ def train(
                 history.note_chunk(config, losses, wrong)
                 progress.show_chunk(losses, wrong, spent)
                 most = max(1, int(CHUNK_SECONDS * len(losses) / spent))
-                last = end == config.iterations
+                last, best = end == config.iterations, False
                 if last or end % machine.eval_every == 0:
                     add_seconds()
                     row = measure_row(training, history, rates[-1])
@@ -196,8 +207,9 @@ def train(
                     if board is not None:
                         show_row_on_board(board, row)
                     progress.show_row(row)
-                if last or end % machine.checkpoint_every == 0:
-                    saved = save_progress()
+                    best = machine.keep_best and ends_best(config, rows)
+                if last or best or end % machine.checkpoint_every == 0:
+                    saved = save_progress(best)
         responses = layer_responses(training.network, data, device, config)
         if not all(map(math.isfinite, responses)):  # by the last update of all, which no loss has shown
             record.write_result(folder, {"status": "diverged", "iteration": history.iteration})
@@ -209,6 +221,12 @@ def train(
         record.write_confusion(folder, predicted, labels, len(config.data_set.class_names))
         record.write_result(folder, summarise_run(training, history, rows))
         return "finished"
+
+
+def ends_best(config: Config, rows: list[dict[str, Any]]) -> bool:
+    """Whether the last evaluation is better than all before it."""
+    errors = [row[record.BEST_BY[config.split]] for row in rows]
+    return bool(errors) and errors.index(min(errors)) == len(errors) - 1
 
 
 def count_parameters(training: Training) -> int:

@@ -17,7 +17,7 @@ from reproduce import record
 from reproduce.card import check_card
 from reproduce.config import Config, UserError
 from reproduce.data import PADDING, Data, choose_folder, load
-from reproduce.model import build_network
+from reproduce.model import build_network, find_head
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """How akamaster/pytorch_resnet_cifar10 scales its images, by channel."""
@@ -62,7 +62,8 @@ class Trained:
 
 
 def read(path: Path, data: str) -> Trained:
-    """The trained network of a run's folder, of a file by `write`, or of a checkpoint of akamaster/pytorch_resnet_cifar10.
+    """The trained network of a run's folder, of the best.pt in one, of a file by `write`, or of a checkpoint of
+    akamaster/pytorch_resnet_cifar10.
 
     data: as for `--data`, where the training images of a run's folder are, for their mean; the files know their own.
 
@@ -73,25 +74,49 @@ def read(path: Path, data: str) -> Trained:
         return read_run(path, data)
     if not path.is_file():
         raise UserError(f"there is no run folder and no weights file {path}")
+    if path.name == record.BEST and (path.parent / record.CONFIG).is_file():
+        return read_run(path.parent, data, record.BEST)
     if path.suffix != ".safetensors" and (path.parent / record.CONFIG).is_file():
         raise UserError(f"{path} is a file of a run: name the run's folder instead, {path.parent}")
     return read_published(path) if path.suffix == ".safetensors" else read_akamaster(path)
 
 
-def read_run(folder: Path, data: str) -> Trained:
-    config, result = record.read_config(folder), record.read_result(folder)
+def read_run(folder: Path, data: str, name: str = record.NEWEST) -> Trained:
+    """The network of a run's last iteration or, of an unfinished one too, of its best evaluation (name best.pt)."""
+    config, result, path = record.read_config(folder), record.read_result(folder), folder / name
     if config is None:
         raise UserError(f"{folder} is not a run's folder: it holds no {record.CONFIG}")
-    if result is None or result["status"] != "finished":
+    if name == record.NEWEST and (result is None or result["status"] != "finished"):
         raise UserError(f"{folder} is of a run that has not finished: train it to its end")
     images = load(config, choose_folder(config, data), torch.device("cpu"))
-    if not (folder / record.NEWEST).exists():
-        raise UserError(f"{folder} holds no {record.NEWEST}: weights are not part of the committed records")
-    checkpoint = record.read_checkpoint(folder / record.NEWEST, record.identify(config, images.fingerprint))
+    if not path.exists():
+        raise UserError(f"{folder} holds no {name}: weights are not part of the committed records")
+    checkpoint = record.read_checkpoint(path, record.identify(config, images.fingerprint))
     if isinstance(checkpoint, str):
-        raise UserError(f"{folder / record.NEWEST} {checkpoint}")
-    mean = images.unpad(images.mean)[0].permute(2, 0, 1)
-    return assemble(config, checkpoint["network"], mean.contiguous(), images.std.view(-1, 1, 1), result, str(folder))
+        raise UserError(f"{path} {checkpoint}")
+    try:
+        if name == record.BEST:
+            result = describe_best(config, checkpoint)
+        if config.initial:  # its scale is the file's
+            images = replace(images, mean=checkpoint["mean"], std=checkpoint["std"])
+        mean, std = images.unpad(images.mean)[0].permute(2, 0, 1), images.std.view(-1, 1, 1)
+        network = checkpoint["network"]
+    except (KeyError, IndexError, RuntimeError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__})") from None
+    assert result is not None
+    return assemble(config, network, mean.contiguous(), std, result, str(folder if name == record.NEWEST else path))
+
+
+def describe_best(config: Config, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What stands for the result of a best evaluation's checkpoint: its last row, and by what that was chosen."""
+    *_, row = checkpoint["rows"]
+    return {
+        **{name: row[name] for name in ("test_error", "held_out_error", "train_error", "train_loss") if name in row},
+        "best_test_error": min(row["test_error"] for row in checkpoint["rows"]),
+        "parameters": sum(parameter.numel() for parameter in build_network(config).parameters()),
+        "iterations": row["iteration"],
+        "chosen_by": record.BEST_BY[config.split],
+    }
 
 
 def assemble(
@@ -111,6 +136,56 @@ def assemble(
     if broken or not bool((std > 0).all()):
         raise UserError(f"{source} is damaged: {broken[0] if broken else 'std'} holds numbers that no trained network has")
     return Trained(classifier, config, result, source)
+
+
+# To train on from ------------------------------------------------------------------------------------------------------
+
+
+def begin_with(path: Path, network: nn.Module, config: Config, data: Data) -> Data:
+    """Gives a config's network the weights of a file to begin with; returns the data under the scale that those know.
+
+    The last linear layer is the file's where the classes are the same, else it stays as the config's seed has drawn it. A
+    state_dict, of a net of torchvision's, knows neither classes nor scale: only their number counts, and the scale is the
+    config's.
+
+    Raises:
+        UserError: the file is not to be read or does not fit the network; the sentence names the first tensor that does not.
+    """
+    own, head = network.state_dict(), find_head(network) + "."
+    theirs = read_state_dict(path) if config.family != "6n+2" and path.suffix != ".safetensors" else None
+    if theirs is None:
+        trained = read(path, "")
+        if config.normalization != Config.normalization:
+            raise UserError(f"{path} brings its own normalisation: leave out --normalization {config.normalization}")
+        theirs, data = trained.classifier.network.state_dict(), trained.normalise(data)
+        is_known = trained.config.data_set.class_names == config.data_set.class_names
+    else:
+        is_known = len(theirs.get(head + "bias", ())) == len(config.data_set.class_names)
+    for name, tensor in own.items():
+        if name.startswith(head) and not is_known:
+            theirs[name] = tensor
+        if name not in theirs or theirs[name].shape != tensor.shape:
+            there = list(theirs[name].shape) if name in theirs else "missing"
+            raise UserError(f"{path} does not fit a {config.net}: {name} is {there} there, and {list(tensor.shape)} here")
+    surplus = [name for name in theirs if name not in own]
+    if surplus:
+        raise UserError(f"{path} does not fit a {config.net}, which has no {surplus[0]}")
+    network.load_state_dict(theirs)
+    return data
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that torch.save has made of a network's state_dict, maybe as "state_dict" among others.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = content.get("state_dict", content)
+        return {name.removeprefix("module."): tensor.detach() for name, tensor in tensors.items()}
+    except Exception as error:  # whatever a foreign file may hold
+        raise UserError(f"{path} is no file of weights: it holds no state_dict ({type(error).__name__})") from None
 
 
 # Published files --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from experiments.kills import read_outcome as outcome
+from experiments.kills import without_times
 from reproduce import record, train
 from reproduce.config import SCHEMA, Config, Machine, UserError
 from reproduce.data import Data
@@ -141,6 +142,104 @@ def test_killed_for_real_at_random_moments(workplace: Path):
     process = subprocess.run(line, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
     assert re.search(r"^6 kills, (\d+) runs: \1 of \1 ended equal", process.stdout, re.MULTILINE), process.stdout
+
+
+# The best checkpoint beside the last ------------------------------------------------------------------------------------
+
+
+EVERY_ROW = replace(MACHINE, eval_every=3, keep_best=True)
+
+
+def train_keeping_best(config: Config, data: Data, out: Path, machine: Machine = EVERY_ROW) -> train.Ending:
+    with record.open_folder(config, out) as folder:
+        return train_alone(config, machine, data, replace(CPU, chunk_iterations=3), folder)
+
+
+def best_of(folder: Path) -> dict[str, Any]:
+    best = record.read_checkpoint(folder / record.BEST, {"schema": SCHEMA})
+    assert isinstance(best, dict), best
+    return without_times(best)
+
+
+@pytest.fixture(scope="module")
+def with_best(synthetic: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What an unbroken run leaves, and its best checkpoint, which is neither the first nor the last."""
+    out = tmp_path_factory.mktemp("best")
+    assert train_keeping_best(QUICK, synthetic, out) == "finished"
+    best = best_of(out / QUICK.folder)
+    assert 3 < best["history"]["iteration"] < 24
+    return outcome(out / QUICK.folder), best
+
+
+def test_the_best_checkpoint_is_that_of_the_first_lowest_error(with_best: tuple[dict[str, Any], dict[str, Any]]):
+    ended, best = with_best
+    errors = {row["test_error"]: row["iteration"] for row in reversed(ended["metrics"])}
+    assert best["history"]["iteration"] == best["rows"][-1]["iteration"] == errors[min(errors)]
+    assert ended["result.json"]["best_test_error"] == min(errors) < ended["result.json"]["test_error"]
+
+
+def test_keeping_the_best_changes_nothing_else(unbroken: dict[str, Any], synthetic: Data, tmp_path: Path):
+    machine = replace(MACHINE, keep_best=True)
+    assert train_keeping_best(QUICK, synthetic, tmp_path, machine) == "finished"
+    assert_equal(outcome(tmp_path / QUICK.folder), unbroken)
+    folder = tmp_path / QUICK.folder
+    record.read_record(folder, QUICK)
+    assert not list(folder.glob(".*unfinished"))
+
+
+@pytest.mark.parametrize("at", [4, 8, 13, 17, 22, 24])
+def test_the_best_checkpoint_survives_a_kill(
+    with_best: tuple[dict[str, Any], dict[str, Any]], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+):
+    def die():
+        raise Killed
+
+    interrupt(monkeypatch, at, die)
+    with pytest.raises(Killed):
+        train_keeping_best(QUICK, synthetic, tmp_path)
+    assert train_keeping_best(QUICK, synthetic, tmp_path) == "finished"
+    assert_equal((outcome(tmp_path / QUICK.folder), best_of(tmp_path / QUICK.folder)), with_best)
+
+
+@pytest.mark.parametrize("name", ["append_metrics", "save_checkpoint", "save_best"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_the_best_checkpoint_survives_a_kill_between_two_files(
+    with_best: tuple[dict[str, Any], dict[str, Any]],
+    synthetic: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    call: int,
+):
+    write, calls = getattr(record, name), []
+
+    def dying(*arguments: Any):
+        if name != "save_best":
+            write(*arguments)
+        calls.append(arguments)
+        if len(calls) == call:
+            raise Killed
+        if name == "save_best":
+            write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, name, dying)
+        with pytest.raises(Killed):
+            train_keeping_best(QUICK, synthetic, tmp_path)
+    assert train_keeping_best(QUICK, synthetic, tmp_path) == "finished"
+    assert_equal((outcome(tmp_path / QUICK.folder), best_of(tmp_path / QUICK.folder)), with_best)
+
+
+def test_who_asks_for_the_best_too_late_is_told(
+    synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = stop_at(13, synthetic, tmp_path, monkeypatch)
+    monkeypatch.setattr(train, "ends_best", lambda config, rows: False)
+    assert train_keeping_best(QUICK, synthetic, tmp_path) == "finished"
+    assert (
+        f"best.pt is kept from the next evaluation on that is better than those of {folder} so far" in capsys.readouterr().out
+    )
+    assert not (folder / record.BEST).exists()
 
 
 # Damage between two sessions --------------------------------------------------------------------------------------------

@@ -74,6 +74,45 @@ def test_the_test_error_is_the_recorded_one(folder: Path, tmp_path: Path, capsys
     assert per_class == pytest.approx(list(100 * (1 - np.diagonal(counts) / counts.sum(1))), abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("split", "column", "words"),
+    [
+        ("full", "test_error", "chosen by this very error: it flatters, and is not the run's result"),
+        ("val", "held_out_error", "by the error on held-out images, {:.2f}%; it is not the run's result"),
+    ],
+)
+def test_the_best_checkpoint_is_looked_at_and_used_as_a_run_is(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str, column: str, words: str
+):
+    assert run.main([*FLAGS, "runs", "--split", split, "--eval-every", "4", "--keep-best"]) == 0
+    (folder,) = Path("runs").glob("*/seed0")
+    best = min(record.read_metrics(folder), key=lambda row: row[column])
+    source = folder / record.BEST
+    trained = weights.read(source, SYNTHETIC)
+    assert {name: trained.result[name] for name in ("test_error", "train_error")} == {
+        name: best[name] for name in ("test_error", "train_error")
+    }
+    assert trained.result["iterations"] == best["iteration"] < 24 and trained.result["chosen_by"] == column
+    path = published(source, tmp_path)
+    card = path.with_suffix(".md").read_text()
+    assert f"Test error **{best['test_error']:.2f}%** at iteration {best['iteration']}, " in card
+    assert words.format(best.get("held_out_error", 0)) in card
+    capsys.readouterr()
+    for each in (source, path):
+        assert evaluate.main([str(each), "--data", SYNTHETIC, "--device", "cpu"]) == 0
+        assert f"{each}: test error {best['test_error']:.2f}%" in capsys.readouterr().out
+    Image.new("RGB", (40, 32), "teal").save(tmp_path / "one.png")
+    assert predict.main([str(source), str(tmp_path / "one.png"), "--data", SYNTHETIC]) == 0
+    with pytest.raises(UserError, match="is not the record of the run"):
+        evaluate.main([str(source), "--data", SYNTHETIC, "--device", "cpu", "--record", str(folder)])
+    source.write_bytes((folder / record.NEWEST).read_bytes()[:-99])
+    with pytest.raises(UserError, match="best.pt is damaged"):
+        weights.read(source, SYNTHETIC)
+    source.unlink()
+    with pytest.raises(UserError, match="no run folder and no weights file"):
+        weights.read(source, SYNTHETIC)
+
+
 def test_several_networks_are_evaluated_one_after_the_other(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     sources = [str(folder), str(published(folder, tmp_path))]
     flags = ["--data", SYNTHETIC, "--device", "cpu"]

@@ -1,0 +1,160 @@
+"""Transfer: how much do a few pictures of new classes gain from a net that has learnt others, and which layers should learn?
+
+    python experiments/transfer.py
+
+A ResNet-20 learns five classes of CIFAR-10, and then the other five from 50 or 500 pictures of each: all of it trained on,
+its last stage and linear layer, or its linear layer alone, beside the same net from scratch, all at the same length and,
+for want of another that would favour none, with the paper's schedule. The pictures are drawn anew for each seed, and lie in
+folders as one's own would. A step of a net that has learnt is a tenth of the paper's, as is usual, but for a linear layer
+that is alone in learning; the choice was not tuned.
+
+Expected: nothing that was published under these conditions. What is commonly held is that pretraining helps the more, the
+fewer pictures there are (Kornblith et al. 2019, arXiv:1805.08974, Fig. 5), and that of few pictures the fewer layers should
+learn, the fewer there are (Yosinski et al. 2014, arXiv:1411.1792).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from reproduce import command
+from reproduce.config import Config, Machine, require
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FIRST = "airplane/automobile/bird/cat/deer"
+"""The classes that are learnt before, and those that are learnt after."""
+SECOND = "dog/frog/horse/ship/truck"
+PICTURES = (50, 500)
+"""Of each new class."""
+SEEDS = 3
+LENGTH_BEFORE, LENGTH_AFTER = 1_000, 200
+"""Iterations."""
+WAYS = {
+    "scratch": ["--lr", "0.1"],
+    "all": ["--lr", "0.01"],
+    "last-stage": ["--lr", "0.01", "--trainable", "last-stage"],
+    "head": ["--lr", "0.1", "--trainable", "head"],
+}
+"""Their flags; all but the first begin with what the net has learnt."""
+RECIPE = ["--depth", "20", "--precision", "bf16"]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What to train, and where."""
+
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = tuple(range(SEEDS))
+    """The replicates to train."""
+    only_before: bool = False
+    """Only train the five classes that are learnt before."""
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path(Machine.data)
+    """Where CIFAR-10 is."""
+    work: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data/transfer")
+    """Folder that receives the pictures and the weights."""
+    out: Path = Path("experiments/records")
+    """Folder that receives the records."""
+
+    def __post_init__(self):
+        require(all(seed >= 0 for seed in self.seeds), "seeds must be at least 0", self.seeds)
+
+
+def write_pictures(folder: Path, images: np.ndarray, labels: np.ndarray, classes: str, names: tuple[str, ...]):
+    """Writes those images, uint8 M x 32 x 32 x 3, that are of the classes, each into the folder of its class.
+
+    As PPM, which is the same bytes on every machine.
+    """
+    from PIL import Image
+
+    for name in classes.split("/"):
+        (folder / name).mkdir(parents=True)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        if names[label] in classes.split("/"):
+            Image.fromarray(image).save(folder / names[label] / f"{number:05}.ppm")
+
+
+def make_sets(work: Path, cifar10: Path, seeds: Sequence[int]):
+    """Makes the folders of pictures that are not there yet: first, and second-PICTURES-SEED, which share their test set."""
+    import numpy as np
+    import torch
+
+    from reproduce.config import DATA_SETS
+    from reproduce.data import SPLIT, load, random_numbers
+
+    wanted = [work / "first", work / "second-test"]
+    wanted += [work / f"second-{pictures}-{seed}" for pictures in PICTURES for seed in seeds]
+    missing = [folder for folder in wanted if not folder.exists()]
+    if not missing:
+        return
+    data, names = load(Config(), cifar10, torch.device("cpu")), DATA_SETS["cifar10"].class_names
+    sets = {"train": data.train, "test": data.test}
+    parts = {part: (data.unpad(images.positions).numpy(), images.labels.numpy()) for part, images in sets.items()}
+    for folder in missing:
+        unfinished = folder.with_name(f".{folder.name}.unfinished")
+        if folder.name == "first":
+            for part, (images, labels) in parts.items():
+                write_pictures(unfinished / part, images, labels, FIRST, names)
+        elif folder.name == "second-test":
+            images, labels = parts["test"]
+            write_pictures(unfinished, images, labels, SECOND, names)
+        else:
+            _, pictures, seed = folder.name.split("-")
+            images, labels = parts["train"]
+            order = random_numbers(int(seed), SPLIT).permutation(len(labels))
+            chosen = np.concatenate([order[labels[order] == label][: int(pictures)] for label in range(len(names))])
+            write_pictures(unfinished / "train", images[chosen], labels[chosen], SECOND, names)
+            (unfinished / "test").symlink_to("../second-test")
+        os.replace(unfinished, folder)
+
+
+def list_commands(transfer: Transfer, seed: int) -> Iterator[list[str]]:
+    """The command lines of run.py for one seed: first what is learnt before, then everything that begins with it."""
+    common = [*RECIPE, "--seed", str(seed), "--out", str(transfer.out)]
+    yield [*common, "--data", str(transfer.work / "first"), "--iterations", str(LENGTH_BEFORE)]
+    for pictures in PICTURES:
+        for way, flags in WAYS.items():
+            data = ["--data", str(transfer.work / f"second-{pictures}-{seed}"), "--iterations", str(LENGTH_AFTER)]
+            initial = [] if way == "scratch" else ["--initial", str(weights_file(transfer, seed))]
+            yield [*common, *data, *flags, *initial]
+
+
+def weights_file(transfer: Transfer, seed: int) -> Path:
+    return transfer.work / f"first-seed{seed}.safetensors"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Trains what has not ended yet; a run's exit status where it is another than 0.
+
+    Raises:
+        UserError: CIFAR-10 is missing, or something is in the way of a run.
+    """
+    transfer = command.parse(Transfer, arguments, "transfer.py", __doc__, tyro.conf.FlagCreatePairsOff)
+
+    from reproduce import export, run
+
+    make_sets(transfer.work, transfer.data, transfer.seeds)
+    for seed in transfer.seeds:
+        before, *after = list_commands(transfer, seed)
+        status = run.run(before)
+        weights = weights_file(transfer, seed)
+        if status == 0 and not weights.exists():
+            folder = transfer.out / run.parse(before)[0].folder
+            first = ["--data", str(transfer.work / "first")]
+            export.main([str(folder), "--format", "safetensors", "--output", str(weights), *first])
+        for line in [] if transfer.only_before else after:
+            status = status or run.run(line)
+        if status:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.tell(main, sys.argv[1:]))
