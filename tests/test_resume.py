@@ -147,6 +147,8 @@ def test_killed_for_real_at_random_moments(workplace: Path):
 # The best checkpoint beside the last ------------------------------------------------------------------------------------
 
 
+RESTLESS = replace(QUICK, schedule="constant", lr=0.3, seed=1)
+"""Its error goes up and down."""
 EVERY_ROW = replace(MACHINE, eval_every=3, keep_best=True)
 
 
@@ -165,10 +167,10 @@ def best_of(folder: Path) -> dict[str, Any]:
 def with_best(synthetic: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """What an unbroken run leaves, and its best checkpoint, which is neither the first nor the last."""
     out = tmp_path_factory.mktemp("best")
-    assert train_keeping_best(QUICK, synthetic, out) == "finished"
-    best = best_of(out / QUICK.folder)
+    assert train_keeping_best(RESTLESS, synthetic, out) == "finished"
+    best = best_of(out / RESTLESS.folder)
     assert 3 < best["history"]["iteration"] < 24
-    return outcome(out / QUICK.folder), best
+    return outcome(out / RESTLESS.folder), best
 
 
 def test_the_best_checkpoint_is_that_of_the_first_lowest_error(with_best: tuple[dict[str, Any], dict[str, Any]]):
@@ -196,9 +198,9 @@ def test_the_best_checkpoint_survives_a_kill(
 
     interrupt(monkeypatch, at, die)
     with pytest.raises(Killed):
-        train_keeping_best(QUICK, synthetic, tmp_path)
-    assert train_keeping_best(QUICK, synthetic, tmp_path) == "finished"
-    assert_equal((outcome(tmp_path / QUICK.folder), best_of(tmp_path / QUICK.folder)), with_best)
+        train_keeping_best(RESTLESS, synthetic, tmp_path)
+    assert train_keeping_best(RESTLESS, synthetic, tmp_path) == "finished"
+    assert_equal((outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)), with_best)
 
 
 @pytest.mark.parametrize("name", ["append_metrics", "save_checkpoint", "save_best"])
@@ -225,9 +227,9 @@ def test_the_best_checkpoint_survives_a_kill_between_two_files(
     with monkeypatch.context() as patch:
         patch.setattr(record, name, dying)
         with pytest.raises(Killed):
-            train_keeping_best(QUICK, synthetic, tmp_path)
-    assert train_keeping_best(QUICK, synthetic, tmp_path) == "finished"
-    assert_equal((outcome(tmp_path / QUICK.folder), best_of(tmp_path / QUICK.folder)), with_best)
+            train_keeping_best(RESTLESS, synthetic, tmp_path)
+    assert train_keeping_best(RESTLESS, synthetic, tmp_path) == "finished"
+    assert_equal((outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)), with_best)
 
 
 def test_who_asks_for_the_best_too_late_is_told(
