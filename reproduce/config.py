@@ -60,7 +60,7 @@ DATA_SETS: dict[DataSetName, DataSet] = {
     "cifar10": DataSet("CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", iterations=PAPER_ITERATIONS),
     "synthetic": DataSet("a generated set, made to test the code", STRIPES, "synthetic", "cifar-10-batches-py"),
     "mnist": DataSet("MNIST", tuple("0123456789"), "mnist", "MNIST", side=28, channels=1, iterations=37_500),
-    "pictures": DataSet("a folder of pictures", (), "DIR", "train"),
+    "pictures": DataSet("own pictures", (), "DIR", "train"),
 }
 PARTS = ("train", "test")
 """The folders in a folder of pictures."""
@@ -307,11 +307,12 @@ def write_flags(config: Config, machine: Machine | None = None) -> list[str]:
 
 def describe_recipe(config: Config) -> str:
     """What differs from the paper's recipe, field by field, in words."""
-    ours, paper = asdict(config), asdict(Config(depth=config.depth))
+    ours, paper = asdict(config), asdict(Config(depth=config.depth)) | {"initial": "random"}
+    ours["initial"] = config.initial[:8] or "random"
     changed = [
         f"{name.replace('_', '-')} {value} (the paper: {paper[name]})"
         for name, value in ours.items()
-        if name not in ("residual", "seed") and value != paper[name]
+        if name not in ("residual", "seed", "classes", "pictures") and value != paper[name]
     ]
     return "the paper's" if not changed else f"not the paper's in {'; '.join(changed)}"
 

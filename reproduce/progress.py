@@ -59,7 +59,7 @@ def write_opening(
     device: in words; images: how many of each kind; iteration: of the checkpoint, None without one.
     """
     kernels = ", deterministic kernels" if machine.deterministic else ""
-    source = "generated images" if config.dataset == "synthetic" else f"CIFAR-10 in {machine.data}"
+    source = "generated images" if config.dataset == "synthetic" else f"{config.data_set.title} in {machine.data}"
     counts = ", ".join(f"{count:,} {kind}" for kind, count in images.items())
     begun = "new" if iteration is None else f"resuming at iteration {iteration:,}"
     lines = [

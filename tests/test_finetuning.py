@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision import models
 
 from reproduce import evaluate, export, pictures, record, run, weights
-from reproduce.config import Config, UserError
+from reproduce.config import Config, UserError, write_flags
 from reproduce.data import Data, load
 from reproduce.measure import evaluate as measure_error
 from reproduce.measure import take_population_statistics
@@ -142,11 +142,14 @@ def test_pictures_are_scaled_as_those_that_the_file_has_learnt_from(place: Path,
 
 
 def test_the_record_knows_the_file_by_its_content(place: Path):
-    config, machine = run.parse(AFTER)
+    config, machine = run.parse([*AFTER, "--trainable", "head"])
+    assert run.parse(write_flags(config, machine)) == (config, machine)
+    assert write_flags(config)[-4:] == ["--data", "DIR", "--initial", "FILE"]
     shutil.copy("net.safetensors", "copy.safetensors")
-    assert run.parse([*AFTER[:-1], "copy.safetensors"])[0] == config, "its name does not matter"
+    flags = [*AFTER[:-1], "copy.safetensors", "--trainable", "head"]
+    assert run.parse(flags)[0] == config, "its name does not matter"
     Path("copy.safetensors").write_bytes(Path("net.safetensors").read_bytes() + b" ")
-    other = run.parse([*AFTER[:-1], "copy.safetensors"])[0]
+    other = run.parse(flags)[0]
     assert other.key != config.key and replace(other, initial=config.initial) == config
     assert machine.initial is not None
     with record.open_folder(config, Path("runs")) as folder:

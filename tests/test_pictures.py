@@ -1,6 +1,8 @@
 """Your own pictures: a folder in ImageFolder's layout as a data set, and what is wrong with one that is not."""
 
+import glob
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +20,7 @@ from reproduce.config import Config, UserError
 from reproduce.data import generate_images, load, random_numbers
 from tests.conftest import CPU
 
+ROOT = Path(__file__).parents[1]
 FLAGS = "--depth 8 --batch-size 8 --iterations 12 --device cpu --data photos".split()
 
 
@@ -93,6 +96,8 @@ def test_a_sweep_takes_a_folder_of_pictures(photos: Path):
 
 def test_a_run_on_pictures_from_beginning_to_prediction(photos: Path, capsys: pytest.CaptureFixture[str]):
     assert run.main(FLAGS) == 0
+    said = capsys.readouterr().out
+    assert "; dataset pictures (the paper: cifar10)\n" in said and "own pictures in photos: 18 training, 9 test\n" in said
     (folder,) = Path("runs").glob("*/seed0")
     config, (session,) = record.read_config(folder), record.read_sessions(folder)
     assert config is not None and config.classes == "cat/dog/owl"
@@ -102,7 +107,7 @@ def test_a_run_on_pictures_from_beginning_to_prediction(photos: Path, capsys: py
     assert record.read_record(folder, config).result is not None
     assert export.main([str(folder), "--format", "safetensors", "--output", "net.safetensors", "--data", "photos"]) == 0
     card = Path("net.md").read_text()
-    assert "in 3 classes" in card and "a folder of pictures (cat, dog, owl)" in card and config.pictures not in card
+    assert "in 3 classes" in card and "own pictures (cat, dog, owl)" in card and config.pictures not in card
     capsys.readouterr()
     assert predict.main(["net.safetensors", "photos/test/owl/0.png"]) == 0
     said = capsys.readouterr().out
@@ -118,6 +123,29 @@ def test_a_run_on_pictures_from_beginning_to_prediction(photos: Path, capsys: py
         evaluate.main(["net.safetensors", "--data", "elsewhere", "--device", "cpu"])
     with pytest.raises(UserError, match="data has no folder train: "):
         evaluate.main(["net.safetensors", "--device", "cpu"])
+
+
+def test_the_commands_of_the_readme_go_from_photographs_to_predictions(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """As printed there, but for the length of the training."""
+    Path("weights").symlink_to(ROOT / "weights")
+    shutil.rmtree(photos)
+    write_pictures(photos, ["cat", "dog"], train=10, test=2)
+    section = (ROOT / "README.md").read_text().split("## Your own pictures\n")[1].split("\n## ")[0]
+    commands = re.findall(r"^python reproduce/(\w+)\.py (.*)$", section, re.MULTILINE)
+    assert [name for name, _ in commands] == ["run", "evaluate", "export", "predict"]
+    mains = {"run": run.main, "evaluate": evaluate.main, "export": export.main, "predict": predict.main}
+    for name, flags in commands:
+        quick = flags.replace("--iterations 200 --eval-every 50", "--iterations 4 --eval-every 2 --batch-size 8")
+        arguments = [path for part in quick.split() for path in (sorted(glob.glob(part)) if "*" in part else [part])]
+        assert mains[name](arguments) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert said.count("  cat ") == said.count("  dog ") >= 4 and "photos/test/dog/1.png" in said
+    assert (
+        "2 classes" in Path("photos.md").read_text()
+        and "is the best of all evaluations by the error" in Path("photos.md").read_text()
+    )
 
 
 def test_more_classes_than_digits(photos: Path, capsys: pytest.CaptureFixture[str]):

@@ -244,7 +244,8 @@ def test_the_key_names_everything_but_the_seed():
         Config(precision="bf16"), Config(normalization="channel-mean"), Config(initialization="fan-out"),
         Config(last_layer="uniform"), Config(decay="weights"), Config(bn_statistics="population"),
         Config(bn_batch="halves"), Config(last_batch="drop"), Config(dataset="synthetic"),
-        Config(family="resnet18"), Config(schedule="cosine"),
+        Config(family="resnet18"), Config(schedule="cosine"), Config(trainable="head"), Config(initial="00"),
+        Config(dataset="pictures", classes="a/b", pictures="1"), Config(dataset="pictures", classes="a/b", pictures="2"),
     ]  # fmt: skip
     keys = {config.key for config in (default, *others)}
     assert len(keys) == 1 + len(others) == len(asdict(default))
