@@ -254,7 +254,7 @@ def test_a_state_dict_of_torchvision_is_taken_with_the_scale_of_the_pictures(pla
         tensors, images = begin_with(Path("theirs.pth"), config)
         assert images.std.tolist() != [1, 1, 1]
         assert torch.equal(tensors["fc.bias"], network.fc.bias if same else torch.zeros(3))
-        assert torch.equal(tensors["layer4.1.conv2.weight"], network.layer4[1].conv2.weight)
+        assert torch.equal(tensors["layer4.1.conv2.weight"], network.state_dict()["layer4.1.conv2.weight"])
     config = replace(config, trainable="last-stage")
     training = Training(config, images, CPU, capture=False)
     learning = {name.split(".")[0] for name, parameter in training.network.named_parameters() if parameter.requires_grad}

@@ -200,7 +200,7 @@ def test_the_best_checkpoint_survives_a_kill(
     with pytest.raises(Killed):
         train_keeping_best(RESTLESS, synthetic, tmp_path)
     assert train_keeping_best(RESTLESS, synthetic, tmp_path) == "finished"
-    assert_equal((outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)), with_best)
+    assert_equal([outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)], list(with_best))
 
 
 @pytest.mark.parametrize("name", ["append_metrics", "save_checkpoint", "save_best"])
@@ -229,7 +229,7 @@ def test_the_best_checkpoint_survives_a_kill_between_two_files(
         with pytest.raises(Killed):
             train_keeping_best(RESTLESS, synthetic, tmp_path)
     assert train_keeping_best(RESTLESS, synthetic, tmp_path) == "finished"
-    assert_equal((outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)), with_best)
+    assert_equal([outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)], list(with_best))
 
 
 def test_who_asks_for_the_best_too_late_is_told(
