@@ -65,7 +65,7 @@ WRONG: dict[str, tuple[Callable[[list[str]], Any], str, str]] = {
     "sweep": (
         sweep.parse,
         "",
-        "name an experiment: degradation, bn_placement, block_design, optimizer, deep, ambiguity, precision",
+        "name an experiment: degradation, bn_placement, block_design, optimizer, deep, ambiguity, precision, wide, lenet",
     ),
     "sweep's flag": (
         sweep.parse,
