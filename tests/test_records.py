@@ -31,6 +31,8 @@ from reproduce.run import parse
 from tests.fake_records import SESSION, write_cell, write_run
 
 REPOSITORY = Path(__file__).parent.parent
+OF_FILES = {"trainable": "head", "classes": "a/c", "pictures": "2", "initial": "00"}
+"""Of fields that no flag gives alone: what they name are files."""
 OTHERS: dict[str, Any] = {
     "depth": 32,
     "family": "resnet18",
@@ -133,13 +135,14 @@ def test_a_folder_that_contradicts_itself_is_refused(tmp_path, damage):
 
 @pytest.mark.parametrize("field", [field for field in CONFIG_FIELDS if field not in ("seed", "precision")])
 def test_a_cell_holds_no_run_that_differs_in_any_field(tmp_path, field):
-    fields: dict[str, Any] = {"lr": 0.1, field: OTHERS[field]}  # lr written out, so that another optimizer keeps it
-    other = Config(**fields)
-    for config in (Config(), other):
+    own = {"dataset": "pictures", "classes": "a/b", "pictures": "1"} if field in ("classes", "pictures") else {}
+    fields: dict[str, Any] = {"lr": 0.1, **own}  # lr written out, so that another optimizer keeps it
+    one, other = Config(**fields), Config(**fields | {field: (OTHERS | OF_FILES)[field]})
+    for config in (one, other):
         write_run(tmp_path, config)
     runs, _ = load(tmp_path)
-    assert configs(select(runs, Config())) == [Config()] and configs(select(runs, other)) == [other]
-    assert len(select(runs, Config(), free=[field])) == 2
+    assert configs(select(runs, one)) == [one] and configs(select(runs, other)) == [other]
+    assert len(select(runs, one, free=[field])) == 2
 
 
 def test_seeds_and_precisions_share_a_cell(tmp_path):
