@@ -5,6 +5,11 @@
 draws the runs of experiments/lenet.py below --records to analysis/figures/confusion.svg and .png.
 """
 
+try:
+    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -14,7 +19,6 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.command import end
 from analysis.questions.lenet import sum_confusions
 from analysis.records import comparable, finished, select
 from experiments.lenet import LENET

@@ -221,8 +221,10 @@ def test_errors_are_drawn_against_the_length_of_training(tmp_path):
     lines = {str(line.get_label()): xy(line) for line in axes.get_lines() if not str(line.get_label()).startswith("_")}
     assert lines["ResNet-20"] == ([3200, 16_000, 64_000], [20.5, 10.5, 8.5]) and lines["plain-56"] == ([3200], [60.0])
     assert axes.get_xscale() == "log"
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(UserError, match="no finished run"):
-        plot_length.draw(load(tmp_path / "missing")[0])
+        plot_length.draw(load(empty)[0])
 
 
 def test_optimizers_share_a_panel_per_net(tmp_path):
@@ -331,6 +333,7 @@ def complain(monkeypatch, capsys, name: str, *arguments: str) -> str:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_without_records_a_script_names_the_command_that_makes_them(tmp_path, monkeypatch, capsys, name):
     output = tmp_path / "figures" / name
+    (tmp_path / "none").mkdir()
     said = complain(monkeypatch, capsys, name, "--records", str(tmp_path / "none"), "--output", str(output))
     experiment = {"layer_responses": "degradation"}.get(name, name)
     assert f"python experiments/sweep.py {experiment}" in said and not output.parent.exists()

@@ -443,6 +443,7 @@ def test_odd_tensors_are_one_sentence(folder: Path, tmp_path: Path, odd: str):
     with safe_open(path, "numpy") as file:
         header = file.metadata()
     save_file(load_file(path) | {name: tensor}, path, header)
+    path.with_suffix(".md").unlink()  # which knows another SHA-256
     with pytest.raises(UserError, match=sentence):
         weights.read(path, "")
 
@@ -453,6 +454,7 @@ def test_a_mean_in_another_precision_is_taken(folder: Path, tmp_path: Path):
         header = file.metadata()
     tensors = load_file(path)
     save_file(tensors | {"mean": tensors["mean"].double()}, path, header)
+    path.with_suffix(".md").unlink()
     assert weights.read(path, "").classifier(torch.rand(1, 3, 32, 32)).dtype == torch.float32
 
 
