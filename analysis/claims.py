@@ -6,7 +6,6 @@ functions of estimates.py and, for the reader of RESULTS.md, in template.md.
 """
 
 import inspect
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -100,9 +99,12 @@ def judge_all(runs: pd.DataFrame) -> list[Verdict]:
 
 
 def count_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """How many claims came out how."""
-    counts = Counter(verdict.verdict for verdict in verdicts)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
+    """How many claims came out how, and which, where there are any data."""
+    told = []
+    for kind in VERDICTS:
+        names = [verdict.name for verdict in verdicts if verdict.verdict == kind]
+        told.append(f"{len(names)} {kind}" + (f" ({', '.join(names)})" if names and kind != NO_DATA else ""))
+    return ", ".join(told)
 
 
 def list_claims(verdicts: Sequence[Verdict]) -> str:

@@ -12,7 +12,7 @@ the reference by Student's t: the difference of the means in units of s sqrt(1/m
 the reference and s is the reference's standard deviation, with n - 1 degrees of freedom. It is what the prediction interval of
 the mean of m more runs rests on, and does not depend on the spread of a few. P-values are two-sided and multiplied by the
 number of measures (Bonferroni). One of ALPHA or less, or a run that diverges, is the verdict that the device does not train
-right. RESULTS.md tells which faults this finds, and how often it finds one where there is none.
+right. RESULTS.md tells how often it finds a fault where there is none, and which of those tried it finds.
 
 Exit status: 0 it trains as the reference does, 1 it does not, 2 wrong use, 75 stopped early.
 """
