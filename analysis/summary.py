@@ -22,10 +22,12 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
     shortened ones."""
     full, done = finished(comparable(runs)), finished(runs)
     said = {verdict.name: verdict.words for verdict in verdicts}
-    precisions = ", ".join(precision for precision in PRECISIONS if (full["precision"] == precision).any())
-    devices = ", ".join(sorted({session["device_name"] for sessions in full["sessions"] for session in sessions}))
-    recorded = f"{count(len(full), 'full-length run')} of {count(full['cell'].nunique(), 'net')}"
-    recorded += f" ({precisions}; on {devices})" if len(full) else ""
+    ours = full[full["dataset"] == "cifar10"]
+    precisions = ", ".join(precision for precision in PRECISIONS if (ours["precision"] == precision).any())
+    devices = ", ".join(sorted({session["device_name"] for sessions in ours["sessions"] for session in sessions}))
+    recorded = f"{count(len(ours), 'full-length run')} of {count(ours['cell'].nunique(), 'net')} on CIFAR-10"
+    recorded += f" ({precisions}; on {devices})" if len(ours) else ""
+    recorded += f", {len(full) - len(ours)} on MNIST" if len(full) > len(ours) else ""
     recorded += f", {len(done) - len(full)} shortened or with images held out, {len(runs) - len(done)} without a result"
     residual = list_errors(full, [*degradation.RESIDUAL, deep.DEEPEST])
     lines = [
