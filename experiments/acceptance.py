@@ -182,7 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     seeds = range(FIRST_SEED, FIRST_SEED + acceptance.runs)
     for number, config in enumerate([replace(net, seed=seed) for net in wanted for seed in seeds], start=1):
         half = config.iterations // 2
-        machine = Machine(acceptance.device, acceptance.data, out, eval_every=half, checkpoint_every=config.iterations)
+        machine = Machine(acceptance.device, acceptance.data, out=out, eval_every=half, checkpoint_every=config.iterations)
         say(f"run {number} of {len(wanted) * acceptance.runs}: {config.net}, seed {config.seed}")
         status = run.run(write_flags(config, replace(machine, capture=acceptance.capture)))
         if status == run.EXIT_STATUS["stopped"]:
