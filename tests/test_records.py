@@ -137,7 +137,8 @@ def test_a_folder_that_contradicts_itself_is_refused(tmp_path, damage):
 def test_a_cell_holds_no_run_that_differs_in_any_field(tmp_path, field):
     own = {"dataset": "pictures", "classes": "a/b", "pictures": "1"} if field in ("classes", "pictures") else {}
     fields: dict[str, Any] = {"lr": 0.1, **own}  # lr written out, so that another optimizer keeps it
-    one, other = Config(**fields), Config(**fields | {field: (OTHERS | OF_FILES)[field]})
+    changed: dict[str, Any] = fields | {field: (OTHERS | OF_FILES)[field]}
+    one, other = Config(**fields), Config(**changed)
     for config in (one, other):
         write_run(tmp_path, config)
     runs, _ = load(tmp_path)
