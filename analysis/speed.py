@@ -1,14 +1,13 @@
 """The section of RESULTS.md on speed: what experiments/throughput.py has measured, device by device."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from analysis.markdown import describe_commit, write_table
 from analysis.records import PRECISIONS
-from reproduce.config import UserError
-from reproduce.content import Amount, Code, Count, find_problem
+from experiments.engine.lanes import read_throughput
+from reproduce.content import Amount, Code, Count
 
 
 class Ceilings(TypedDict):
@@ -69,17 +68,7 @@ def load_throughput(records: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: one cannot be read.
     """
-    found = []
-    for path in sorted(records.glob("throughput/*.json")):
-        try:
-            record = json.loads(path.read_bytes())
-            problem = find_problem(record, Throughput)
-        except (ValueError, RecursionError) as error:
-            record, problem = {}, str(error)
-        if problem is not None:
-            raise UserError(f"{path} is damaged ({problem}): restore it or measure again")
-        found.append(record)
-    return found
+    return [read_throughput(path, Throughput) for path in sorted(records.glob("throughput/*.json"))]
 
 
 def list_throughput(records: Sequence[dict[str, Any]]) -> str:

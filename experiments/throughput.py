@@ -17,7 +17,7 @@ measures, for each depth and precision, and all in one process in rounds in whic
   4 together         four runs that take turns, as together.py trains them: time of an iteration of all, divided by four
   4 side by side     a process and a thread for each of four runs, as sweep.py trains on four cores; time as above (cpu)
 
-With --quick only what the choice of a way to train rests on, in a few minutes on an accelerator.
+With --quick only what the choice of a way to train rests on.
 
 The floor of a net is the larger of two times: its floating-point operations at the rate of a large matrix product, and the
 bytes that every step has to move at the speed of a large copy (see `count_work`), both measured on the same device. It is

@@ -7,10 +7,9 @@ from pathlib import Path
 from reproduce.command import is_out_of_memory
 from reproduce.config import Config, OutOfMemory
 from reproduce.device import Device
+from reproduce.model import STAGE_CHANNELS
 
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-STAGES = ((16, 32), (32, 16), (64, 8))
-"""Channels and side of the maps."""
 
 
 def estimate_memory(config: Config) -> int:
@@ -23,8 +22,10 @@ def estimate_memory(config: Config) -> int:
     if config.family != "6n+2":
         return 4 * config.batch_size * config.data_set.channels * config.data_set.side**2
     blocks = (config.depth - 2) // 6  # in a stage
-    maps = STAGES[0][0] * STAGES[0][1] ** 2 + sum(2 * blocks * channels * side**2 for channels, side in STAGES)
-    weights = sum(2 * blocks * 9 * channels**2 for channels, _ in STAGES)
+    sides = [config.data_set.side >> stage for stage in range(len(STAGE_CHANNELS))]
+    stages = sum(2 * blocks * channels * side**2 for channels, side in zip(STAGE_CHANNELS, sides, strict=True))
+    maps = STAGE_CHANNELS[0] * sides[0] ** 2 + stages
+    weights = sum(2 * blocks * 9 * channels**2 for channels in STAGE_CHANNELS)
     size, copies = 2 if config.precision == "bf16" else 4, 3 if config.optimizer == "sgd" else 4
     return 2 * size * config.batch_size * maps + 4 * copies * weights
 

@@ -11,7 +11,6 @@ try:
 except ModuleNotFoundError as missing:
     raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
 
-import hashlib
 import math
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
+from reproduce.card import find_sha256
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine, UserError
 from reproduce.pictures import name_data
 from reproduce.progress import say
@@ -74,22 +74,21 @@ def parse(arguments: Sequence[str]) -> tuple[Config, Machine]:
         return config, machine
 
     config, machine = command.parse(both, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
-    initial = {} if machine.initial is None else {"initial": hash_file(machine.initial)}
+    initial = {} if machine.initial is None else {"initial": identify_initial(machine.initial)}
     if config.trainable != "all" and not initial:
         raise UserError(f"--trainable {config.trainable} keeps layers as they begin: name the file they come from by --initial")
     return replace(config, **name_data(machine.data), **initial), machine
 
 
-def hash_file(path: Path) -> str:
-    """The SHA-256 of a file.
+def identify_initial(path: Path) -> str:
+    """The SHA-256 of the file that `--initial` names.
 
     Raises:
         UserError: there is none.
     """
     if not path.is_file():
         raise UserError(f"--initial {path} is not a file of weights: export.py makes one of a finished run")
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return find_sha256(path)
 
 
 def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str:

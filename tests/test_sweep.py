@@ -313,7 +313,7 @@ def test_an_accelerator_has_as_many_runs_as_were_measured_the_fastest(tmp_path, 
     (tmp_path / "A1.json").write_text(json.dumps({"device_name": "A1", "rows": rows[:2]}))
     assert choose("fp32")["cuda:0"] == 1 and "compares no other number" in capsys.readouterr().out
     (tmp_path / "A1.json").write_text("{}")
-    with pytest.raises(UserError, match="A1.json is damaged .*--per-device"):
+    with pytest.raises(UserError, match="A1.json is damaged .*: restore it or measure again"):
         choose("fp32")
 
 

@@ -61,14 +61,21 @@ def choose_accelerator_lanes(name: str, precisions: Collection[str], folder: Pat
     return 1, f"experiments/throughput.py has not measured {name}"
 
 
-def read_throughput(path: Path) -> dict[str, Any]:
+def read_throughput(path: Path, schema: Any = Throughput) -> dict[str, Any]:
+    """A record of experiments/throughput.py.
+
+    schema: what of it has to be there.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         record = json.loads(path.read_bytes())
-        problem = find_problem(record, Throughput)
+        problem = find_problem(record, schema)
     except (ValueError, RecursionError) as error:
         record, problem = {}, str(error)
     if problem is not None:
-        raise UserError(f"{path} is damaged ({problem}): restore it, measure again, or give --per-device")
+        raise UserError(f"{path} is damaged ({problem}): restore it or measure again")
     return record
 
 
