@@ -1,13 +1,14 @@
 """Claims: a claim is a function whose docstring states it and the rule by which it is judged.
 
-RESULTS.md prints both; the functions stand with their question in analysis/questions. They see only runs of 64,000 iterations
-on all of CIFAR-10's training images, and of 37,500 on MNIST's. What "clearly", "rises", "similar" and "met" mean stands at the
-functions of estimates.py and, for the reader of RESULTS.md, in template.md.
+RESULTS.md prints both; the functions stand with their question in analysis/questions. Those on transfer see its runs, all
+others only runs of 64,000 iterations on all of CIFAR-10's training images, and of 37,500 on MNIST's. What "clearly", "rises",
+"similar" and "met" mean stands at the functions of estimates.py and, for the reader of RESULTS.md, in template.md.
 """
 
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import NamedTuple
 
 import pandas as pd
@@ -32,25 +33,25 @@ class Outcome(NamedTuple):
 
 
 Rule = Callable[[pd.DataFrame], Outcome]
-"""Takes the comparable runs of those that records.load gives.
+"""Takes those runs of all that records.load gives which the claim is about.
 
 Raises:
     NotEnoughRuns: some cell has no finished run.
 """
 CLAIMS: dict[str, Rule] = {}
-KINDS = ("C", "T", "B", "A", "W", "M")
-"""In the order of RESULTS.md, then by number: the paper's claims, its table, those on blocks, on optimizers, on wide nets, and
-on MNIST."""
+KINDS = ("C", "T", "B", "A", "W", "M", "P")
+"""In the order of RESULTS.md, then by number: the paper's claims, its table, those on blocks, on optimizers, on wide nets, on
+MNIST, and on pretraining."""
 REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "open"
 POINTS_TO, POINTS_AGAINST, NO_DATA = "points to it", "points against it", "no data"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, OPEN, POINTS_TO, POINTS_AGAINST, NO_DATA)
 
 
-def claim(name: str) -> Callable[[Rule], Rule]:
-    """Makes a rule the claim of that name, a letter of KINDS and a number."""
+def claim(name: str, choose: Callable[[pd.DataFrame], pd.DataFrame] = comparable) -> Callable[[Rule], Rule]:
+    """Makes a rule the claim of that name, a letter of KINDS and a number; it sees what `choose` takes of all runs."""
 
     def register(rule: Rule) -> Rule:
-        CLAIMS[name] = rule
+        CLAIMS[name] = wraps(rule)(lambda runs: rule(choose(runs)))
         return rule
 
     return register
@@ -83,7 +84,7 @@ def judge(name: str, runs: pd.DataFrame) -> Verdict:
     claim, _, rule = (inspect.getdoc(CLAIMS[name]) or "").partition("Rule: ")
     words = (" ".join(claim.split()), " ".join(rule.split()))
     try:
-        finding, numbers, seeds = CLAIMS[name](comparable(runs))
+        finding, numbers, seeds = CLAIMS[name](runs)
     except NotEnoughRuns as lack:
         return Verdict(name, *words, NO_DATA, 0, None, str(lack))
     several = {True: REPRODUCED, False: NOT_REPRODUCED, None: OPEN}

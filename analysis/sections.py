@@ -92,9 +92,11 @@ def list_others(runs: pd.DataFrame, questions: str, link: str) -> str:
     return write_runs(others, nets, link)
 
 
-def list_shortened(runs: pd.DataFrame, link: str) -> str:
-    """All runs that are not comparable with the paper, a row per config and precision."""
+def list_shortened(runs: pd.DataFrame, questions: str, link: str) -> str:
+    """The runs that are not comparable with the paper and that the text of the questions does not name, a row per config and
+    precision."""
     others = runs.drop(comparable(runs).index)
+    others = others[[folder.split("/")[0] not in questions for folder in others["folder"]]]
     rows = []
     default = Config()
     shown = {

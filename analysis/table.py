@@ -63,7 +63,7 @@ def write_results(
         tolerance=TOLERANCE,
         claims=list_claims(verdicts),
         others=sections.list_others(runs, questions, link),
-        shortened=sections.list_shortened(runs, link),
+        shortened=sections.list_shortened(runs, questions, link),
         without_result=sections.list_without_result(runs),
         figure_shortened=show_figure(runs, degradation.CONFIGS, "degradation", PREVIEW),
         **measure_effects(runs),

@@ -50,7 +50,8 @@ WAYS = {
     "head": ["--lr", "0.1", "--trainable", "head"],
 }
 """Their flags; all but the first begin with what the net has learnt."""
-RECIPE = ["--depth", "20", "--precision", "bf16"]
+DEPTH, PRECISION = 20, "bf16"
+RECIPE = ["--depth", str(DEPTH), "--precision", PRECISION]
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,23 @@
 """The transfer experiment on generated images in place of CIFAR-10: its folders of pictures, and what it trains on them."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from analysis import claims
+from analysis.plot_transfer import draw
+from analysis.questions.transfer import write_section
+from analysis.records import load
 from experiments import transfer
 from reproduce import data, record
+from reproduce.config import Config, UserError
 from reproduce.data import Data
+from tests.fake_records import SESSION, write_run
 
 DATA_FLAGS = ["--data", "unused", "--work", "sets", "--out", "records", "--seeds", "1"]
 
@@ -73,3 +81,64 @@ def test_it_makes_its_sets_and_trains_each_way_from_what_was_learnt_before(
 def test_a_run_that_stops_stops_all(place: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("reproduce.run.run", lambda line: 75)
     assert transfer.main(DATA_FLAGS) == 75 and not Path("sets/first-seed1.safetensors").exists()
+
+
+# What came of it --------------------------------------------------------------------------------------------------------
+
+FOUND = {("scratch", 50): 70.0, ("all", 50): 62.0, ("last-stage", 50): 60.0, ("head", 50): 58.0,
+         ("scratch", 500): 50.0, ("all", 500): 45.0, ("last-stage", 500): 46.0, ("head", 500): 47.0}  # fmt: skip
+"""Test errors of which all three claims are true."""
+
+
+def write_found(records: Path, errors: dict[tuple[str, int], float], seeds: int = 3) -> pd.DataFrame:
+    """What records.load finds of such runs, whose seeds spread by 0.1."""
+    for (way, per_class), error in errors.items():
+        for seed in range(seeds):
+            pictures = {"dataset": "pictures", "classes": transfer.SECOND, "pictures": f"{per_class:03}{seed}" * 16}
+            begun = {} if way == "scratch" else {"trainable": way, "initial": f"{seed:064}"}
+            recipe = {"depth": transfer.DEPTH, "precision": transfer.PRECISION, "iterations": transfer.LENGTH_AFTER}
+            config = Config(**recipe, **pictures, **begun, seed=seed)
+            folder = write_run(records, config, error + 0.1 * (seed - 1))
+            session = SESSION | {"data": SESSION["data"] | {"name": "pictures", "images": 5 * per_class}}
+            (folder / "environment.json").write_text(json.dumps([session]))
+    return load(records)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "verdict"),
+    [
+        ("P1", {}, claims.REPRODUCED),
+        ("P1", {("all", 500): 42.0}, claims.OPEN),
+        ("P1", {("all", 500): 40.0}, claims.NOT_REPRODUCED),
+        ("P2", {}, claims.REPRODUCED),
+        ("P2", {("head", 50): 61.0}, claims.NOT_REPRODUCED),
+        ("P2", {("all", 50): 60.0}, claims.OPEN),
+        ("P3", {}, claims.REPRODUCED),
+        ("P3", {("last-stage", 500): 44.0}, claims.NOT_REPRODUCED),
+    ],
+)
+def test_verdicts(tmp_path: Path, name: str, changed: dict[tuple[str, int], float], verdict: str):
+    runs = write_found(tmp_path, FOUND | changed)
+    judged = claims.judge(name, runs)
+    assert judged.verdict == verdict, judged.numbers
+    for change in ({"iterations": 300}, {"classes": transfer.FIRST}, {"precision": "fp32"}, {"status": "unfinished"}):
+        assert claims.judge(name, runs.assign(**change)).verdict == claims.NO_DATA
+
+
+def test_fewer_than_three_seeds_have_no_spread(tmp_path: Path):
+    runs = write_found(tmp_path, FOUND, seeds=1)
+    assert claims.judge("P1", runs).words == "open (one seed)"
+    assert claims.judge("P2", runs).words == "points to it (one seed)"
+
+
+def test_the_section_and_the_figure_show_every_cell(tmp_path: Path):
+    runs = write_found(tmp_path, FOUND)
+    said = write_section(runs, "records")
+    assert "| 50 | all layers | 62.00 ± 0.10 (n=3) | +8.00 (+7.77 to +8.23) | 1.00 ± 0.00 (n=3) |" in said
+    assert said.count("seed 0, 1, 2 |") == 8 and "drawn by" in said.lower()
+    panels = draw(runs).axes
+    bars = [round(bar.get_height(), 2) for axes in panels for bar in axes.patches]
+    assert bars == list(FOUND.values())
+    assert all(len(dots.get_ydata()) == 3 for axes in panels for dots in axes.lines)
+    with pytest.raises(UserError, match="experiments/transfer.py"):
+        draw(runs[:0])

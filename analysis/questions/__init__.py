@@ -12,6 +12,7 @@ from analysis.questions import (
     mistakes,
     optimizer,
     precision,
+    transfer,
     wide,
 )
 
@@ -28,5 +29,6 @@ QUESTIONS = (
     length,
     wide,
     lenet,
+    transfer,
 )
 """Each has write_section(runs, link): Markdown from all runs; link is where the run folders are, seen from RESULTS.md."""

@@ -1,0 +1,59 @@
+"""Transfer: test error on five new classes, by what learns and from how many pictures.
+
+    python analysis/plot_transfer.py
+
+draws the runs of experiments/transfer.py below --records to analysis/figures/transfer.svg and .png.
+"""
+
+try:
+    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import drawing
+from analysis.questions.transfer import WORDS, find_runs, select_cell
+from analysis.records import finished
+from experiments.transfer import PICTURES, WAYS
+from reproduce.config import UserError
+
+
+def draw(runs: pd.DataFrame) -> Figure:
+    """The figure: a panel for each number of pictures, in it a bar to the mean of each way, and every run a dot.
+
+    Raises:
+        UserError: there is no run to draw.
+    """
+    runs = finished(find_runs(runs))
+    if runs.empty:
+        raise UserError("there is no finished run to draw: make some with python experiments/transfer.py")
+    figure, panels = plt.subplots(1, len(PICTURES), figsize=(7, 3.2), layout="constrained", sharey=True)
+    for axes, per_class in zip(panels, PICTURES, strict=True):
+        for place, way in enumerate(WAYS):
+            errors = select_cell(runs, way, per_class)["test_error"].astype(float)
+            if len(errors):
+                axes.bar(place, errors.mean(), color=drawing.PALETTE[place], alpha=0.6)
+                axes.plot([place] * len(errors), errors, "k.")
+        axes.set_xticks(
+            range(len(WAYS)), [WORDS[way].replace(" layer alone", "\nlayer alone").replace(" and ", "\nand ") for way in WAYS]
+        )
+        axes.set(title=f"{per_class} pictures a class", ylim=(0, 80))
+        axes.grid(axis="x", visible=False)
+    panels[0].set_ylabel("test error (%)")
+    return figure
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = drawing.parse(arguments, __doc__, "transfer")
+    runs, _ = drawing.load_runs(options)
+    drawing.save(draw(runs), options)
+    return 0
+
+
+if __name__ == "__main__":
+    end(main)
