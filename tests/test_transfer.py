@@ -134,7 +134,7 @@ def test_fewer_than_three_seeds_have_no_spread(tmp_path: Path):
 def test_the_section_and_the_figure_show_every_cell(tmp_path: Path):
     runs = write_found(tmp_path, FOUND)
     said = write_section(runs, "records")
-    assert "| 50 | all layers | 62.00 ± 0.10 (n=3) | +8.00 (+7.77 to +8.23) | 1.00 ± 0.00 (n=3) |" in said
+    assert "| 50 | all layers | 62.00 ± 0.10 (n=3), bf16 | +8.00 (+7.77 to +8.23) | 1.00 ± 0.00 (n=3), bf16 |" in said
     assert said.count("seed 0, 1, 2 |") == 8 and "drawn by" in said.lower()
     panels = draw(runs).axes
     bars = [round(bar.get_height(), 2) for axes in panels for bar in axes.patches]
