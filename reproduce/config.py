@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -322,13 +323,16 @@ def require(condition: bool, rule: str, value: object):
         raise UserError(f"{rule}, not {value}")
 
 
+list_hints = cache(get_type_hints)
+
+
 def check_types(settings: Config | Machine):
     """Refuses what a caller in Python could pass and the command line could not (a depth of "20", a lr of True).
 
     Raises:
         UserError: a field is not of its declared type.
     """
-    hints = get_type_hints(type(settings))
+    hints = list_hints(type(settings))
     for field in fields(settings):
         allowed = get_args(hints[field.name]) or (hints[field.name],)
         value = getattr(settings, field.name)

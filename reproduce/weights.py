@@ -195,7 +195,13 @@ def write(path: Path, trained: Trained):
     """Writes weights, normalisation, config and result as one safetensors file, whole or not at all."""
     tensors = {name: tensor.contiguous() for name, tensor in trained.classifier.state_dict().items()}
     described = {"config": record.describe_config(trained.config), "result": trained.result}
-    record.write_atomically(path, save(tensors, {name: json.dumps(value) for name, value in described.items()}))
+    content = save(tensors, {name: json.dumps(value) for name, value in described.items()})
+    # safetensors puts what is described in any order: the same net would have another SHA-256 every time.
+    start, length = 8, int.from_bytes(content[:8], "little")
+    header = json.loads(content[start : start + length])
+    header["__metadata__"] = {name: header["__metadata__"][name] for name in described}
+    ordered = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    record.write_atomically(path, content[:start] + ordered + content[start + length :])
 
 
 def read_published(path: Path) -> Trained:

@@ -1,5 +1,6 @@
 """Fixtures: a generated data set made once per session, the real CIFAR-10 where it is at hand, a quick config."""
 
+import contextlib
 import lzma
 import math
 import os
@@ -80,16 +81,22 @@ def synthetic(synthetic_folder: Path) -> Data:
 
 @pytest.fixture(scope="session")
 def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the real CIFAR-10."""
+    """A folder with the real CIFAR-10, which the workers of a session share."""
     if not REAL_DATA.is_dir():
         pytest.skip("the real CIFAR-10 is not at hand")
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cifar10"
+    if shared.exists():
+        return shared
     folder = tmp_path_factory.mktemp("cifar10")
     (folder / "cifar-10-batches-py").mkdir()
     for packed in REAL_DATA.iterdir():
         content = packed.read_bytes()
         name, content = (packed.stem, lzma.decompress(content)) if packed.suffix == ".xz" else (packed.name, content)
         (folder / "cifar-10-batches-py" / name).write_bytes(content)
-    return folder
+    with contextlib.suppress(OSError):  # another worker was quicker
+        folder.rename(shared)
+    return shared
 
 
 @pytest.fixture

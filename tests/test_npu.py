@@ -4,6 +4,7 @@ The stand-in lives in a process of its own: in this one, `auto` must go on choos
 run there.
 """
 
+import contextlib
 import io
 import json
 import math
@@ -22,6 +23,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from experiments import parity
 from experiments.kills import without_times
 from reproduce import device as devices
 from reproduce import record, turns
@@ -30,7 +32,7 @@ from reproduce.data import Images, load
 from reproduce.step import Training
 from tests.conftest import QUICK, assert_equal, train_alone
 from tests.npu_standin import build
-from tests.test_resume import outcome
+from tests.test_resume import interrupt, outcome
 from tests.test_sweep import STARTER
 
 STANDIN = Path(__file__).with_name("npu_standin")
@@ -177,6 +179,39 @@ def test_steps_equal_the_cpus_and_captured_steps_too(on_standin: Callable[..., A
         assert eager["chunk"][0][:3] == pytest.approx(cpu["chunk"][0][:3], rel=1e-3)
 
 
+def on_standin_without_capture(variable: str, fault: str, folder: Path) -> bytes:
+    """What steps leave where their capture is tried and does not work, and what is said of it."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+        patch.setenv(variable, fault)
+        training = prepare("npu", CONFIGS["plain"], folder, capture=True)
+        with devices.own_stream(training.device):
+            chunk = turns.complete(training.train_chunk(0, STEPS, [0.1] * STEPS))
+    return pack({"said": said.getvalue(), "chunk": chunk, "state": training.state()})
+
+
+@pytest.mark.parametrize(
+    ("variable", "fault", "reason"),
+    [
+        ("NPU_STANDIN_CAPTURE", "fails", "RuntimeError: Failed to find function aclmdlRICaptureBegin"),
+        ("NPU_STANDIN_CAPTURE", "breaks", "RuntimeError: operation failed due to a previous error during capture"),
+        ("NPU_STANDIN_CAPTURE", "silent", "its replay does nothing"),
+        (
+            "TASK_QUEUE_ENABLE",
+            "2",
+            "RuntimeError: Do not support TASK_QUEUE_ENABLE = 2 during NPU graph capture, please export TASK_QUEUE_ENABLE=1/0.",
+        ),
+    ],
+)
+def test_a_capture_that_does_not_work_is_told_and_done_without(
+    on_standin: Callable[..., Any], synthetic_folder: Path, variable: str, fault: str, reason: str
+):
+    found = on_standin(on_standin_without_capture, variable, fault, synthetic_folder)
+    assert found.pop("said") == f"no graph capture, training step by step instead: {reason}\n"
+    eager = on_standin(on_standin_train, "npu", CONFIGS["plain"], synthetic_folder)
+    assert eager.pop("replays") == 0
+    assert_equal(found, eager)
+
+
 def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) -> bytes:
     """What ran before, within and after the steps of a chunk."""
     import torch_npu  # pyright: ignore[reportMissingImports]
@@ -254,14 +289,17 @@ def outcome_anywhere(folder: Path) -> dict[str, Any]:
     return found
 
 
-def on_standin_run(kind: str, config: Config, folder: Path, out: Path) -> bytes:
+def on_standin_run(kind: str, config: Config, folder: Path, out: Path, stop_at: int | None = None) -> bytes:
+    """A run that ends, or that SIGTERM stops soon after an iteration."""
     device = get_device(kind)
     data = load(config, folder, device.torch_device)
     data = replace(data, test=Images(data.test.positions[: 100 * 1600], data.test.labels[:100]))
-    with record.open_folder(config, out) as run_folder:
-        machine = Machine(eval_every=6, checkpoint_every=4)
-        assert train_alone(config, machine, data, device, run_folder) == "finished"
-    return pack(outcome_anywhere(run_folder))
+    with record.open_folder(config, out) as run_folder, pytest.MonkeyPatch.context() as patch:
+        if stop_at is not None:
+            interrupt(patch, stop_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        ending = train_alone(config, Machine(eval_every=6, checkpoint_every=4), data, device, run_folder)
+    assert ending == ("finished" if stop_at is None else "stopped")
+    return pack(outcome_anywhere(run_folder) if stop_at is None else None)
 
 
 @pytest.mark.parametrize("name", ["residual-original", "residual-bf16", "plain"])
@@ -271,6 +309,26 @@ def test_a_run_leaves_what_it_leaves_on_a_cpu(
     config = CONFIGS[name]
     npu = on_standin(on_standin_run, "npu", config, synthetic_folder, tmp_path / "npu")
     assert_equal(npu, on_standin(on_standin_run, "cpu", config, synthetic_folder, tmp_path / "cpu"))
+
+
+@pytest.mark.parametrize(("first", "second"), [("npu", "cpu"), ("cpu", "npu")])
+def test_a_run_moves_between_kinds_of_device(
+    on_standin: Callable[..., Any], synthetic_folder: Path, tmp_path: Path, first: str, second: str
+):
+    """And ends as one that has stayed where it was."""
+    unbroken = on_standin(on_standin_run, "cpu", QUICK, synthetic_folder, tmp_path / "unbroken")
+    assert on_standin(on_standin_run, first, QUICK, synthetic_folder, tmp_path / "moved", 9) is None
+    moved = record.read_checkpoint(tmp_path / "moved" / QUICK.folder / record.NEWEST, {"schema": SCHEMA})
+    assert isinstance(moved, dict) and 9 <= moved["history"]["iteration"] < QUICK.iterations
+    assert_equal(on_standin(on_standin_run, second, QUICK, synthetic_folder, tmp_path / "moved"), unbroken)
+
+
+def on_standin_compare(folder: Path) -> bytes:
+    return pack(parity.compare_devices(replace(QUICK, iterations=10), get_device("cpu"), get_device("npu"), folder))
+
+
+def test_parity_with_the_cpu_is_exact(on_standin: Callable[..., Any], synthetic_folder: Path):
+    assert set(on_standin(on_standin_compare, synthetic_folder).values()) == {0.0}
 
 
 FLAGS = "--depth 8 --batch-size 16 --iterations 30 --eval-every 15 --checkpoint-every 2 --data synthetic".split()
@@ -326,48 +384,6 @@ def test_a_killed_run_ends_as_an_unbroken_one(host: Path, unbroken: dict[str, An
     assert_equal(outcome_anywhere(folder), unbroken)
 
 
-@pytest.mark.parametrize(
-    ("variable", "fault", "reason"),
-    [
-        ("NPU_STANDIN_CAPTURE", "fails", "RuntimeError: Failed to find function aclmdlRICaptureBegin"),
-        ("NPU_STANDIN_CAPTURE", "breaks", "RuntimeError: operation failed due to a previous error during capture"),
-        ("NPU_STANDIN_CAPTURE", "silent", "its replay does nothing"),
-        (
-            "TASK_QUEUE_ENABLE",
-            "2",
-            "RuntimeError: Do not support TASK_QUEUE_ENABLE = 2 during NPU graph capture, please export TASK_QUEUE_ENABLE=1/0.",
-        ),
-    ],
-)
-def test_a_capture_that_does_not_work_is_told_and_done_without(
-    host: Path, unbroken: dict[str, Any], monkeypatch: pytest.MonkeyPatch, variable: str, fault: str, reason: str
-):
-    monkeypatch.setenv(variable, fault)
-    done = execute(*command(*FLAGS, "--device", "npu", "--out", fault))
-    assert done.stderr == f"no graph capture, training step by step instead: {reason}\n"
-    assert_equal(outcome_anywhere(host / fault / SHORT.folder), unbroken)
-
-
-@pytest.mark.parametrize(("first", "second"), [("npu", "cpu"), ("cpu", "npu")])
-def test_a_run_moves_between_kinds_of_device(host: Path, unbroken: dict[str, Any], first: str, second: str):
-    """What was trained before the move is kept to the bit, and the run goes on as one of the same numbers."""
-    process = subprocess.Popen(command(*FLAGS, "--device", first), stdout=subprocess.DEVNULL)
-    folder = host / "runs" / SHORT.folder
-    while newest(folder) == 0 and process.poll() is None:
-        time.sleep(0.01)
-    process.terminate()
-    assert process.wait() == 75
-    moved = record.read_checkpoint(folder / record.NEWEST, {"schema": SCHEMA})
-    assert isinstance(moved, dict)
-    done = execute(*command(*FLAGS, "--device", second))
-    assert f"{Path('runs') / SHORT.folder}: resuming at iteration {moved['history']['iteration']}, " in done.stdout
-    sessions = json.loads((folder / "environment.json").read_text())
-    assert [session["device"] for session in sessions] == [first, second]
-    end = outcome(folder)
-    # The two kinds differ in layout and so in rounding, which some tens of iterations make visible but not large.
-    assert end["metrics"][0]["train_loss"] == pytest.approx(unbroken["metrics"][0]["train_loss"], rel=0.05)
-
-
 def test_runs_side_by_side_equal_runs_alone(host: Path, unbroken: dict[str, Any]):
     lines = [" ".join(FLAGS), " ".join([*FLAGS, "--seed 1"]), " ".join([*FLAGS, "--no-residual --precision bf16"])]
     done = subprocess.run(command(program="reproduce/together.py"), input="\n".join(lines), capture_output=True, text=True)
@@ -394,13 +410,7 @@ def test_no_device_is_told_and_auto_does_without(host: Path, monkeypatch: pytest
         "(look at npu-smi info and ASCEND_RT_VISIBLE_DEVICES)\n"
     )
     assert not (host / "runs").exists()
-    execute(*command(*FLAGS))
+    execute(*command(*FLAGS, "--iterations", "2"))
     ((session,),) = [json.loads(path.read_text()) for path in (host / "runs").glob("*/*/environment.json")]
     assert session["device"] == "cpu"
-    assert without_times(record.read_result(host / "runs" / SHORT.folder))["status"] == "finished"
-
-
-def test_parity_with_the_cpu_is_exact(host: Path):
-    flags = "--devices cpu npu --depth 8 --iterations 10".split()
-    said = execute(*command(*flags, program="experiments/parity.py")).stdout
-    assert "npu: NPU stand-in 0" in said and said.endswith("the two devices agree to the bit\n")
+    assert without_times(record.read_result(host / "runs" / replace(SHORT, iterations=2).folder))["status"] == "finished"

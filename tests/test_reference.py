@@ -18,10 +18,10 @@ from tests.conftest import CPU
 from tests.test_data import as_data, random_images
 
 
-@pytest.mark.parametrize("iterations", [64_000, 200, 13])
+@pytest.mark.parametrize("iterations", [2_000, 200, 13])
 def test_the_learning_rate_is_the_references(iterations: int):
     ours = [learning_rate(Config(iterations=iterations), iteration, None) for iteration in range(iterations)]
-    assert ours == pytest.approx(reference.list_rates(iterations), rel=1e-12)
+    np.testing.assert_allclose(ours, reference.list_rates(iterations), rtol=1e-12)
 
 
 def test_the_papers_recipe_trains_as_the_reference_does():

@@ -52,8 +52,9 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, action: Any):
     monkeypatch.setattr(Training, "train_chunk", interrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("at", [1, 3, 4, 6, 11, 12, 13, 17, 18, 19, 23])
+@pytest.mark.parametrize(
+    ("at", "number"), [(3, signal.SIGINT), *((at, signal.SIGTERM) for at in (1, 3, 4, 6, 11, 12, 13, 17, 18, 19, 23))]
+)
 def test_stopped_after_an_iteration(
     unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, number: int
 ):
@@ -138,10 +139,10 @@ def test_stopped_within_a_warmup_window(synthetic: Data, tmp_path: Path, monkeyp
 
 def test_killed_for_real_at_random_moments(workplace: Path):
     """As processes, by three signals, and resumed until they end."""
-    line = [sys.executable, str(KILLS), "--kills", "6", "--data", "synthetic"]
+    line = [sys.executable, str(KILLS), "--kills", "3", "--data", "synthetic"]
     process = subprocess.run(line, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert re.search(r"^6 kills, (\d+) runs: \1 of \1 ended equal", process.stdout, re.MULTILINE), process.stdout
+    assert re.search(r"^3 kills, (\d+) runs: \1 of \1 ended equal", process.stdout, re.MULTILINE), process.stdout
 
 
 # The best checkpoint beside the last ------------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torchvision import datasets
 
 import hubconf
 from reproduce import command, evaluate, export, measure, predict, record, run, train, weights
@@ -359,6 +361,14 @@ def test_a_flipped_bit_in_a_published_file_is_one_sentence(
     weights.read(path, "")
 
 
+def test_the_same_net_is_the_same_file_every_time(folder: Path, tmp_path: Path):
+    trained = weights.read(folder, SYNTHETIC)
+    for number in range(10):
+        weights.write(tmp_path / str(number), trained)
+    (content,) = {(tmp_path / str(number)).read_bytes() for number in range(10)}
+    assert safetensors.torch.load(content).keys() == trained.classifier.state_dict().keys()
+
+
 def test_a_card_replaces_a_card_and_nothing_else(folder: Path, tmp_path: Path):
     card = published(folder, tmp_path).with_suffix(".md")
     first = card.read_text()
@@ -535,17 +545,16 @@ def test_the_hubs_example_gives_the_published_weights(monkeypatch: pytest.Monkey
     assert "pretrained=True" in hubconf.resnet20_cifar10.__doc__
 
 
-def test_the_published_network_errs_as_its_record_says(cifar10_folder: Path):
-    data = load(Config(), cifar10_folder, CPU.torch_device)
-    test, images = data.test, data.unpad(data.test.positions).permute(0, 3, 1, 2).float() / 255
-    network = hubconf.resnet20_cifar10(pretrained=True)
+def test_the_published_network_answers_as_its_record_says(cifar10_folder: Path):
+    images_NHWC = torch.from_numpy(datasets.CIFAR10(cifar10_folder, train=False).data[:1_000])
     with torch.inference_mode():
-        predicted = torch.cat([network(part).argmax(1) for part in images.split(500)])
-    error = 100 * float((predicted != test.labels).double().mean())
+        answers = hubconf.resnet20_cifar10(pretrained=True)(images_NHWC.permute(0, 3, 1, 2) / 255).argmax(1)
     recorded = weights.read(hubconf.WEIGHTS / "residual20.safetensors", "")
-    result = record.read_result(hubconf.WEIGHTS.parent / "experiments" / "records" / recorded.config.folder)
-    assert result == recorded.result
-    assert error == pytest.approx(recorded.result["test_error"], abs=0.1), "in fp32 here, in the run's precision there"
+    folder = hubconf.WEIGHTS.parent / "experiments" / "records" / recorded.config.folder
+    assert record.read_result(folder) == recorded.result
+    there = [(record.RIGHT + record.WRONG).index(character) % 10 for character in record.read_predictions(folder) or ""]
+    same = sum(one == other for one, other in zip(answers.tolist(), there[:1_000], strict=True))
+    assert same >= 990, "in fp32 here, in the run's precision there"
 
 
 def test_tensorboard_has_the_curves_of_the_metrics(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

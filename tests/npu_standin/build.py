@@ -1,4 +1,4 @@
-"""Builds device.cpp against the torch that is installed: about a minute with g++, once for each source and torch."""
+"""Builds device.cpp against the torch that is installed: half a minute with g++, once for each source and torch."""
 
 import hashlib
 import shutil

@@ -7,6 +7,7 @@
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/core/stack.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/TensorFactories.h>
 #include <ATen/ops/_reshape_alias_native.h>
@@ -16,7 +17,9 @@
 #include <ATen/ops/unfold_native.h>
 #include <ATen/ops/view_native.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
-#include <torch/extension.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/library.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -497,8 +500,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.def("forget_most_bytes", [] { most_bytes_in_use = bytes_in_use; });
   module.def("synchronise", &Guard::synchronise);
   module.def("is_capturing", [] { return capturing != nullptr; });
-  py::class_<Graph>(module, "Graph")
-      .def(py::init<>())
+  pybind11::class_<Graph>(module, "Graph")
+      .def(pybind11::init<>())
       .def("begin", [](Graph& graph) { capturing = &graph; })
       .def("end", [](Graph& graph) {
         capturing = nullptr;

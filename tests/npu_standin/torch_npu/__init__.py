@@ -31,7 +31,6 @@ _native: Any = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_native)
 
 NAMES = frozenset(Path(__file__).with_name("names.txt").read_text().split())
-CAPTURE = os.environ.get("NPU_STANDIN_CAPTURE", "")
 
 
 class Flags(types.SimpleNamespace):
@@ -50,8 +49,12 @@ class Event(torch.Event):
 
 class NPUGraph(_native.Graph):
     def replay(self):
-        if CAPTURE != "silent":
+        if how_capture_goes() != "silent":
             super().replay()
+
+
+def how_capture_goes() -> str:
+    return os.environ.get("NPU_STANDIN_CAPTURE", "")
 
 
 @contextlib.contextmanager
@@ -64,7 +67,7 @@ def use_stream(stream: torch.Stream) -> Iterator[None]:
 
 @contextlib.contextmanager
 def capture(npu_graph: NPUGraph, pool: Any = None, stream: Any = None) -> Iterator[None]:
-    if CAPTURE == "fails":
+    if how_capture_goes() == "fails":
         raise RuntimeError("Failed to find function aclmdlRICaptureBegin")
     if os.environ.get("TASK_QUEUE_ENABLE") == "2":
         raise RuntimeError(
@@ -76,7 +79,7 @@ def capture(npu_graph: NPUGraph, pool: Any = None, stream: Any = None) -> Iterat
         broken = True
         try:
             yield
-            broken = CAPTURE == "breaks"
+            broken = how_capture_goes() == "breaks"
         finally:
             npu_graph.end()
             if broken:  # as torch 2.11: in place of whatever broke the capture
