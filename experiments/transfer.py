@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from reproduce.config import Config, Machine, require
+from reproduce.config import Config, Machine, Precision, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,8 @@ WAYS = {
     "head": ["--lr", "0.1", "--trainable", "head"],
 }
 """Their flags; all but the first begin with what the net has learnt."""
-DEPTH, PRECISION = 20, "bf16"
+DEPTH = 20
+PRECISION: Precision = "bf16"
 RECIPE = ["--depth", str(DEPTH), "--precision", PRECISION]
 
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from analysis import claims
@@ -94,10 +97,17 @@ def write_found(records: Path, errors: dict[tuple[str, int], float], seeds: int 
     """What records.load finds of such runs, whose seeds spread by 0.1."""
     for (way, per_class), error in errors.items():
         for seed in range(seeds):
-            pictures = {"dataset": "pictures", "classes": transfer.SECOND, "pictures": f"{per_class:03}{seed}" * 16}
-            begun = {} if way == "scratch" else {"trainable": way, "initial": f"{seed:064}"}
-            recipe = {"depth": transfer.DEPTH, "precision": transfer.PRECISION, "iterations": transfer.LENGTH_AFTER}
-            config = Config(**recipe, **pictures, **begun, seed=seed)
+            recipe = Config(
+                depth=transfer.DEPTH,
+                precision=transfer.PRECISION,
+                iterations=transfer.LENGTH_AFTER,
+                dataset="pictures",
+                classes=transfer.SECOND,
+                pictures=f"{per_class:03}{seed}" * 16,
+                seed=seed,
+            )
+            begun: dict[str, Any] = {} if way == "scratch" else {"trainable": way, "initial": f"{seed:064}"}
+            config = replace(recipe, **begun)
             folder = write_run(records, config, error + 0.1 * (seed - 1))
             session = SESSION | {"data": SESSION["data"] | {"name": "pictures", "images": 5 * per_class}}
             (folder / "environment.json").write_text(json.dumps([session]))
@@ -137,8 +147,8 @@ def test_the_section_and_the_figure_show_every_cell(tmp_path: Path):
     assert "| 50 | all layers | 62.00 ± 0.10 (n=3), bf16 | +8.00 (+7.77 to +8.23) | 1.00 ± 0.00 (n=3), bf16 |" in said
     assert said.count("seed 0, 1, 2 |") == 8 and "drawn by" in said.lower()
     panels = draw(runs).axes
-    bars = [round(bar.get_height(), 2) for axes in panels for bar in axes.patches]
+    bars = [round(cast(Rectangle, bar).get_height(), 2) for axes in panels for bar in axes.patches]
     assert bars == list(FOUND.values())
-    assert all(len(dots.get_ydata()) == 3 for axes in panels for dots in axes.lines)
+    assert [np.size(dots.get_ydata()) for axes in panels for dots in axes.lines] == [3] * 8
     with pytest.raises(UserError, match="experiments/transfer.py"):
         draw(runs[:0])
