@@ -81,10 +81,15 @@ def describe_seed_correlation(runs: pd.DataFrame) -> str:
     return f"{np.mean(found):+.2f} on average over {len(found)} pairs"
 
 
+def leave_out(runs: pd.DataFrame, text: str) -> pd.DataFrame:
+    """The runs whose folders the text does not name."""
+    named = [folder.split("/")[0] in text for folder in runs["folder"]]
+    return runs[~np.array(named, dtype=bool)]
+
+
 def list_others(runs: pd.DataFrame, questions: str, link: str) -> str:
     """The runs that are comparable with the paper, and that the text of the questions does not name."""
-    full = comparable(runs)
-    others = full[[folder.split("/")[0] not in questions for folder in full["folder"]]]
+    others = leave_out(comparable(runs), questions)
     if others.empty:
         return "None."
     default = Config()  # write_runs has a row for each precision itself
@@ -93,10 +98,11 @@ def list_others(runs: pd.DataFrame, questions: str, link: str) -> str:
 
 
 def list_shortened(runs: pd.DataFrame, questions: str, link: str) -> str:
-    """The runs that are not comparable with the paper and that the text of the questions does not name, a row per config and
-    precision."""
+    """The runs that are not comparable with the paper, a row per config and precision. Of those on pictures, whose configs are
+    many, only what the text of the questions does not name."""
     others = runs.drop(comparable(runs).index)
-    others = others[[folder.split("/")[0] not in questions for folder in others["folder"]]]
+    on_pictures = others["dataset"] == "pictures"
+    others = pd.concat([others[~on_pictures], leave_out(others[on_pictures], questions)])
     rows = []
     default = Config()
     shown = {

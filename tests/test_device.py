@@ -3,6 +3,8 @@
 # pyright: reportAttributeAccessIssue=false
 
 import gc
+import importlib.util
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -38,31 +40,42 @@ def test_a_missing_cuda_device_is_explained():
     assert "CUDA" in (device.find_problem("cuda") or "")
 
 
-IMPORT = "import os, {first}; from reproduce import device; print(device.find_problem('npu'), os.environ.get('{variable}'))"
-
-
-def import_device(folder: Path, package: str | None, first: str = "sys", **environment: str) -> str:
-    """What a fresh process finds of an NPU, with `package` standing in for an installed torch_npu."""
+def import_again(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str | None, autoload: str | None) -> str:
+    """What an import of device.py finds of an NPU, with `package` standing in for an installed torch_npu."""
     if package is not None:
         (folder / "torch_npu.py").write_text(package)
-    command = IMPORT.format(first=first, variable=device.AUTOLOAD)
-    environment = {"PYTHONPATH": f"{folder}:{ROOT}", "PATH": "", **environment}
-    return subprocess.run(
-        [sys.executable, "-c", command], env=environment, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.delenv(device.AUTOLOAD, raising=False)
+        if autoload is not None:
+            patch.setenv(device.AUTOLOAD, autoload)
+        spec = importlib.util.spec_from_file_location("device_again", device.__file__)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, "device_again", module)
+        spec.loader.exec_module(module)
+        found = module.find_problem("npu")
+        assert os.environ.get(device.AUTOLOAD) == autoload, "the environment is as before"
+    for left in (lambda: sys.modules.pop("torch_npu", None), lambda: vars(torch).pop("npu", None)):
+        left()
+    return found
 
 
-def test_what_stands_in_the_way_of_an_npu_and_the_environment_is_as_before(tmp_path: Path):
-    assert import_device(tmp_path, None) == "torch_npu is not installed None"
-    forbidden = import_device(tmp_path, None, **{device.AUTOLOAD: "0"})
-    assert forbidden == f"{device.AUTOLOAD}=0 forbids loading torch_npu 0"
-    without_cann = "raise ImportError('libhccl.so: cannot open shared object file: No such file or directory')"
-    answer = import_device(tmp_path, without_cann, **{device.AUTOLOAD: "1"})
-    assert answer.startswith("torch_npu is installed but does not load (ImportError: libhccl.so: cannot open")
-    assert answer.endswith("CANN is missing or not on LD_LIBRARY_PATH: source the set_env.sh of the Ascend toolkit 1")
-    assert "does not load (ImportError)" in import_device(tmp_path, "raise ImportError", **{device.AUTOLOAD: "1"})
+def test_what_stands_in_the_way_of_an_npu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    assert import_again(monkeypatch, tmp_path, None, None) == "torch_npu is not installed"
+    assert import_again(monkeypatch, tmp_path, None, "0") == f"{device.AUTOLOAD}=0 forbids loading torch_npu"
+    assert "does not load (ImportError)" in import_again(monkeypatch, tmp_path, "raise ImportError", "1")
     no_device = "import torch, types; torch.npu = types.SimpleNamespace(is_available=lambda: False)"
-    assert "sees no device" in import_device(tmp_path, no_device)
+    assert "sees no device" in import_again(monkeypatch, tmp_path, no_device, None)
+
+
+def test_torch_is_loaded_where_its_own_loading_of_torch_npu_would_fail(tmp_path: Path):
+    (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open shared object file')")
+    code = "from reproduce import device; print(device.find_problem('npu'))"
+    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "", device.AUTOLOAD: "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("torch_npu is installed but does not load (ImportError: libhccl.so: cannot open")
+    assert done.stdout.endswith("CANN is missing or not on LD_LIBRARY_PATH: source the set_env.sh of the Ascend toolkit\n")
 
 
 # Flags ----------------------------------------------------------------------------------------------------------------

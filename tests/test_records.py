@@ -1,7 +1,6 @@
 """Reading run folders: known folders in, known rows out, and nothing that contradicts itself."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from analysis.records import (
 )
 from reproduce.config import PAPER_TEST_ERROR, Config, UserError
 from reproduce.data import write_synthetic
-from reproduce.run import parse
+from reproduce.run import main, parse
 from tests.fake_records import SESSION, write_cell, write_run
 
 REPOSITORY = Path(__file__).parent.parent
@@ -216,15 +215,14 @@ def test_every_published_number_says_whose_it_is():
     assert not paper.duplicated(["source", "kind", "depth", "variant", "quantity", "protocol"]).any()
 
 
-def test_a_real_run_is_read_and_looks_like_the_fake_ones(tmp_path):
+def test_a_real_run_is_read_and_looks_like_the_fake_ones(tmp_path, monkeypatch):
     config = Config(depth=8, iterations=2, batch_size=8, dataset="synthetic", split="val")
     flags = command(config).removeprefix("python reproduce/run.py ").split()
     small = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"  # where --data synthetic looks first
     small.mkdir(parents=True)
     write_synthetic(small, train=1000, test=100)
-    run = [sys.executable, str(REPOSITORY / "reproduce" / "run.py"), *flags, "--device", "cpu", "--out", "real"]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(run, cwd=tmp_path, env=one_thread, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    assert main([*flags, "--device", "cpu", "--out", "real"]) == 0
     write_run(tmp_path / "fake", config, evaluations=2)
     for name in ("config.json", "result.json", "responses.json", "environment.json"):
         ours, real = (json.loads((tmp_path / kind / config.folder / name).read_text()) for kind in ("fake", "real"))

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from reproduce import device
 from reproduce.config import Config, Machine, UserError
-from reproduce.record import open_folder
 from reproduce.run import STOPPING, Prepared, main, parse, prepare, train_in_turns
 from reproduce.turns import complete
 from tests.fake_records import write_run
@@ -303,15 +302,18 @@ def test_training_goes_on_when_nobody_reads_any_more(workplace: Path, monkeypatc
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_with_a_checkpoint(workplace: Path, number: int):
+def test_a_second_process_in_the_same_folder_is_refused_and_a_signal_stops_the_first(workplace: Path, run: Run, number: int):
     flags = QUICK_FLAGS.replace("24", "100000") + " --eval-every 20"
     line, pipe = [sys.executable, str(RUN), *flags.split()], subprocess.PIPE
     with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         while "iteration 20/" not in process.stdout.readline():
             pass
+        second = run(flags)
         process.send_signal(number)
         rest, said = process.communicate()
+    assert_one_sentence(second)
+    assert "another process" in second.err
     assert process.returncode == 75 and "stopped early" in rest and said == f"\n{STOPPING}\n"
     (folder,) = (workplace / "runs").glob("*/seed0")
     assert (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
@@ -321,15 +323,6 @@ def test_divergence_is_an_exit_status_of_its_own(run: Run):
     first, again = (run(f"{QUICK_FLAGS} --lr 1e30") for _ in range(2))
     assert first.status == again.status == 3
     assert "diverged at iteration" in first.out and "already ended" in again.out
-
-
-def test_a_second_process_in_the_same_folder_is_refused(workplace: Path, run: Run):
-    config = parse(QUICK_FLAGS.split())[0]
-    with open_folder(config, workplace / "runs"):
-        process = subprocess.run([sys.executable, str(RUN), *QUICK_FLAGS.split()], capture_output=True, text=True)
-        assert_one_sentence(Ended(process.returncode, process.stdout, process.stderr))
-        assert "another process" in process.stderr
-    assert run(QUICK_FLAGS).status == 0
 
 
 @pytest.mark.parametrize(

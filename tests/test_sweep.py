@@ -24,6 +24,7 @@ from experiments.engine import backlog, display, local, worker
 from experiments.engine.progress import judge_ending
 from reproduce import record
 from reproduce.config import Config, Locked, Machine, PrecisionLacking, UserError
+from reproduce.run import main as train
 from reproduce.run import parse
 from tests.fake_records import make_curve
 from tests.test_data import forbid_network
@@ -35,6 +36,7 @@ STAND_IN = """
 import json, os, shlex, signal, sys, threading, time
 from reproduce import record
 from reproduce.config import Locked, UserError
+from reproduce.run import main as train
 from reproduce.run import parse
 from tests.fake_records import SESSION
 
@@ -561,14 +563,16 @@ def test_a_sweep_killed_with_all_its_processes_completes_as_if_unbroken(tmp_path
     write_synthetic(small_set, train=500, test=100)
     flags = ["degradation", "--seeds", "1", "--only", "residual8", "--iterations", "60", "--data", "synthetic"]
     flags += ["--devices", "cpu", "--eval-every", "20", "--checkpoint-every", "10"]
-    unbroken, broken = begin("-", *flags, "--out", "unbroken"), begin("-", *flags, "--out", "broken")
+    alone = "--depth 8 --batch-size 16 --iterations 60 --data synthetic --device cpu --eval-every 20 --out unbroken"
+    assert train(alone.split()) == 0
+    broken = begin("-", *flags, "--out", "broken")
     wait_until(lambda: list(Path("broken").glob("*/seed0/checkpoint.pt")))
     os.killpg(broken.pid, signal.SIGKILL)
     broken.communicate(timeout=60)
     assert not list(Path("broken").glob("*/seed0/result.json")), "it was over before it was killed"
-    for process in (unbroken, begin("-", *flags, "--out", "broken")):
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+    resumed = begin("-", *flags, "--out", "broken")
+    said, _ = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, said
     (environment,) = Path("broken").glob("*/seed0/environment.json")
     assert len(json.loads(environment.read_text())) == 2, "it was resumed"
     expected = outcome(Path("unbroken"))

@@ -18,6 +18,8 @@ from analysis.markdown import write_number, write_table
 from analysis.paper import load_paper
 from analysis.questions.degradation import RESIDUAL
 from analysis.records import load
+from analysis.speed import load_throughput
+from analysis.summary import write_readme_block
 from reproduce.card import find_sha256
 from reproduce.config import Config, UserError
 from reproduce.record import describe_config, write_predictions
@@ -212,10 +214,8 @@ def test_mistakes_are_counted_by_class_and_in_common(place):
     assert "6.30 and 3.91" in place.section("Mistakes")
 
 
-def test_the_speed_is_shown_device_by_device(place):
-    write_study(place.records)
-    place.run()
-    assert "Nothing is measured yet." in place.section("Speed")
+def test_the_speed_is_shown_device_by_device(study, place):
+    assert "Nothing is measured yet." in study.section("Speed")
     record = {
         "device_name": "Test Accelerator", "threads": 4, "versions": {"torch": "2.11.0"}, "git": None, "rounds": 5,
         "iterations": 20, "batch_size": 128, "workers": 2, "ceilings": {"copy": 4.3e12, "bf16": 7.9e14},
@@ -238,7 +238,7 @@ def test_the_speed_is_shown_device_by_device(place):
     assert "| 20 | bf16 | captured | 0.988 (0.980 to 1.000) | 129,600 | 8.12 | 4.0% | 12 |" in section
     (place.records / "throughput" / "test-accelerator.json").write_text("{")
     with pytest.raises(UserError, match="test-accelerator.json is damaged"):
-        place.run()
+        load_throughput(place.records)
 
 
 def test_how_it_was_run(study):
@@ -423,23 +423,23 @@ def write_weights(folder: Path, config: Config):
 
 
 def test_published_weights_are_listed_with_the_error_of_their_record(place):
+    def write_block() -> str:
+        return write_readme_block(load(place.records)[0], [], place.weights)
+
     write_cell(place.records, Config(depth=44), [7.25, 7.5])
-    assert place.run() == 0
-    assert "No trained weights are published yet" in place.readme.read_text()
+    assert "No trained weights are published yet" in write_block()
     write_weights(place.weights, Config(depth=44, seed=1))
-    assert place.run("--check") == 1
-    assert place.run() == 0
     config = Config(depth=44, seed=1)
     path = place.weights / "residual44.safetensors"
     row = f"| [residual44](weights/residual44.md) | 7.50 | 64,000 | fp32 | `{config.folder}` | `{find_sha256(path)}` |"
-    assert row in place.readme.read_text()
+    assert row in write_block()
     path.with_suffix(".md").write_text(f"SHA-256 `{'0' * 64}`")
     with pytest.raises(UserError, match="residual44.safetensors is damaged or is not the file of its card"):
-        place.run()
+        write_block()
     path.with_suffix(".md").unlink()
     write_weights(place.weights, Config(depth=20))
     with pytest.raises(UserError, match="has no finished record"):
-        place.run()
+        write_block()
     (place.weights / "residual20.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="not a weights file"):
-        place.run()
+        write_block()
