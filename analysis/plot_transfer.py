@@ -10,6 +10,7 @@ try:
 except ModuleNotFoundError as missing:
     raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -39,10 +40,9 @@ def draw(runs: pd.DataFrame) -> Figure:
             if len(errors):
                 axes.bar(place, errors.mean(), color=drawing.PALETTE[place], alpha=0.6)
                 axes.plot([place] * len(errors), errors, "k.")
-        axes.set_xticks(
-            range(len(WAYS)), [WORDS[way].replace(" layer alone", "\nlayer alone").replace(" and ", "\nand ") for way in WAYS]
-        )
-        axes.set(title=f"{per_class} pictures a class", ylim=(0, 80))
+        names = [textwrap.fill(WORDS[way], 11) for way in WAYS]
+        axes.set_xticks(range(len(WAYS)), names, fontsize="small")
+        axes.set(title=f"{per_class} pictures a class", ylim=(0, None))
         axes.grid(axis="x", visible=False)
     panels[0].set_ylabel("test error (%)")
     return figure

@@ -43,6 +43,8 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
         f"**Adam** is worse than SGD (A5): {said['A5']}.",
         f"**Beyond section 4.2**: ResNet-32 is nearly as good as a wide ResNet-18 (W1): {said['W1']}; LeNet on MNIST, test "
         f"error {write_estimates(select(full, lenet.LENET))}, reaches a tutorial's 2.74 (M1): {said['M1']}.",
+        f"**Transfer**: pretraining helps the more, the fewer pictures there are (P1): {said['P1']}; the fewer there are, the "
+        f"fewer layers should learn (P2): {said['P2']}; the more, the more (P3): {said['P3']}.",
         f"**Of {len(verdicts)} claims**: {count_verdicts(verdicts)}. Single runs only point, by published spreads; what the "
         "words mean stands under [The rules](#the-rules).",
     ]
