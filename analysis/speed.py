@@ -52,6 +52,7 @@ class Throughput(TypedDict):
     git: Code | None
     device_name: str
     threads: Count
+    quick: NotRequired[bool]
     versions: dict[str, str | int | None]
     batch_size: Count
     iterations: Count
@@ -83,7 +84,7 @@ def describe(record: dict[str, Any]) -> str:
     rates = ", ".join(f"{ceilings[p] / 1e12:.3g} TFLOP/s in {p}" for p in PRECISIONS if p in ceilings)
     return "\n\n".join(
         [
-            f"### {record['device_name']}",
+            f"### {record['device_name']}{', in short' if record.get('quick') else ''}",
             f"{record['threads']} threads, {versions}, commit {describe_commit(record['git'])}. A large copy moves "
             f"{ceilings['copy'] / 1e9:,.1f} GB/s, read and written; a large matrix product makes {rates}.",
             list_nets(record["nets"]),

@@ -103,7 +103,7 @@ class Settings:
     """Folder of CIFAR-10, or the word synthetic."""
     device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
     out: Path = THROUGHPUT
-    """Folder that receives <device>.json; what is there of that device is replaced."""
+    """Folder that receives <device>.json or, with --quick, <device>-quick.json; what is there under that name is replaced."""
 
     def __post_init__(self):
         for name in ("iterations", "rounds"):
@@ -424,7 +424,8 @@ def measure_nets(settings: Settings) -> Path | None:
     ceilings = measure_ceilings(device, settings.precisions)
     rates = ", ".join(f"{name} {value / 1e12:.3f} TFLOP/s" for name, value in ceilings.items() if name != "copy")
     print(f"ceilings: copy {ceilings['copy'] / 1e9:.1f} GB/s, {rates}")
-    path = settings.out / f"{re.sub('[^a-z0-9]+', '-', about['device_name'].lower()).strip('-')}.json"
+    name = re.sub("[^a-z0-9]+", "-", about["device_name"].lower()).strip("-")
+    path = settings.out / f"{name}{'-quick' if settings.quick else ''}.json"
     chosen = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}
     record = {"git": describe_code()} | about | {"data": default.dataset, "batch_size": default.batch_size} | chosen
     nets, rows = [], []

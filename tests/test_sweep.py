@@ -297,6 +297,8 @@ def test_an_accelerator_has_as_many_runs_as_were_measured_the_fastest(tmp_path, 
     rows += [row(20, "fp32", "2 together contiguous", 0.1), row(20, "bf16", "2 together", 2.0)]
     rows += [row(20, "bf16", "captured", 3.0), row(20, "bf16", "4 together", 1.0), row(56, "bf16", "4 together", 3.0)]
     rows += [row(56, "bf16", "captured", 2.0), row(56, "bf16", "2 together", 1.6), row(56, "bf16", "8 together", 0.1)]
+    quick = [row(20, "fp32", "captured", 1.0), row(20, "fp32", "2 together", 2.0)]
+    (tmp_path / "A0-quick.json").write_text(json.dumps({"device_name": "A1", "rows": quick}))
     for name in ("A1", "B2"):
         own = [one | {"median": 1.0 if name == "B2" else one["median"]} for one in rows]
         (tmp_path / f"{name}.json").write_text(json.dumps({"device_name": name, "rows": own}))

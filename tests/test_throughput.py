@@ -160,6 +160,7 @@ def test_quick_measures_little_and_its_record_says_so(workplace: Path, monkeypat
     )
     assert path is not None
     record = json.loads(path.read_text())
+    assert path.stem.endswith("-quick")
     assert [(config.depth, config.precision) for _, config, _ in measured] == [(20, "fp32"), (20, "bf16")]
     assert record["quick"] and record["depths"] == [20] and record["together"] == [2] and record["iterations"] == 6
     assert all(device.chunk_iterations <= throughput.QUICK_CHUNK for _, _, device in measured)

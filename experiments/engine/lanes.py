@@ -46,14 +46,15 @@ def choose_cpu_lanes(runs: int) -> tuple[int, str]:
 
 
 def choose_accelerator_lanes(name: str, precisions: Collection[str], folder: Path) -> tuple[int, str]:
-    """The number that was the fastest when experiments/throughput.py measured a device of that name, else 1; and why.
+    """The number that was the fastest when experiments/throughput.py measured a device of that name, else 1; and why. Of a full
+    record and one of --quick, the full one counts.
 
     precisions: of the runs; only what is measured in these counts, if anything is.
 
     Raises:
         UserError: a record cannot be read.
     """
-    for path in folder.glob("*.json"):
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem.endswith("-quick")):
         record = read_throughput(path)
         if record["device_name"] == name:
             best = find_fastest(record["rows"], precisions)
