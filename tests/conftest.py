@@ -27,6 +27,9 @@ CPU = device.DEVICES["cpu"]
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
+# Nothing that a test writes has to outlive a power cut, and waiting for the disk is a tenth of their time.
+os.fsync = lambda descriptor: None
+
 # Started in the background of a shell script, a process ignores SIGINT, and so do those that it starts: tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
