@@ -5,7 +5,7 @@
 parity.py compares single steps; this compares outcomes. A few runs of ResNet-20 and of plain-20 (of each that has a reference)
 are trained as run.py trains them, ITERATIONS iterations each, under seeds that the reference has not seen: two to three minutes
 a run on a core of a CPU. The schedule keeps its shape; it is so short for the sake of the reference, which takes twenty runs of
-a net. So far ResNet-20 alone has one.
+a net.
 
 Each of three measures of each net (the training losses of both halves of the run, and the final test error) is compared with
 the reference by Student's t: the difference of the means in units of s sqrt(1/m + 1/n), where m runs are compared with n of

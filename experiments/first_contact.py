@@ -111,7 +111,7 @@ def list_steps(contact: Contact) -> list[Step]:
         Step("smoke", script("reproduce/run.py", "--iterations", "100", *at, "--out", str(new)), 240, no_capture),
         Step("tests", [*pytest, str(ROOT / "tests" / "test_accelerator.py")], 300, needs=("smoke",)),
         Step("throughput", script("experiments/throughput.py", "--quick", *at), 300, needs=("smoke",)),
-        Step("acceptance", script("experiments/acceptance.py", *at, "--out", str(new)), 900, no_capture, ("smoke",)),
+        Step("acceptance", script("experiments/acceptance.py", *at, "--out", str(new)), 1500, no_capture, ("smoke",)),
         Step(
             "sweep", script("experiments/sweep.py", contact.experiment, *swept), math.inf, (), ("smoke", "acceptance"), (0, 75)
         ),
