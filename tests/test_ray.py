@@ -82,14 +82,14 @@ def wait_for(name: str, count: int, process: subprocess.Popen):
 def test_a_sweep_survives_the_death_of_a_node(cluster):
     first, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    with begin("--iterations", "300", "--checkpoint-every", "20") as process:
+    with begin("--iterations", "200", "--checkpoint-every", "20") as process:
         wait_for("checkpoint.pt", 2, process)  # one run on each node
         cluster.remove_node(first, allow_graceful=False)
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert "2 of 2 runs finished, 0 diverged, 0 failed, 0 left" in said
     folders = list(Path("records").glob("*/seed0"))
-    assert [record.read_metrics(folder)[-1]["iteration"] for folder in folders] == [300, 300]
+    assert [record.read_metrics(folder)[-1]["iteration"] for folder in folders] == [200, 200]
     sessions = sorted(len(json.loads((folder / "environment.json").read_text())) for folder in folders)
     assert sessions == [1, 2], "the run of the dead node, and it alone, was taken up by the other"
 
