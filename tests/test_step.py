@@ -138,3 +138,14 @@ def test_a_capture_that_fails_or_does_nothing_is_announced_and_loses_nothing(
     assert sentence in capsys.readouterr().err
     graphs[0] = lambda step: step
     assert_equal(state_after(QUICK, synthetic, [0, 10]), state)
+
+
+def test_a_training_goes_on_in_another_memory_layout(synthetic: Data):
+    """As it has to on another kind of device: with what was saved, to the bit, and from there to rounding."""
+    first = Training(QUICK, synthetic, CPU, capture=False)
+    second = Training(QUICK, synthetic, replace(CPU, memory_format=torch.contiguous_format, fused=False), capture=False)
+    complete(first.train_chunk(0, 3, [0.1] * 3))
+    second.restore(first.state())
+    assert_equal(second.state(), first.state())
+    losses = [complete(training.train_chunk(3, 5, [0.1] * 2))[0] for training in (first, second)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
