@@ -28,7 +28,9 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
     recorded = f"{count(len(ours), 'full-length run')} of {count(ours['cell'].nunique(), 'net')} on CIFAR-10"
     recorded += f" ({precisions}; on {devices})" if len(ours) else ""
     recorded += f", {len(full) - len(ours)} on MNIST" if len(full) > len(ours) else ""
-    recorded += f", {len(done) - len(full)} shortened or with images held out, {len(runs) - len(done)} without a result"
+    recorded += (
+        f", {len(done) - len(full)} shortened, on pictures or with images held out, {len(runs) - len(done)} without a result"
+    )
     residual = list_errors(full, [*degradation.RESIDUAL, deep.DEEPEST])
     lines = [
         "**Asked**: do deeper plain nets get worse and deeper residual nets better, as section 4.2 says? Where does BN belong, "

@@ -43,13 +43,8 @@ PICTURES = (50, 500)
 SEEDS = 3
 LENGTH_BEFORE, LENGTH_AFTER = 1_000, 200
 """Iterations."""
-WAYS = {
-    "scratch": ["--lr", "0.1"],
-    "all": ["--lr", "0.01"],
-    "last-stage": ["--lr", "0.01", "--trainable", "last-stage"],
-    "head": ["--lr", "0.1", "--trainable", "head"],
-}
-"""Their flags; all but the first begin with what the net has learnt."""
+WAYS = {"scratch": 0.1, "all": 0.01, "last-stage": 0.01, "head": 0.1}
+"""Their learning rates; all but the first begin with what the net has learnt, and are named as --trainable names them."""
 DEPTH = 20
 PRECISION: Precision = "bf16"
 RECIPE = ["--depth", str(DEPTH), "--precision", PRECISION]
@@ -127,10 +122,10 @@ def list_commands(transfer: Transfer, seed: int) -> Iterator[list[str]]:
     common = [*RECIPE, "--seed", str(seed), "--out", str(transfer.out)]
     yield [*common, "--data", str(transfer.work / "first"), "--iterations", str(LENGTH_BEFORE)]
     for pictures in PICTURES:
-        for way, flags in WAYS.items():
+        for way, rate in WAYS.items():
             data = ["--data", str(transfer.work / f"second-{pictures}-{seed}"), "--iterations", str(LENGTH_AFTER)]
-            initial = [] if way == "scratch" else ["--initial", str(weights_file(transfer, seed))]
-            yield [*common, *data, *flags, *initial]
+            begun = ["--trainable", way, "--initial", str(weights_file(transfer, seed))]
+            yield [*common, *data, "--lr", str(rate), *([] if way == "scratch" else begun)]
 
 
 def weights_file(transfer: Transfer, seed: int) -> Path:

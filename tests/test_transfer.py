@@ -104,6 +104,7 @@ def write_found(records: Path, errors: dict[tuple[str, int], float], seeds: int 
                 dataset="pictures",
                 classes=transfer.SECOND,
                 pictures=f"{per_class:03}{seed}" * 16,
+                lr=transfer.WAYS[way],
                 seed=seed,
             )
             begun: dict[str, Any] = {} if way == "scratch" else {"trainable": way, "initial": f"{seed:064}"}
@@ -131,7 +132,14 @@ def test_verdicts(tmp_path: Path, name: str, changed: dict[tuple[str, int], floa
     runs = write_found(tmp_path, FOUND | changed)
     judged = claims.judge(name, runs)
     assert judged.verdict == verdict, judged.numbers
-    for change in ({"iterations": 300}, {"classes": transfer.FIRST}, {"precision": "fp32"}, {"status": "unfinished"}):
+    for change in (
+        {"lr": 0.05},
+        {"batch_size": 64},
+        {"iterations": 300},
+        {"classes": transfer.FIRST},
+        {"precision": "fp32"},
+        {"status": "unfinished"},
+    ):
         assert claims.judge(name, runs.assign(**change)).verdict == claims.NO_DATA
 
 

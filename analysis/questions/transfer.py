@@ -7,10 +7,12 @@ import pandas as pd
 from analysis.claims import Outcome, claim
 from analysis.estimates import Contrast, Finding, Term, all_of, clearly_positive, contrast, estimate, rises
 from analysis.markdown import show_figure, write_estimates, write_folders, write_table
-from analysis.records import configs, finished
+from analysis.records import configs, finished, select
 from analysis.sample import MINIMUM, NotEnoughRuns
 from experiments.transfer import DEPTH, FIRST, LENGTH_AFTER, LENGTH_BEFORE, PICTURES, PRECISION, SECOND, WAYS
+from reproduce.config import Config
 
+RULES_COMMIT = "db3f5122"
 WORDS = {
     "scratch": "from scratch",
     "all": "all layers",
@@ -21,10 +23,11 @@ WORDS = {
 
 def find_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs on the classes that are learnt afterwards; `way` is one of WAYS, `per_class` the pictures of each class."""
-    chosen = select_recipe(runs, SECOND, LENGTH_AFTER)
+    chosen = select_recipe(runs, SECOND, LENGTH_AFTER, "lr", "trainable", "initial")
     images = [sessions[0]["data"]["images"] for sessions in chosen["sessions"]]
     way = chosen["trainable"].where(chosen["initial"] != "", "scratch")
-    return chosen.assign(way=way, per_class=[count // len(SECOND.split("/")) for count in images])
+    found = chosen.assign(way=way, per_class=[count // len(SECOND.split("/")) for count in images])
+    return found[found["lr"] == way.map(WAYS)]
 
 
 def write_section(runs: pd.DataFrame, link: str) -> str:
@@ -46,15 +49,17 @@ A ResNet-20 learns five classes of CIFAR-10 ({FIRST.replace("/", ", ")}; {LENGTH
 pictures of each: all of it, its last stage and linear layer, or its linear layer alone, beside the same net from scratch.
 {LENGTH_AFTER} iterations each, with the paper's schedule, in {PRECISION}. Errors are of the 5,000 test images of those five
 classes: chance is 80. `python experiments/transfer.py` makes these runs; they took {hours:.1f} hours beside other work.
+The rules of P1 to P3 were fixed in commit {RULES_COMMIT}, before the first of these runs had ended.
 
 {write_table(header, rows)}
 
 {show_figure(after, configs(after), "transfer", None)}"""
 
 
-def select_recipe(runs: pd.DataFrame, classes: str, iterations: int) -> pd.DataFrame:
-    same = (runs["classes"] == classes) & (runs["iterations"] == iterations)
-    return runs[same & (runs["depth"] == DEPTH) & (runs["precision"] == PRECISION)]
+def select_recipe(runs: pd.DataFrame, classes: str, iterations: int, *free: str) -> pd.DataFrame:
+    """The runs on pictures of these classes that differ from the experiment's recipe in nothing but the fields named."""
+    config = Config(depth=DEPTH, iterations=iterations, dataset="pictures", classes=classes, pictures="any")
+    return select(runs[runs["precision"] == PRECISION], config, free=("pictures", *free))
 
 
 def select_cell(runs: pd.DataFrame, way: str, per_class: int) -> pd.DataFrame:
