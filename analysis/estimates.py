@@ -177,9 +177,14 @@ def find_p(difference: Contrast) -> float:
 
 
 def all_of(*parts: Finding | bool) -> Finding:
-    """False if any is, else open if any is, else True. The p-value is the largest: all of them have to hold."""
+    """False if any is, else open if any is, else True.
+
+    The p-value is the largest, since all of them have to hold, and 1 where one that is no test does not.
+    """
     findings = [part if isinstance(part, Finding) else Finding(part) for part in parts]
     truths, ps = [finding.holds for finding in findings], [finding.p for finding in findings if finding.p is not None]
+    if ps and any(finding.p is None and not finding.holds for finding in findings):
+        ps.append(1.0)
     return Finding(False if False in truths else None if None in truths else True, max(ps, default=None))
 
 

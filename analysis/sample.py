@@ -23,14 +23,16 @@ class NotEnoughRuns(Exception):
 def choose_precision(runs: pd.DataFrame, configs: Sequence[Config]) -> str:
     """The one precision to compare the cells in: where all have MINIMUM runs, else where all have one, else where most do.
 
-    Cells of different precision are never compared or pooled; of equals the one with more runs is taken, then fp32.
+    Cells of different precision are never compared or pooled; of equals the one with more runs is taken, then the one in which
+    more cells were tried, then fp32.
     """
-    cells = [finished(select(runs, config)) for config in configs]
+    every = [select(runs, config) for config in configs]
 
-    def rank(precision: str) -> tuple[bool, bool, int, int, int]:
-        counts = [min(int((cell["precision"] == precision).sum()), MINIMUM) for cell in cells]
+    def rank(precision: str) -> tuple[bool, bool, int, int, int, int]:
+        cells = [cell[cell["precision"] == precision] for cell in every]
+        counts = [min(len(finished(cell)), MINIMUM) for cell in cells]
         several, some = counts.count(MINIMUM), len(cells) - counts.count(0)
-        return several == len(cells), some == len(cells), several, some, sum(counts)
+        return several == len(cells), some == len(cells), some, several, sum(counts), sum(len(cell) > 0 for cell in cells)
 
     return max(PRECISIONS, key=rank)  # the first of equals
 
@@ -39,7 +41,7 @@ class Sample:
     """The finished runs of several configs in one precision, a frame each.
 
     The spread of single runs is each cell's own where all have MINIMUM runs, else the published one for all (see
-    paper.find_spread); the responses of layers have no published one.
+    paper.find_spread). `is_published`: whether there is one; the responses of layers, for instance, have none.
 
     Raises:
         NotEnoughRuns: a config has none.
@@ -50,18 +52,23 @@ class Sample:
         every = [select(runs[runs["precision"] == self.precision], config) for config in configs]
         self.cells = [finished(cell) for cell in every]
         self.seeds = min(len(cell) for cell in self.cells)
-        """Of the cell that has fewest."""
+        """Of the cell that has fewest, in the claim's other samples, too (see share_spread)."""
+        self.is_published = all(math.isfinite(find_spread(config)) for config in configs)
         self.diverged = sum(int((cell["status"] == "diverged").sum()) for cell in every)
         self.stuck = sum(len(stuck(cell)) for cell in self.cells)
-        notes = [self.precision]
-        if 0 < self.seeds < MINIMUM:
-            notes.append(f"{SEEDS[self.seeds]}, spread as published")
-        notes += [f"{self.diverged} diverged and in no mean"] * bool(self.diverged)
-        notes += [f"{self.stuck} stuck and in the means"] * bool(self.stuck)
-        self.note = f" [{'; '.join(notes)}]"
         if self.seeds == 0:
             counts = ", ".join(f"{label(config)} n={len(cell)}" for config, cell in zip(configs, self.cells, strict=True))
             raise NotEnoughRuns(f"a finished run of each cell is needed; there are: {counts}{self.note}")
+
+    @property
+    def note(self) -> str:
+        """What stands behind its numbers: the precision, how many runs where they are few, and what is wrong with them."""
+        notes = [self.precision]
+        if self.seeds in SEEDS:
+            notes.append(SEEDS[self.seeds] + name_spread(self))
+        notes += [f"{self.diverged} diverged and in no mean"] * bool(self.diverged)
+        notes += [f"{self.stuck} stuck and in the means"] * bool(self.stuck)
+        return f" [{'; '.join(notes)}]"
 
     def means(self, column: str = "test_error") -> list[Estimate]:
         return [estimate(cell[column].astype(float)) for cell in self.cells]
@@ -96,9 +103,15 @@ class Sample:
         return f"{name} " + ", ".join(f"{label(config)} {mean}" for config, mean in means)
 
 
-def name_spread(*samples: Sample) -> str:
-    """What to add to a number where the spread of a run is not the cells' own."""
-    return "" if min(sample.seeds for sample in samples) >= MINIMUM else ", spread as published"
+def share_spread(*samples: Sample):
+    """Makes several samples one in this: where one of them has too few runs, the spread is the published one for all."""
+    for sample in samples:
+        sample.seeds = min(other.seeds for other in samples)
+
+
+def name_spread(sample: Sample) -> str:
+    """What to add to a number where the spread of a run is not the cells' own but published."""
+    return ", spread as published" if sample.seeds < MINIMUM and sample.is_published else ""
 
 
 def write_difference(runs: pd.DataFrame, first: Config, second: Config) -> str:

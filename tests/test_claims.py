@@ -19,7 +19,7 @@ from analysis.claims import (
     judge_all,
     list_claims,
 )
-from analysis.paper import load_paper
+from analysis.paper import find_spread, load_paper
 from analysis.records import load
 from experiments.lenet import LENET
 from experiments.wide import RESNET18, RESNET18_BY_THE_PAPER
@@ -285,7 +285,8 @@ def test_single_runs_only_point(tmp_path, name):
     runs, _ = load(tmp_path)
     judged = judge(name, runs)
     assert (judged.verdict, judged.p) == (ALONE[name], None), judged.numbers
-    assert judged.words == f"{ALONE[name]} (one seed)" and "fp32; one seed, spread as published" in judged.numbers
+    spread = "" if name in ("C6", "C7", "W1", "W2", "M1") else ", spread as published"  # there is none of these
+    assert judged.words == f"{ALONE[name]} (one seed)" and f"[fp32; one seed{spread}]" in judged.numbers
     write_cells(tmp_path / "two", SCENARIOS[name][REPRODUCED][0], seeds=2)
     two = judge(name, load(tmp_path / "two")[0])
     assert two.verdict in (POINTS_TO, OPEN) and two.words.endswith("(two seeds)")
@@ -328,7 +329,31 @@ def test_a_diverged_warm_up_is_no_convergence(tmp_path):
     write_cells(tmp_path, SCENARIOS["C4"][REPRODUCED][0])
     write_run(tmp_path, Config(depth=110, seed=3), status="diverged")
     judged = judge("C4", load(tmp_path)[0])
-    assert judged.verdict == NOT_REPRODUCED and "1 diverged" in judged.numbers
+    assert judged.verdict == NOT_REPRODUCED and "residual110 1 of 4 diverged [fp32]" in judged.numbers
+    assert judged.p is None, "what the other runs say is no evidence for the claim"
+
+
+@pytest.mark.parametrize(("name", "warmup"), [("C4", "error"), ("C8", "none")])
+@pytest.mark.parametrize(("seeds", "words"), [(1, f"{POINTS_AGAINST} (one seed)"), (3, NOT_REPRODUCED)])
+def test_runs_that_all_diverge_are_data(tmp_path, name, warmup, seeds, words):
+    for seed in range(seeds):
+        write_run(tmp_path, Config(depth=110, warmup=warmup, precision="bf16", seed=seed), status="diverged")
+    if name == "C8":
+        assert judge(name, load(tmp_path)[0]).verdict == NO_DATA, "of the warm-up there is none yet"
+        write_cells(tmp_path, [residual(110, 6.6, precision="bf16")])
+    judged = judge(name, load(tmp_path)[0])
+    assert judged.words == words and f"{seeds} of {seeds} diverged" in judged.numbers
+
+
+def test_all_nets_of_a_claim_have_one_kind_of_spread(tmp_path):
+    write_cells(tmp_path, SCENARIOS["A5"][REPRODUCED][0])
+    runs, _ = load(tmp_path)
+    numbers = judge("A5", runs[(runs["depth"] == 20) | (runs["seed"] == 0)]).numbers
+    assert numbers.count("one seed, spread as published") == 3
+    gap = re.search(r"residual20 \(adam\) - SGD \+[\d.]+ \(\+([\d.]+) to \+([\d.]+)\)", numbers)
+    assert gap, numbers
+    half = 1.96 * find_spread(Config()) * (2 / 3) ** 0.5  # three runs of each there
+    assert (float(gap[2]) - float(gap[1])) / 2 == pytest.approx(half, abs=0.01)
 
 
 def test_the_numbers_behind_a_verdict(tmp_path):

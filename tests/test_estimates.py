@@ -146,7 +146,8 @@ def test_a_rule_of_several_parts():
     true, open_, false = Finding(True, 0.01), Finding(None, 0.2), Finding(False)
     assert all_of(true, True) == Finding(True, 0.01) and all_of() == Finding(True)
     assert all_of(true, open_) == Finding(None, 0.2) and all_of(open_, False, true).holds is False
-    assert all_of(false, true) == Finding(False, 0.01)
+    assert all_of(false, true) == Finding(False, 1.0), "what is no test and does not hold leaves the others' p without meaning"
+    assert all_of(Finding(False, 0.9), true) == Finding(False, 0.9) and all_of(false, True) == Finding(False)
 
 
 def test_holms_adjustment_by_hand():

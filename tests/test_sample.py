@@ -27,6 +27,17 @@ def test_the_precision_is_the_one_that_covers_the_cells_best(tmp_path):
     assert chosen() == "bf16", "only there is a run of each"
     write_cell(tmp_path, nets[1], [7.0])
     assert chosen() == "fp32", "of two that have a run of each, the one with more cells of three"
+    nets.append(Config(depth=44))
+    write_cell(tmp_path, replace(nets[2], precision="tf32"), [7.0])
+    assert chosen() == "fp32"
+    for net in nets[:2]:
+        write_cell(tmp_path, replace(net, precision="tf32"), [7.0])
+    assert chosen() == "tf32", "only there is a run of each"
+    nets += [Config(depth=56), Config(depth=110)]
+    assert chosen() == "tf32", "there most cells have a run, though none has three"
+    nets[:] = [Config(depth=110)]
+    write_run(tmp_path, Config(depth=110, precision="bf16"), status="diverged")
+    assert chosen() == "bf16", "where none has finished, the one in which they were tried"
 
 
 def test_cells_of_three_go_by_their_own_spread_and_fewer_by_the_published_one(tmp_path):

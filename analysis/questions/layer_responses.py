@@ -51,7 +51,7 @@ def compare_layer_responses(runs: pd.DataFrame) -> str:
 def sample_responses(runs: pd.DataFrame, *nets: Config) -> Sample:
     """A sample of the runs that have responses, with the column mean_response."""
     sample = Sample(runs[runs["responses"].notna() | (runs["status"] != "finished")], *nets)
-    sample.cells = [with_mean_response(cell) for cell in sample.cells]
+    sample.cells, sample.is_published = [with_mean_response(cell) for cell in sample.cells], False
     return sample
 
 

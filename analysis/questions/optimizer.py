@@ -11,7 +11,7 @@ from analysis.estimates import all_of, clearly_positive, similar
 from analysis.markdown import label, show_figure, write_estimates, write_number, write_runs, write_table
 from analysis.paper import BLOG, HE, load_paper, paper_value
 from analysis.records import PRECISIONS, cells, comparable, finished, select
-from analysis.sample import MINIMUM, NotEnoughRuns, Sample, choose_precision, write_difference
+from analysis.sample import MINIMUM, NotEnoughRuns, Sample, choose_precision, share_spread, write_difference
 from experiments.optimizer import BLOG as WITHOUT_AUGMENTATION
 from reproduce.config import Config, Optimizer
 
@@ -127,7 +127,8 @@ def sample_best(runs: pd.DataFrame, optimizer: Optimizer, *nets: Config) -> list
     """Of each net, trained by an optimizer at the recorded setting that is best for it, then the net itself, trained by SGD.
 
     The setting is the learning rate and weight decay of the lowest mean test error, among those that have most runs (up to
-    MINIMUM): a choice in the optimizer's favour. All in the one precision in which the least recorded has most runs.
+    MINIMUM): a choice in the optimizer's favour. All in the one precision in which the least recorded has most runs, and with
+    one kind of spread.
 
     Raises:
         NotEnoughRuns: no setting, or not a net itself, has a finished run.
@@ -139,7 +140,9 @@ def sample_best(runs: pd.DataFrame, optimizer: Optimizer, *nets: Config) -> list
     if not found:
         nearest = runs[runs["precision"] == choose_precision(runs, nets)]
         return [choose_setting(nearest, optimizer, net) for net in nets]  # which says what is missing
-    return max(found, key=lambda samples: min(min(sample.seeds, MINIMUM) for sample in samples))  # the first of equals
+    for samples in found:
+        share_spread(*samples)
+    return max(found, key=lambda samples: min(samples[0].seeds, MINIMUM))  # the first of equals
 
 
 def choose_setting(runs: pd.DataFrame, optimizer: Optimizer, net: Config) -> Sample:
@@ -183,4 +186,4 @@ def sgd_beats_adam(runs: pd.DataFrame) -> Outcome:
         gap = sample.difference(0, 1)
         parts.append(clearly_positive(gap, TOLERANCE))
         numbers.append(f"{label(sample.configs[0])} - SGD {gap}{sample.note}")
-    return Outcome(all_of(*parts), "; ".join(numbers), min(sample.seeds for sample in samples))
+    return Outcome(all_of(*parts), "; ".join(numbers), samples[0].seeds)

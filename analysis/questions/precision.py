@@ -5,7 +5,7 @@ import pandas as pd
 from analysis.estimates import Contrast, Truth, all_of, contrast, similar
 from analysis.markdown import label, write_estimates, write_table
 from analysis.records import PRECISIONS, comparable, select
-from analysis.sample import MINIMUM, NotEnoughRuns, Sample, name_spread
+from analysis.sample import MINIMUM, NotEnoughRuns, Sample, name_spread, share_spread
 from experiments.precision import NETS
 from reproduce.config import Config
 
@@ -26,12 +26,14 @@ too, and no run diverged in it where none did in fp32. The claims compare nets i
 
 
 def sample_pair(runs: pd.DataFrame, precision: str, *nets: Config) -> tuple[Sample, Sample]:
-    """The nets in a precision, and in fp32.
+    """The nets in a precision, and in fp32, the spread of whose runs is of one kind.
 
     Raises:
         NotEnoughRuns: one of them has no finished run in one of the two.
     """
-    return Sample(runs, *nets, precision=precision), Sample(runs, *nets, precision=FULL)
+    samples = Sample(runs, *nets, precision=precision), Sample(runs, *nets, precision=FULL)
+    share_spread(*samples)
+    return samples
 
 
 def average_effect(lower: Sample, full: Sample) -> Contrast:
@@ -43,8 +45,8 @@ def average_effect(lower: Sample, full: Sample) -> Contrast:
 
 def write_effect(runs: pd.DataFrame, precision: str, *nets: Config) -> str:
     try:
-        samples = sample_pair(runs, precision, *nets)
-        return f"{average_effect(*samples)}{name_spread(*samples)}"
+        lower, full = sample_pair(runs, precision, *nets)
+        return f"{average_effect(lower, full)}{name_spread(lower)}"
     except NotEnoughRuns:
         return "-"
 
@@ -57,7 +59,7 @@ def is_neutral(runs: pd.DataFrame, precision: str) -> Truth:
         lower, full = sample_pair(runs, precision, *NETS)
     except NotEnoughRuns:
         return None
-    if min(lower.seeds, full.seeds) < MINIMUM:
+    if lower.seeds < MINIMUM:
         return None
     each = [abs(lower.mean(i).mean - full.mean(i).mean) < NEUTRAL_WITHIN or None for i in range(len(NETS))]
     diverges = lower.diverged > 0 and full.diverged == 0
