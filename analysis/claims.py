@@ -18,7 +18,7 @@ from analysis.markdown import write_table
 from analysis.records import comparable
 from analysis.sample import MINIMUM, SEEDS, NotEnoughRuns
 
-RULES_VERSION, RULES_DATE, RULES_COMMIT = 2, "2026-11-24", "7622a133"
+RULES_VERSION, RULES_DATE, RULES_COMMIT = 2, "2026-11-24", "700065dd"
 """Of the rules by which claims are judged, when they were fixed, and the commit that last changed them."""
 TOLERANCE = 0.5
 """Points within which errors are similar: peers' seeds spread by 0.1 to 1.0."""

@@ -28,7 +28,7 @@ import matplotlib
 import pandas as pd
 
 from analysis.estimates import Term, estimate, predict_half
-from analysis.markdown import label
+from analysis.markdown import label, write_number
 from analysis.paper import HE, find_spread, kind_of, load_paper, published
 from analysis.records import PRECISIONS, comparable, configs, finished, load, select
 from analysis.sample import MINIMUM
@@ -75,8 +75,13 @@ def find_itself(own: pd.Series, runs: pd.DataFrame) -> pd.Series:
 
 
 def find_recorded(own: pd.Series, runs: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """The recorded runs of the same recipe, in one precision, its own where there are any, without it."""
+    """The recorded runs of the same recipe, in one precision, its own where there are any, without it.
+
+    Beside a finished run they are the finished ones, where there are any.
+    """
     others = select(runs[~find_itself(own, runs)], config)
+    if own["status"] == "finished" and len(finished(others)):
+        others = finished(others)
     for precision in (own["precision"], *PRECISIONS):
         alike = others[others["precision"] == precision]
         if len(alike):
@@ -126,11 +131,11 @@ def compare(own: pd.Series, curve: pd.DataFrame, runs: pd.DataFrame, curves: pd.
         lines.append(f"  recorded{precision}: {estimate(errors)}; seeds {', '.join(f'{value:.2f}' for value in errors)}")
     if is_comparable:
         lines += list_published(config)
-    if len(done) and (is_comparable or len(done) >= MINIMUM):
+    if len(done) >= MINIMUM or (len(done) and is_comparable and math.isfinite(find_spread(config))):
         lines.append(f"  {judge_error(error, *predict(list(errors), find_spread(config)))}")
     elif len(done):
         gap = error - float(errors.mean())
-        lines.append(f"  {error:.2f}%: {gap:+.2f} points from the recorded; no spread of runs of this length is published")
+        lines.append(f"  {error:.2f}%: {gap:+.2f} points from the recorded; no spread of such runs is published")
     else:
         lines.append(f"  {judge_by_paper(error, config) if is_comparable else f'{error:.2f}%: no such run is recorded'}")
     best = float(own["best_test_error"])
@@ -152,11 +157,7 @@ def judge_by_paper(error: float, config: Config) -> str:
 def list_published(config: Config) -> list[str]:
     """The paper and its reproductions, on the same net in the paper's recipe."""
     numbers = published(load_paper(), kind=kind_of(config), depth=config.depth, quantity="test error", variant="")
-    shown = []
-    for _, row in numbers.iterrows():
-        upto = "" if math.isnan(row["upto"]) else f" to {row['upto']:g}"
-        spread = "" if math.isnan(row["spread"]) else f" ± {row['spread']:.2f}"
-        shown.append(f"{row['source']} {row['value']:.2f}{upto}{spread}")
+    shown = [f"{row['source']} {write_number(row)}" for _, row in numbers.iterrows()]
     return [f"  published, in the paper's recipe or near it: {'; '.join(shown)}"] if shown else []
 
 

@@ -120,6 +120,21 @@ def choose(runs: pd.DataFrame, configs: Sequence[Config], data_set: str, experim
     return Choice(cells, length, precision, "; ".join(remark), bool(len(full)))
 
 
+def choose_beside(
+    runs: pd.DataFrame, baseline: Sequence[Config], others: Sequence[Config], data_set: str, experiment: str
+) -> Choice:
+    """As `choose`, of both, of a length and in a precision of which there are others: more is drawn than the baseline.
+
+    Raises:
+        UserError: there are no others.
+    """
+    length = choose(runs, others, data_set, experiment).iterations
+    wanted = [replace(config, iterations=length, dataset=data_set) for config in others]
+    precisions = pd.concat([finished(select(runs, config)) for config in wanted])["precision"]
+    alike = runs[(runs["iterations"] == length) & runs["precision"].isin(precisions)]
+    return choose(alike, [*baseline, *others], data_set, experiment)
+
+
 def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: ColorType, unit: float) -> float:
     """Draws a cell's training error (dashed) and test error (bold): every seed thin, means over them in a band of one std.
 

@@ -12,6 +12,9 @@ from analysis.estimates import estimate
 from analysis.records import PRECISIONS, finished, select, stuck
 from reproduce.config import PAPER_ITERATIONS, Config, write_flags
 
+NO_RESULT = "no result, or stuck"
+"""Head of a column of `write_failures`."""
+
 
 def departures(config: Config) -> dict[str, Any]:
     """The fields in which a config differs from the default of its depth and optimizer, the seed left out."""
@@ -49,12 +52,15 @@ def write_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def write_estimates(runs: pd.DataFrame, column: str = "test_error", precision: str | None = None) -> str:
-    """Mean ± std (n) of a cell's finished runs; with several precisions one each, named."""
+    """Mean ± std (n) of a cell's finished runs, with several precisions one each, named; where none has finished, what became
+    of the others."""
     done = finished(runs)
     found = [p for p in PRECISIONS if (done["precision"] == p).any() and precision in (None, p)]
     estimates = [str(estimate(done.loc[done["precision"] == p, column].dropna().astype(float))) for p in found]
-    if precision is not None or not found:
-        return estimates[0] if estimates else "-"
+    if not found:
+        return write_failures(runs if precision is None else runs[runs["precision"] == precision])
+    if precision is not None:
+        return estimates[0]
     return "; ".join(f"{text}, {p}" for text, p in zip(estimates, found, strict=True))
 
 
@@ -84,7 +90,7 @@ def write_runs(runs: pd.DataFrame, configs: Iterable[Config], link: str) -> str:
                 + (numbers if errors.n else ["-"] * 6)
                 + [write_failures(same), made_by, write_folders(same, link)]
             )
-    return write_table([*header, "without result", "command", "records"], rows)
+    return write_table([*header, NO_RESULT, "command", "records"], rows)
 
 
 def write_failures(runs: pd.DataFrame) -> str:

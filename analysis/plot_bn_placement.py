@@ -36,8 +36,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
         UserError: there is no run with BN after the addition to draw.
     """
     nets: dict[Block, list[Config]] = {"original": BEFORE, "bn-after-add": AFTER}
-    drawing.choose(runs, nets["bn-after-add"], data_set, "bn_placement")  # the sweep's own runs, not only the baseline
-    choice = drawing.choose(runs, nets["original"] + nets["bn-after-add"], data_set, "bn_placement")
+    choice = drawing.choose_beside(runs, BEFORE, AFTER, data_set, "bn_placement")
     figure, panels = plt.subplot_mosaic([list(PLACEMENTS), ["final", "final"]], figsize=(8, 7), layout="constrained")
     for block, name in PLACEMENTS.items():
         drawing.draw_nets(panels[block], choice, curves, nets[block], name)

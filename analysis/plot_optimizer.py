@@ -38,10 +38,10 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
         UserError: there is no such run.
     """
     # With another split the runs were for choosing a learning rate.
-    found = optimizer_settings(runs[runs["split"] == "full"], free=("iterations", "dataset"))
+    settled = runs[(runs["split"] == "full") & (runs["dataset"] == data_set)]
+    found = optimizer_settings(settled, free=("iterations", "dataset"))
     others = [config for configs in found.values() for config in configs[1:]]
-    drawing.choose(runs, others or [Config(optimizer="adam")], data_set, "optimizer")  # there is more than SGD
-    choice = drawing.choose(runs, [config for configs in found.values() for config in configs], data_set, "optimizer")
+    choice = drawing.choose_beside(runs, list(found), others or [Config(optimizer="adam")], data_set, "optimizer")
     found = {net: configs for net, configs in found.items() if any(config in choice.cells for config in configs[1:])}
     names = dict.fromkeys(name(config) for configs in found.values() for config in configs if config in choice.cells)
     palette = drawing.PALETTE if len(names) <= len(drawing.PALETTE) else sns.color_palette("husl", len(names))
@@ -52,7 +52,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
         axes.remove()
     for (net, configs), axes in zip(found.items(), panels.flat, strict=False):
         title = f"{drawing.name_net(net)}{'' if net.augment else ', no augmentation'}"
-        colour_of = {config: colours[name(config)] for config in choice.cells}
+        colour_of = {config: colours[name(config)] for config in configs if config in choice.cells}
         drawing.draw_nets(axes, choice, curves, configs, title, colour_of, may_hide=False)
     for axes in panels[:, 0]:
         axes.set_ylabel("error (%)")

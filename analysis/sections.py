@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.markdown import (
+    NO_RESULT,
     command,
     describe_commit,
     label,
@@ -118,7 +119,7 @@ def list_shortened(runs: pd.DataFrame, questions: str, link: str) -> str:
         made_by = [write_failures(cell), f"`{command(config)}`", write_folders(cell, link)]
         kind = [label(replace(config, **shown)), config.iterations, config.dataset, config.split, config.precision]
         rows.append([*kind, *errors, *made_by])
-    header = ["net", "iterations", "data", "split", "precision", "test error", "held-out error", "without result"]
+    header = ["net", "iterations", "data", "split", "precision", "test error", "held-out error", NO_RESULT]
     return write_table([*header, "command", "records"], rows) if rows else "None."
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.claims import Verdict, count_verdicts
-from analysis.markdown import name_figure, write_estimates, write_number, write_table
+from analysis.markdown import name_figure, write_estimates, write_failures, write_number, write_table
 from analysis.paper import HE, load_paper, paper_value, published
 from analysis.records import PRECISIONS, comparable, finished, select
 from analysis.sample import NotEnoughRuns, Sample, name_spread
@@ -25,22 +25,24 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
     ours = full[full["dataset"] == "cifar10"]
     precisions = ", ".join(precision for precision in PRECISIONS if (ours["precision"] == precision).any())
     devices = ", ".join(sorted({session["device_name"] for sessions in ours["sessions"] for session in sessions}))
-    recorded = f"{count(len(ours), 'full-length run')} of {count(ours['cell'].nunique(), 'net')} on CIFAR-10"
+    nets = ours[["family", "depth", "residual", "block", "shortcut"]].drop_duplicates()
+    recorded = f"{count(len(ours), 'full-length run')} of {count(len(nets), 'net')} on CIFAR-10"
     recorded += f" ({precisions}; on {devices})" if len(ours) else ""
     recorded += f", {len(full) - len(ours)} on MNIST" if len(full) > len(ours) else ""
     recorded += (
         f", {len(done) - len(full)} shortened, on pictures or with images held out, {len(runs) - len(done)} without a result"
     )
-    residual = list_errors(full, [*degradation.RESIDUAL, deep.DEEPEST])
+    every = comparable(runs)
+    residual = list_errors(every, [*degradation.RESIDUAL, deep.DEEPEST])
     lines = [
         "**Asked**: do deeper plain nets get worse and deeper residual nets better, as section 4.2 says? Where does BN belong, "
         "and does Adam do as well as SGD?",
         f"**Recorded**: {recorded}; {runs['seconds'].sum() / 3600:.1f} hours of training.",
-        f"**Plain nets**, test error in %: {list_errors(full, degradation.PLAIN)}. Deeper is worse (C1): {said['C1']}.",
+        f"**Plain nets**, test error in %: {list_errors(every, degradation.PLAIN)}. Deeper is worse (C1): {said['C1']}.",
         f"**Residual nets**: {residual}. Deeper is better (C2): {said['C2']}; the errors of Table 6 (T6): {said['T6']}.",
         f"**Residual less plain**, with 95% intervals: {list_gaps(full)}. Better, and more so the deeper (C3): {said['C3']}.",
         f"**Layer responses** are smaller in residual nets (C6): {said['C6']}; the smaller the deeper (C7): {said['C7']}.",
-        f"**BN after the addition**: {list_errors(full, bn_placement.AFTER)}. No difference at 20 layers (B1): {said['B1']}; "
+        f"**BN after the addition**: {list_errors(every, bn_placement.AFTER)}. No difference at 20 layers (B1): {said['B1']}; "
         f"worse at 110 (B2): {said['B2']}.",
         f"**Adam** is worse than SGD (A5): {said['A5']}.",
         f"**Beyond section 4.2**: ResNet-32 is nearly as good as a wide ResNet-18 (W1): {said['W1']}; LeNet on MNIST, test "
@@ -64,12 +66,15 @@ def count(number: int, name: str) -> str:
 
 
 def list_errors(full: pd.DataFrame, nets: Sequence[Config]) -> str:
-    """Test and training error of those nets that have runs, with the paper's test error where it gives a number."""
+    """Test and training error of those nets that have runs, with the paper's test error where it gives a number; of those
+    whose runs all have none, what became of them."""
     words = []
     for net in nets:
         try:
             sample = Sample(full, net)
         except NotEnoughRuns:
+            cell = select(full, net)
+            words += [f"{net.depth} layers {write_failures(cell)}"] * bool(len(cell))
             continue
         test, train = sample.means()[0], sample.means("train_error")[0]
         paper = (

@@ -1,7 +1,8 @@
 """Write RESULTS.md and the table in README.md from the run folders.
 
     python analysis/table.py            writes both
-    python analysis/table.py --check    writes nothing; exit status 1 and the names of the files that are out of date
+    python analysis/table.py --check    writes nothing; exit status 1 and the names of the files that are out of date, and of
+                                        figures that they show and that are not there
 
 The text of RESULTS.md stands in analysis/template.md; its sections come from questions/, sections.py and speed.py.
 README.md is changed only between the lines <!-- results:begin --> and <!-- results:end -->.
@@ -13,6 +14,7 @@ except ModuleNotFoundError as missing:
     raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -83,7 +85,7 @@ def replace_block(readme: str, block: str, name: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns 0, or 1 where --check finds a file out of date.
+    """Returns 0, or 1 where --check finds a file out of date or a figure missing.
 
     Raises:
         UserError, OSError: what the caller turns into a sentence and exit status 2.
@@ -107,7 +109,11 @@ def main(arguments: Sequence[str]) -> int:
         stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
         for path in stale:
             print(f"{path} is out of date: run python analysis/table.py")
-        return 1 if stale else 0
+        shown = {path.parent / name for path, text in wanted.items() for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)}
+        missing = sorted(path for path in shown if not path.is_file())
+        for path in missing:
+            print(f"{path} is shown and not there: run python analysis/plot_{path.stem.rstrip('0123456789_')}.py")
+        return 1 if stale or missing else 0
     for path, text in wanted.items():
         path.write_text(text, encoding="utf-8")
         print(path)

@@ -84,6 +84,21 @@ def test_another_precision_is_said(tmp_path, capsys, records):
     assert "recorded (in fp32): 8.20 ± 0.16 (n=5)" in said
 
 
+def test_a_finished_run_is_set_beside_finished_ones(tmp_path, capsys, records):
+    write_run(records, Config(precision="bf16", seed=3), status="unfinished")
+    said = say(capsys, records, write_run(tmp_path / "own", Config(precision="bf16"), 8.2))
+    assert "recorded (in fp32): 8.20 ± 0.16 (n=5)" in said
+
+
+def test_what_has_no_published_spread_or_no_end_is_told_so(tmp_path, capsys, records):
+    wide = Config(family="resnet18")
+    write_run(records, wide, 5.1)
+    said = say(capsys, records, write_run(tmp_path / "own", replace(wide, seed=1), 9.0))
+    assert "9.00%: +3.90 points from the recorded; no spread of such runs is published" in said
+    said = say(capsys, records, write_run(tmp_path / "own", Config(depth=110, residual=False), 85.0))
+    assert "He et al. 2015 > 60;" in said and "inf" not in said
+
+
 def test_several_runs_are_drawn(tmp_path, capsys, records):
     own = [write_run(tmp_path / "own", replace(Config(), seed=seed), 8.2) for seed in (7, 8)]
     own.append(write_run(tmp_path / "own", Config(depth=44), status="unfinished", evaluations=2))  # with one evaluation

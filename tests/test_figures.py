@@ -212,6 +212,29 @@ def test_shortened_bn_placement_stands_alone(tmp_path):
     assert sorted(y for line in drawn(final) for y in xy(line)[1]) == [50.0, 51.0]
 
 
+@pytest.mark.parametrize("draw", [plot_bn_placement.draw, plot_optimizer.draw])
+def test_a_shortened_comparison_is_drawn_beside_its_own_baseline(tmp_path, draw):
+    """Not beside a longer one, one in another precision, or one of a net that it does not have."""
+    others = [Config(block="bn-after-add"), Config(optimizer="adam")]
+    for config in others:
+        write_cell(tmp_path, replace(config, iterations=1000, precision="bf16"), [51.0])
+    write_cell(tmp_path, Config(iterations=1000, precision="bf16"), [50.0])
+    write_cell(tmp_path, Config(iterations=1000), [49.0] * 3)
+    write_cell(tmp_path, Config(), [8.0])
+    figure = draw(*load(tmp_path))
+    assert "shortened: 1000 of 64000 iterations" in title(figure) and "bf16" in title(figure)
+    curves = [line for axes in figure.axes[:2] for line in drawn(axes)]
+    assert sorted(xy(line)[1][-1] for line in curves if line.get_linestyle() == "-") == [50.0, 51.0]
+
+
+def test_optimizers_without_a_baseline_and_on_pictures_do_no_harm(tmp_path):
+    write_cell(tmp_path, Config(), [8.0])
+    write_cell(tmp_path, Config(optimizer="adam", iterations=3200), [20.0])
+    write_cell(tmp_path, Config(depth=56, residual=False, optimizer="adam"), [14.0])
+    write_cell(tmp_path, Config(optimizer="adam", dataset="pictures", classes="a/b", pictures="0" * 64), [14.0])
+    assert [axes.get_title() for axes in plot_optimizer.draw(*load(tmp_path)).axes] == ["plain-56"]
+
+
 def test_errors_are_drawn_against_the_length_of_training(tmp_path):
     for length, error in ((3200, 20.0), (16_000, 10.0), (64_000, 8.0)):
         write_cell(tmp_path, Config(iterations=length), [error, error + 1])

@@ -26,6 +26,7 @@ from reproduce.record import describe_config, write_predictions
 from reproduce.run import parse
 from tests.fake_records import write_cell, write_run
 
+FIGURES = ("degradation", "bn_placement", "optimizer", "layer_responses", "length")
 SHORTENED = "Shortened runs (not comparable with the paper)"
 README = "# A title\n\n<!-- results:begin -->\n<!-- results:end -->\n\nMore text.\n"
 
@@ -88,6 +89,10 @@ def study(tmp_path_factory) -> Place:
     place = Place(tmp_path_factory.mktemp("study"))
     write_study(place.records)
     assert place.run() == 0
+    figures = place.results.parent / "analysis" / "figures"
+    figures.mkdir(parents=True)
+    for name in ("degradation.png", *(f"{name}.svg" for name in FIGURES)):
+        (figures / name).touch()
     return place
 
 
@@ -210,8 +215,18 @@ def test_mistakes_are_counted_by_class_and_in_common(place):
     assert place.row("Mistakes", names[0], "100.0")[2:] == ["0.0"] * 9
     assert place.row("Mistakes", names[1], "50.0")[2:] == ["0.0"] * 9
     # Of the first 500 images both are wrong, with the answers 0 and 6; of the next 500 the first one alone is, with 0: right.
-    assert place.row("Mistakes", *names)[2:] == ["5.00", "5.00"]
+    assert place.row("Mistakes", names[0], "")[2:] == ["5.00"] and place.row("Mistakes", names[1], "5.00")
     assert "6.30 and 3.91" in place.section("Mistakes")
+
+
+def test_a_net_whose_runs_diverged_is_not_passed_over(place):
+    write_run(place.records, Config(depth=56, residual=False), status="diverged")
+    write_run(place.records, Config(block="bn-after-add"), status="diverged")
+    place.run()
+    assert "| 56 | 6.97 | - | 13 to 13.5 (plot) | 1 diverged |" in place.readme.read_text()
+    text = place.results.read_text()
+    assert "**Plain nets**, test error in %: 56 layers 1 diverged." in text
+    assert "**BN after the addition**: 20 layers 1 diverged." in text
 
 
 def test_the_speed_is_shown_device_by_device(study, place):
@@ -267,7 +282,7 @@ def test_verdicts_and_rules_are_printed(study):
 
 
 def test_figures_are_shown_once_there_are_runs(study, place):
-    for name in ("degradation", "bn_placement", "optimizer", "layer_responses"):
+    for name in FIGURES:
         assert f"](analysis/figures/{name}.svg)" in study.results.read_text()
     command = "python analysis/plot_degradation.py --iterations 3200 --output analysis/figures/degradation_3200"
     assert f"`{command}` draws the figure once there are runs" in study.section(SHORTENED)
@@ -334,6 +349,13 @@ def test_check_catches_an_edited_number(written, capsys, name):
     assert written.run("--check") == 1
     out = capsys.readouterr().out
     assert f"{path} is out of date" in out and out.count("\n") == 1 and path.read_text() == edited
+
+
+def test_check_catches_a_figure_that_is_not_there(written, capsys):
+    (written.results.parent / "analysis" / "figures" / "optimizer.svg").unlink()
+    assert written.run("--check") == 1
+    out = capsys.readouterr().out
+    assert "optimizer.svg is shown and not there: run python analysis/plot_optimizer.py" in out and out.count("\n") == 1
 
 
 def test_check_catches_a_changed_record(written, capsys):

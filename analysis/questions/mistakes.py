@@ -1,6 +1,6 @@
 """Which test images do the nets get wrong, and are they the same ones?"""
 
-from itertools import combinations
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,8 @@ import pandas as pd
 from analysis.markdown import label, write_number, write_table
 from analysis.paper import load_paper, published
 from analysis.records import comparable, configs, finished
-from reproduce.config import DATA_SETS
+from experiments import degradation
+from reproduce.config import DATA_SETS, Config
 from reproduce.record import RIGHT, WRONG
 
 CLASSES = DATA_SETS["cifar10"].class_names
@@ -19,8 +20,10 @@ IMAGES_PER_CLASS = 1000
 def write_section(runs: pd.DataFrame, link: str) -> str:
     known = finished(comparable(runs[runs["dataset"] == "cifar10"]))
     known = known[known["predictions"].notna()]
-    names = [f"{label(config)} {config.precision} seed {config.seed}" for config in configs(known)]
+    nets = configs(known)
+    names = [f"{label(config)} {config.precision} seed {config.seed}" for config in nets]
     answers = [decode(text) for text in known["predictions"]]
+    compared = [i for i, net in enumerate(nets) if replace(net, precision=Config().precision) in degradation.CONFIGS]
     disagreement, both_wrong = (
         write_number(published(load_paper(), quantity=quantity).iloc[0]) for quantity in ("disagreement", "both wrong")
     )
@@ -30,10 +33,11 @@ Errors of each class in %, from the records' `predictions.txt` (the class given 
 
 {compare_classes(names, answers)}
 
-The test images, in %, to which two nets give different answers, and which both get wrong. Published of a ResNet-56 and a
-ResNet-110: {disagreement} and {both_wrong} (computed from CIFAR-10.1's predictions).
+Of the plain and residual nets, seed 0, the test images in %: above the diagonal those to which two nets give different
+answers, below it those which both get wrong. Published of a ResNet-56 and a ResNet-110: {disagreement} and {both_wrong}
+(computed from CIFAR-10.1's predictions).
 
-{compare_answers(names, answers)}"""
+{compare_answers([names[i] for i in compared], [answers[i] for i in compared])}"""
 
 
 def decode(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -52,9 +56,11 @@ def compare_classes(names: list[str], answers: list[tuple[np.ndarray, np.ndarray
 
 
 def compare_answers(names: list[str], answers: list[tuple[np.ndarray, np.ndarray]]) -> str:
-    rows = []
-    for first, second in combinations(range(len(names)), 2):
-        (one, one_right), (other, other_right) = answers[first], answers[second]
-        shares = [100 * np.mean(one != other), 100 * np.mean(~one_right & ~other_right)]
-        rows.append([names[first], names[second], *(f"{share:.2f}" for share in shares)])
-    return write_table(["net", "net", "different", "both wrong"], rows) if rows else "Two such records are needed."
+    if len(names) < 2:
+        return "Two such records are needed."
+    rows: list[list[str]] = [[name] for name in names]
+    for row, (one, one_right) in enumerate(answers):
+        for column, (other, other_right) in enumerate(answers):
+            share = 100 * np.mean(one != other if row < column else ~one_right & ~other_right)
+            rows[row].append("" if row == column else f"{share:.2f}")
+    return write_table(["net", *names], rows)

@@ -24,7 +24,7 @@ WORDS = {
 def find_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs on the classes that are learnt afterwards; `way` is one of WAYS, `per_class` the pictures of each class."""
     chosen = select_recipe(runs, SECOND, LENGTH_AFTER, "lr", "trainable", "initial")
-    images = [sessions[0]["data"]["images"] for sessions in chosen["sessions"]]
+    images = [sessions[0]["data"]["images"] if sessions else 0 for sessions in chosen["sessions"]]
     way = chosen["trainable"].where(chosen["initial"] != "", "scratch")
     found = chosen.assign(way=way, per_class=[count // len(SECOND.split("/")) for count in images])
     return found[found["lr"] == way.map(WAYS)]
