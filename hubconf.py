@@ -14,7 +14,7 @@ from reproduce.config import Config, UserError
 from reproduce.model import build_network
 from reproduce.weights import Classifier, read
 
-dependencies = ["filelock", "numpy", "safetensors", "torch", "torchvision", "tyro"]
+dependencies = ["filelock", "msgspec", "numpy", "safetensors", "torch", "torchvision", "tqdm", "tyro"]
 WEIGHTS = Path(__file__).with_name("weights")
 
 

@@ -40,7 +40,7 @@ def check_card(path: Path):
 
 def write_card(config: Config, result: dict[str, Any], sha256: str) -> str:
     """The model card of a weights file, from card.md: recipe, data, result, use, limits, and the file's SHA-256."""
-    ordinary = Config()
+    ordinary = Config(depth=config.depth)
     changed = [
         f"{field.name} {getattr(config, field.name)}"
         for field in fields(Config)

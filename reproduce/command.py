@@ -31,7 +31,7 @@ if script is not None and Path(script).resolve().parent.parent == Path(__file__)
 
 import tyro  # noqa: E402 - may take its time, and be missing
 
-from reproduce.config import UserError  # noqa: E402
+from reproduce.config import UserError, is_out_of_memory  # noqa: E402
 
 T = TypeVar("T")
 
@@ -111,12 +111,6 @@ def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
         if not is_out_of_memory(error):
             raise
         return report(UserError(f"out of memory ({str(error).strip().partition(chr(10))[0][:200]})"))
-
-
-def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Whether an error says that memory is lacking, in the words of Python, numpy, torch or torch_npu."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 def report(error: UserError | OSError | ModuleNotFoundError | KeyboardInterrupt) -> int:

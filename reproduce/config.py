@@ -105,6 +105,12 @@ class OutOfMemory(UserError):
     status = 6
 
 
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether an error says that memory is lacking, in the words of Python, numpy, torch or torch_npu."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
 @dataclass(frozen=True)
 class Config:
     """One network and its recipe; the defaults are the paper's (section 4.2). Two equal configs are the same experiment.

@@ -4,7 +4,7 @@
     python reproduce/evaluate.py WEIGHTS.safetensors --figures figures --worst
 
 takes folders of finished runs, weights files of this repository, and checkpoints of akamaster/pytorch_resnet_cifar10.
-On the kind of device that trained a run, the test error is the one in its result.json, to the last image.
+On the device that trained a run, with the same versions, the test error is the one in its result.json, to the last image.
 
 Shapes: M images in the test set, K classes.
 """
@@ -182,7 +182,7 @@ def complete_record(folder: Path, trained: Trained, predicted: Tensor, labels: T
         raise UserError(
             f"{folder} has a test error of {result['test_error']:.2f}%, and here it is {error:.2f}%: nothing is written"
         )
-    record.write_predictions(folder, predicted.tolist(), right.tolist())
+    record.write_predictions(folder, predicted.tolist(), right.tolist(), len(trained.config.data_set.class_names))
     return folder / record.PREDICTIONS
 
 

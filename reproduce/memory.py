@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from reproduce.command import is_out_of_memory
-from reproduce.config import Config, OutOfMemory
+from reproduce.config import Config, OutOfMemory, is_out_of_memory
 from reproduce.device import Device
 from reproduce.model import STAGE_CHANNELS
 
@@ -38,8 +37,11 @@ def find_memory(device: Device) -> int | None:
     with suppress(OSError, ValueError, StopIteration):  # not Linux
         line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
         found.append(1024 * int(line.split()[1]))
-    with suppress(OSError, ValueError):  # no container, or one without a limit
+    with suppress(OSError, ValueError, KeyError):  # no container, or one without a limit
         found.append(int((CGROUP / "memory.max").read_text()) - int((CGROUP / "memory.current").read_text()))
+        # In use are also files that were read, and that can be dropped.
+        statistics = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        found[-1] += int(statistics["inactive_file"])
     return min(found, default=None)
 
 

@@ -23,11 +23,11 @@ CHUNKS, SLOW = 9, 3
 
 
 def say(line: str):
-    """Prints a line at once, above the bars. Training does not end when nobody reads it any more: it goes on in silence."""
+    """Prints a line at once, above the bars. Training does not end when it cannot be written: it goes on in silence."""
     try:
         with tqdm.external_write_mode():
             print(line, flush=True)
-    except BrokenPipeError:
+    except OSError:  # a terminal or a pipe that is gone, a log on a full disk
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

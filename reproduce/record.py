@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from reproduce.config import SCHEMA, Config, Locked, Machine, OutOfMemory, UserError, write_flags
+from reproduce.config import SCHEMA, Config, Locked, Machine, OutOfMemory, UserError, is_out_of_memory, write_flags
 from reproduce.content import (
     Responses,
     Row,
@@ -233,12 +233,12 @@ def read_predictions(folder: Path) -> str | None:
     return characters
 
 
-def write_predictions(folder: Path, predicted: Sequence[int], right: Sequence[bool]):
+def write_predictions(folder: Path, predicted: Sequence[int], right: Sequence[bool], classes: int):
     """The class, 0 to 9, that each test image is given, in lines of 100: a digit where it is right, a letter (a for 0, b for
     1, ...) where it is wrong. So both the answer and the mistakes can be read, without the labels of the data set.
 
     Of more classes than digits nothing is written: evaluate.py tells their mistakes from the checkpoint."""
-    if max(predicted) >= len(RIGHT):
+    if classes > len(RIGHT):
         return
     characters = "".join((RIGHT if is_right else WRONG)[c] for c, is_right in zip(predicted, right, strict=True))
     lines = [characters[start : start + 100] + "\n" for start in range(0, len(characters), 100)]
@@ -473,6 +473,22 @@ def restore_metrics(folder: Path, rows: list[dict[str, Any]]):
         warnings.warn(f"{folder / METRICS} {lost}, which has restored it", stacklevel=2)
 
 
+def require_no_later_rows(folder: Path, period: int):
+    """Of a run without a checkpoint, refuses rows that only come after one: they would be lost.
+
+    period: iterations from one checkpoint to the next.
+
+    Raises:
+        UserError: there are such rows, or they are damaged.
+    """
+    rows = read_metrics(folder)
+    if rows and rows[-1]["iteration"] > period:
+        remedy = f"put {NEWEST} back, or remove {folder} to start the run over"
+        raise UserError(
+            f"{folder / METRICS} has rows until iteration {rows[-1]['iteration']}, and there is no checkpoint: {remedy}"
+        )
+
+
 def read_metrics_until(folder: Path, config: Config, evaluated: int) -> list[dict[str, Any]]:
     """The rows until a run's last evaluation, for a checkpoint that does not hold them.
 
@@ -556,16 +572,25 @@ def load_checkpoint(
 
 
 def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | str:
-    """The content of a checkpoint, or what is wrong with it. A checkpoint is a zip file, with a CRC-32 of every member."""
+    """The content of a checkpoint, or what is wrong with it. A checkpoint is a zip file, with a CRC-32 of every member.
+
+    Raises:
+        OSError: it cannot be read, which says nothing of what it holds.
+        MemoryError, RuntimeError: memory is lacking.
+    """
     import torch
 
+    content = io.BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             damaged = archive.testzip()
         if damaged is not None:
             return f"is damaged ({damaged} has a wrong checksum)"
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content.seek(0)
+        state = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail in any way
+        if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+            raise
         return f"is damaged ({type(error).__name__})"
     if not isinstance(state, dict):
         return "is not a checkpoint"

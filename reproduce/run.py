@@ -26,7 +26,7 @@ from reproduce.card import find_sha256
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine, UserError
 from reproduce.pictures import name_data
 from reproduce.progress import say
-from reproduce.record import add_session, open_folder, read_config, read_record, read_result, read_sessions
+from reproduce.record import BEST, add_session, open_folder, read_config, read_record, read_result, read_sessions
 from reproduce.stop import stop_requests
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def identify_initial(path: Path) -> str:
     """The SHA-256 of the file that `--initial` names.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is a checkpoint of a run, whose scale only its data set knows.
     """
-    if not path.is_file():
+    if not path.is_file() or (path.name == BEST and read_config(path.parent) is not None):
         raise UserError(f"--initial {path} is not a file of weights: export.py makes one of a finished run")
     return find_sha256(path)
 

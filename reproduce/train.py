@@ -148,6 +148,8 @@ def train(
             history = History(**checkpoint["history"])
             rows = checkpoint["rows"] if "rows" in checkpoint else record.read_metrics_until(folder, config, history.evaluated)
             training.restore(checkpoint)
+        else:
+            record.require_no_later_rows(folder, machine.checkpoint_every)
         record.restore_metrics(folder, rows)
         at = None if checkpoint is None else history.iteration
         say(write_opening(config, machine, folder, write_device(device), count_parameters(training), count_images(data), at))
@@ -217,8 +219,9 @@ def train(
         if config.family == "6n+2":
             record.write_responses(folder, responses, len(data.test))
         predicted, labels = predict_classes(training.network, data, device, config)
-        record.write_predictions(folder, predicted, [given == true for given, true in zip(predicted, labels, strict=True)])
-        record.write_confusion(folder, predicted, labels, len(config.data_set.class_names))
+        classes = len(config.data_set.class_names)
+        record.write_predictions(folder, predicted, [a == b for a, b in zip(predicted, labels, strict=True)], classes)
+        record.write_confusion(folder, predicted, labels, classes)
         record.write_result(folder, summarise_run(training, history, rows))
         return "finished"
 

@@ -95,6 +95,12 @@ def read_run(folder: Path, data: str, name: str = record.NEWEST) -> Trained:
     if isinstance(checkpoint, str):
         raise UserError(f"{path} {checkpoint}")
     try:
+        reached = checkpoint["history"]["iteration"]
+        if name == record.NEWEST and reached != config.iterations:
+            remedy = f"set {record.RESULT} aside, and the run's own command goes on from there"
+            raise UserError(
+                f"{path} is of iteration {reached} of {config.iterations}, and no longer what the run ended with: {remedy}"
+            )
         if name == record.BEST:
             result = describe_best(config, checkpoint)
         if config.initial:  # its scale is the file's

@@ -68,7 +68,7 @@ def write_run(
         std = responses or [1.0] * (config.depth - 1)
         right = round(100 * (100 - test_error))
         predicted = [i % 10 for i in range(10_000)]
-        write_predictions(folder, predicted, [i < right for i in range(10_000)])
+        write_predictions(folder, predicted, [i < right for i in range(10_000)], 10)
         write_confusion(folder, predicted, [(i + (i >= right)) % 10 for i in range(10_000)], 10)
         if config.family == "6n+2":
             (folder / "responses.json").write_text(json.dumps({"images": 10_000, "std": std}))

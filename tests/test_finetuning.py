@@ -233,6 +233,14 @@ WRONG: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 }
 
 
+def test_a_checkpoint_of_a_run_is_no_file_to_begin_with(place: Path, capsys: pytest.CaptureFixture[str]):
+    (folder := Path("runs") / Config().folder).mkdir(parents=True)
+    record.write_json(folder / record.CONFIG, record.describe_config(Config()))
+    shutil.copy("net.safetensors", folder / record.BEST)
+    assert run.main(["--data", "after", "--initial", str(folder / record.BEST)]) == 2
+    assert "best.pt is not a file of weights: export.py makes one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_file_is_one_sentence_before_anything_is_made(place: Path, capsys: pytest.CaptureFixture[str], wrong: str):
     flags, make, sentence = WRONG[wrong]

@@ -41,6 +41,8 @@ def test_memory_is_what_the_system_and_the_container_leave(tmp_path: Path, monke
     assert memory.find_memory(CPU) == 5120
     (tmp_path / "memory.max").write_text("5000\n")
     assert memory.find_memory(CPU) == 4000
+    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 600\nfile 700\n")
+    assert memory.find_memory(CPU) == 4600, "files that were read can be dropped"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """What a training tells of itself as time goes by: by a clock of the test's own."""
 
+import errno
+import io
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reproduce.config import Config, Machine
-from reproduce.progress import CHUNKS, FIRST_SIGN, NEXT_SIGN, Progress, write_opening
+from reproduce.progress import CHUNKS, FIRST_SIGN, NEXT_SIGN, Progress, say, write_opening
 
 CONFIG = Config(depth=20, batch_size=100, iterations=1000)
 NAME = "residual20 seed 0"
@@ -50,6 +54,22 @@ def test_the_opening_says_what_is_trained_where_and_from_when_on():
         "CIFAR-10 in there: 45,000 training, 5,000 held-out, 10,000 test",
         "runs/a/seed3: resuming at iteration 2,000, to train until iteration 64,000",
     ]
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.ENOSPC])
+def test_a_training_that_nobody_can_read_goes_on_in_silence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int):
+    """A pipe or a terminal that is gone, a log on a full disk."""
+
+    class Gone(io.TextIOWrapper):
+        def flush(self):
+            raise OSError(number, os.strerror(number))
+
+    gone = Gone(io.FileIO(tmp_path / "log", "w"))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", gone)
+        say("a line")
+    assert os.fstat(gone.fileno()).st_rdev == os.stat(os.devnull).st_rdev, "what is still to come goes nowhere"
+    gone.buffer.close()
 
 
 def test_there_is_a_sign_of_life_and_an_estimated_end_before_any_evaluation(train):

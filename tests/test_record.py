@@ -55,6 +55,26 @@ def test_no_checkpoint_is_none(tmp_path: Path):
     assert record.load_checkpoint(tmp_path, IDENTITY, lambda state: None) is None
 
 
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("pathlib.Path.read_bytes", OSError(116, "Stale file handle")),
+        ("torch.load", RuntimeError("not enough memory: 9 bytes")),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
+):
+    def fail(*_: Any, **__: Any):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, fail)
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            load(folder)
+    assert_equal(load(folder), state(2))
+
+
 def truncate(path: Path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -157,7 +177,9 @@ def test_a_row_torn_by_a_full_disk_is_dropped(tmp_path: Path):
 
 def test_predictions_are_digits_where_right_and_letters_where_wrong(tmp_path: Path):
     assert record.read_predictions(tmp_path) is None
-    record.write_predictions(tmp_path, [0, 9, 3, 3] * 60, [True, True, False, True] * 60)
+    record.write_predictions(tmp_path, [0, 9, 3, 3] * 60, [True, True, False, True] * 60, 12)
+    assert record.read_predictions(tmp_path) is None, "of twelve classes, though only some of ten were given"
+    record.write_predictions(tmp_path, [0, 9, 3, 3] * 60, [True, True, False, True] * 60, 10)
     lines = (tmp_path / record.PREDICTIONS).read_text().splitlines()
     assert [len(line) for line in lines] == [100, 100, 40] and lines[2] == "09d3" * 10
     assert record.read_predictions(tmp_path) == "09d3" * 60

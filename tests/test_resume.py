@@ -371,3 +371,19 @@ def test_an_old_checkpoint_without_its_rows_is_refused(
     METRICS_DAMAGES[damage](folder)
     with pytest.raises(UserError, match=rf"metrics\.jsonl {sentence}"):
         run(QUICK, synthetic, tmp_path)
+
+
+def test_rows_without_any_checkpoint_are_not_thrown_away(
+    unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = stop_at(13, synthetic, tmp_path, monkeypatch)
+    for name in (record.NEWEST, record.PREVIOUS):
+        (folder / name).unlink()
+    before = (folder / record.METRICS).read_bytes()
+    with pytest.raises(UserError, match=r"has rows until iteration 12, and there is no checkpoint: put checkpoint\.pt back"):
+        run(QUICK, synthetic, tmp_path)
+    assert (folder / record.METRICS).read_bytes() == before
+    # A row that was there before the first checkpoint could be is of a run that was killed then: it starts over.
+    record.write_metrics(folder, [record.read_metrics(folder)[0] | {"iteration": MACHINE.checkpoint_every}])
+    assert run(QUICK, synthetic, tmp_path) == "finished"
+    assert_equal(outcome(folder), unbroken)

@@ -209,7 +209,7 @@ def test_mistakes_are_counted_by_class_and_in_common(place):
         folder = write_run(place.records, Config(depth=depth), wrong / 100)
         right = [i >= wrong for i in range(10_000)]  # the images are in the order of their classes
         predicted = [i // 1000 if i >= wrong else (i // 1000 + depth) % 10 for i in range(10_000)]
-        write_predictions(folder, predicted, right)
+        write_predictions(folder, predicted, right, 10)
     place.run()
     names = ["residual20 fp32 seed 0", "residual56 fp32 seed 0"]
     assert place.row("Mistakes", names[0], "100.0")[2:] == ["0.0"] * 9

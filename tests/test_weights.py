@@ -324,6 +324,21 @@ def test_a_network_that_changes_on_export_is_not_written(folder: Path, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_older_checkpoint_is_not_taken_for_the_end_of_a_run(folder: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(folder, tmp_path / folder))
+    state = torch.load(copy / record.NEWEST, weights_only=True)
+    state["history"]["iteration"] -= 1
+    torch.save(state, copy / record.NEWEST)
+    with pytest.raises(UserError, match=rf"is of iteration {state['history']['iteration']} of .*: set result.json aside"):
+        weights.read(copy, SYNTHETIC)
+
+
+@pytest.mark.parametrize(("warmup", "told"), [("error", "Nothing changed"), ("none", "Changed from the paper's: warmup none")])
+def test_the_card_knows_the_warm_up_of_deep_nets(warmup: Any, told: str):
+    result = {"parameters": 1, "best_test_error": 6.4, "test_error": 6.5, "train_error": 0.1}
+    assert told in write_card(Config(depth=110, warmup=warmup), result, "0" * 64)
+
+
 def test_the_card_tells_recipe_result_and_limits(folder: Path, tmp_path: Path):
     card = published(folder, tmp_path).with_suffix(".md").read_text()
     result = record.read_result(folder) or {}
