@@ -22,6 +22,7 @@ except ModuleNotFoundError as missing:
     raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from reproduce.config import Config, Machine, Precision, require
+from reproduce.config import Config, Machine, Precision, UserError, require
+from reproduce.record import NEWEST
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,8 +64,8 @@ class Transfer:
     """Where CIFAR-10 is."""
     work: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data/transfer")
     """Folder that receives the pictures and the weights."""
-    out: Path = Path("experiments/records")
-    """Folder that receives the records."""
+    out: Path = Machine.out
+    """Folder that receives the runs."""
 
     def __post_init__(self):
         require(all(seed >= 0 for seed in self.seeds), "seeds must be at least 0", self.seeds)
@@ -101,6 +103,7 @@ def make_sets(work: Path, cifar10: Path, seeds: Sequence[int]):
     parts = {part: (data.unpad(images.positions).numpy(), images.labels.numpy()) for part, images in sets.items()}
     for folder in missing:
         unfinished = folder.with_name(f".{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
         if folder.name == "first":
             for part, (images, labels) in parts.items():
                 write_pictures(unfinished / part, images, labels, FIRST, names)
@@ -149,6 +152,10 @@ def main(arguments: Sequence[str]) -> int:
         weights = weights_file(transfer, seed)
         if status == 0 and not weights.exists():
             folder = transfer.out / run.parse(before)[0].folder
+            if not (folder / NEWEST).exists():
+                raise UserError(
+                    f"{folder} has ended and holds no {NEWEST}, so that nothing can begin with it: choose another --out"
+                )
             first = ["--data", str(transfer.work / "first")]
             export.main([str(folder), "--format", "safetensors", "--output", str(weights), *first])
         for line in [] if transfer.only_before else after:

@@ -2,7 +2,7 @@
 
     photos/train/cat/*.jpg  photos/train/dog/*.jpg  photos/test/cat/*.jpg  photos/test/dog/*.jpg
 
-Named and checked without torch, so that the command line answers at once; read by torchvision.
+Named and checked without torch, so that the command line answers at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ def name_pictures(folder: Path) -> dict[str, str]:
     for part in PARTS:
         if not (folder / part).is_dir():
             raise UserError(f"{folder} has no folder {part}: pictures go into train/CLASS/ and test/CLASS/, for each class")
-    classes, *others = [sorted(entry.name for entry in (folder / part).iterdir() if entry.is_dir()) for part in PARTS]
+    classes, *others = [
+        sorted(entry.name for entry in (folder / part).iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        for part in PARTS
+    ]
     for part, other, names in ((PARTS[1], PARTS[0], others[0]), (PARTS[0], PARTS[1], classes)):
         lacking = sorted(set(classes + others[0]) - set(names))
         if lacking:
@@ -68,13 +71,13 @@ def name_pictures(folder: Path) -> dict[str, str]:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """The files of one class in the order of their names; hidden ones are none.
+    """The files of one class in the order of their names; what is hidden, or lies in a hidden folder, is none.
 
     Raises:
         UserError: there is none, or one that ImageFolder would leave out.
     """
-    walk = os.walk(folder, followlinks=True)
-    files = sorted(Path(parent) / name for parent, _, names in walk for name in names if not name.startswith("."))
+    found = (Path(parent) / name for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    files = sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     for path in files:
         if path.suffix.lower() not in EXTENSIONS:
             raise UserError(f"{path} is of no type that is read as a picture ({' '.join(EXTENSIONS)}): convert or remove it")
@@ -90,21 +93,23 @@ def read_pictures(config: Config, folder: Path) -> list[np.ndarray]:
         UserError: a picture cannot be read, or the classes are not those of the config.
     """
     import numpy as np
-    from torchvision.datasets import ImageFolder
 
     found = name_pictures(folder)["classes"]
     if found != config.classes:
         there, wanted = (classes.replace("/", ", ") for classes in (found, config.classes))
         raise UserError(f"{folder} holds the classes {there}, and the network is of {wanted}")
-    sets = [ImageFolder(folder / part, loader=lambda path: read_picture(Path(path), config.data_set)) for part in PARTS]
+    names = config.data_set.class_names
+    sets = [
+        [(path, label) for label, name in enumerate(names) for path in list_pictures(folder / part / name)] for part in PARTS
+    ]
     arrays = []
     with tqdm(total=sum(map(len, sets)), desc="reading pictures", unit="", disable=not sys.stderr.isatty()) as bar:
         for part in sets:
             images = np.empty((len(part), config.data_set.side, config.data_set.side, 3), dtype=np.uint8)
-            for position in range(len(part)):
-                images[position] = part[position][0]
+            for position, (path, _) in enumerate(part):
+                images[position] = np.asarray(read_picture(path, config.data_set))
                 bar.update()
-            arrays += [images, np.array(part.targets)]
+            arrays += [images, np.array([label for _, label in part])]
     return arrays
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -87,6 +88,18 @@ def test_other_pictures_are_another_run(photos: Path, edit: Callable[[Path], Any
     edit(photos)
     pictures.name_pictures.cache_clear()
     assert run.parse(FLAGS)[0].key != before.key
+
+
+def test_what_is_hidden_is_no_picture(photos: Path):
+    names = pictures.name_pictures(photos)
+    config = Config(dataset="pictures", classes=names["classes"], pictures=names["pictures"])
+    before = pictures.read_pictures(config, photos)
+    for name in ("train/cat/._0.png", "train/cat/.thumbnails/1.png", "train/.ipynb_checkpoints/0.png"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        shutil.copy(photos / "train/dog/0.png", photos / name)
+    pictures.name_pictures.cache_clear()
+    assert pictures.name_pictures(photos) == names
+    assert all(np.array_equal(*pair) for pair in zip(pictures.read_pictures(config, photos), before, strict=True))
 
 
 def test_a_sweep_takes_a_folder_of_pictures(photos: Path):

@@ -86,6 +86,15 @@ def test_a_run_that_stops_stops_all(place: Path, monkeypatch: pytest.MonkeyPatch
     assert transfer.main(DATA_FLAGS) == 75 and not Path("sets/first-seed1.safetensors").exists()
 
 
+def test_what_was_broken_off_is_made_anew_and_lost_weights_are_told(place: Path):
+    (place / "sets/.first.unfinished/train/airplane").mkdir(parents=True)
+    assert transfer.main([*DATA_FLAGS, "--only-before"]) == 0
+    Path("sets/first-seed1.safetensors").unlink()
+    next(Path("records").glob("*/seed1/checkpoint.pt")).unlink()
+    with pytest.raises(UserError, match=r"has ended and holds no checkpoint\.pt, so that nothing can begin with it"):
+        transfer.main(DATA_FLAGS)
+
+
 # What came of it --------------------------------------------------------------------------------------------------------
 
 FOUND = {("scratch", 50): 70.0, ("all", 50): 62.0, ("last-stage", 50): 60.0, ("head", 50): 58.0,
