@@ -43,6 +43,8 @@ from reproduce.progress import say
 ROOT = Path(__file__).parents[1]
 GRACE = 30.0
 """Seconds from asking a step to stop to ending it."""
+NO_CAPTURE = "no graph capture"
+"""What a training says that goes on without; see step.py."""
 StepName = Literal["smoke", "tests", "throughput", "acceptance", "sweep"]
 
 
@@ -89,7 +91,7 @@ class Step(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a step. went: "right", "right with <flags>", or how it went wrong; said: its last line."""
+    """What came of a step. went: "right", "right" with what came in the way, or how it went wrong; said: its last line."""
 
     name: str
     went: str
@@ -128,12 +130,12 @@ def end(process: subprocess.Popen):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def execute(line: Sequence[str], limit: float, log: Path) -> tuple[int | None, str]:
+def execute(line: Sequence[str], limit: float, log: Path) -> tuple[int | None, list[str]]:
     """Runs a command, showing what it prints and keeping it.
 
-    Returns: its exit status, None where it outlasted the limit, and the last line that it printed.
+    Returns: its exit status, None where it outlasted the limit, and the lines that it printed, without empty ones.
     """
-    last, late = "", threading.Event()
+    lines, late = [], threading.Event()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
     with (
         log.open("a", encoding="utf-8") as file,
@@ -155,14 +157,14 @@ def execute(line: Sequence[str], limit: float, log: Path) -> tuple[int | None, s
             for text in process.stdout:
                 say(text.rstrip("\n"))
                 print(text, end="", file=file, flush=True)
-                last = text.strip() or last
+                lines += [text.strip()] if text.strip() else []
             process.wait()
         except BaseException:
             end(process)
             raise
         finally:
             timer.cancel()
-    return (None if late.is_set() else process.returncode), last
+    return (None if late.is_set() else process.returncode), lines
 
 
 def do_step(step: Step, deadline: float, folder: Path) -> Outcome:
@@ -176,9 +178,12 @@ def do_step(step: Step, deadline: float, folder: Path) -> Outcome:
         if step.name == "sweep":
             line, limit = [*line, "--time-limit", f"{limit:.0f}"], limit + GRACE
         say(f"\n{step.name}: at most {limit / 60:.1f} minutes\n$ {shlex.join(line)}")
-        status, said = execute(line, limit, folder / f"{step.name}.log")
+        status, lines = execute(line, limit, folder / f"{step.name}.log")
+        said = lines[-1] if lines else ""
         if status in step.right:
             went = f"right with {' '.join(extra)} (without: {failures[0]})" if extra else "right"
+            if not extra and any(NO_CAPTURE in text for text in lines):
+                went = "right, but not captured"
             return Outcome(step.name, went, time.monotonic() - began, said)
         problem = f"stopped after {limit:.0f} s" if status is None else f"exit status {status}"
         failures.append(f"{problem} with {' '.join(extra)}" if extra else problem)
@@ -190,7 +195,8 @@ def do_step(step: Step, deadline: float, folder: Path) -> Outcome:
 def do_steps(steps: Sequence[Step], deadline: float, folder: Path) -> list[Outcome]:
     """Does the steps in their order, but none without what it needs of the steps before.
 
-    A sweep has no flag for a fallback, so that it needs what went right without.
+    A sweep has no flag for a fallback, and the time that is left is too dear to train step by step, so that it needs what went
+    right as it is.
     """
     outcomes: dict[str, Outcome] = {}
     for step in steps:

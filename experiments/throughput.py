@@ -181,8 +181,12 @@ def train_iterations(training: Training, start: int, stop: int) -> Turns[None]:
 
 
 def advancing(runs: Sequence[Training], device: Device) -> Candidate:
-    """Trains runs that take turns."""
-    start, streams = 0, [make_stream(device) for _ in runs]
+    """Trains runs that take turns.
+
+    Raises, while training:
+        RuntimeError: a run has given up its capture, and would be measured as what it is not.
+    """
+    start, streams, captured = 0, [make_stream(device) for _ in runs], [run.may_capture for run in runs]
 
     def train(iterations: int) -> float:
         nonlocal start
@@ -191,6 +195,8 @@ def advancing(runs: Sequence[Training], device: Device) -> Candidate:
         turns = [each_turn_on(stream, device, train_iterations(run, start, stop), lambda: None) for stream, run in each]
         before = time.perf_counter()
         complete_all(turns)
+        if captured != [run.may_capture for run in runs]:
+            raise RuntimeError("its step is not captured")
         start = stop
         return (time.perf_counter() - before) / iterations / len(runs)
 

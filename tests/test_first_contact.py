@@ -1,5 +1,6 @@
 """First contact: steps in their order and limits, what is made of those that fail, and commands that exist."""
 
+import inspect
 import sys
 import time
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from experiments import acceptance, first_contact, sweep, throughput
-from experiments.first_contact import Contact, Step, do_steps, list_steps, main, write_report
+from experiments.first_contact import NO_CAPTURE, Contact, Step, do_steps, list_steps, main, write_report
 from reproduce import command, run
 from reproduce.config import UserError
+from reproduce.step import Training
 
 
 def python(code: str) -> list[str]:
@@ -41,6 +43,17 @@ def test_a_step_that_fails_is_tried_otherwise_and_what_needs_it_waits(tmp_path: 
     assert "so far\ntried ['--no-capture']\n" in capsys.readouterr().out
     log = (tmp_path / "smoke.log").read_text()
     assert log.count("so far\n") == 2 and "tried []\n" in log and log.startswith(f"$ {sys.executable} -c ")
+
+
+def test_a_step_that_gives_up_its_capture_is_not_right_as_it_is(tmp_path: Path):
+    assert NO_CAPTURE in inspect.getsource(Training.give_up_capture)
+    gives_up = python(f"print('{NO_CAPTURE}, training step by step instead: none'); print('trained')")
+    steps = [Step("smoke", gives_up, 50, ("-x",)), Step("tests", python("pass"), 50, needs=("smoke",))]
+    assert do(tmp_path, *steps, Step("sweep", python("pass"), 50, needs=("smoke",))) == {
+        "smoke": "right, but not captured",
+        "tests": "right",
+        "sweep": "not begun, because of smoke",
+    }
 
 
 def test_a_sweep_is_given_the_time_that_is_left(tmp_path: Path):

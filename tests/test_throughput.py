@@ -16,6 +16,7 @@ from torch._dynamo.exc import FailOnRecompileLimitHit
 from experiments import throughput
 from experiments.throughput import NativeBatchNorm, Settings, candidates, compile_network, count_work, measure_nets, round_up
 from reproduce import device as devices
+from reproduce import step
 from reproduce.config import Config, UserError
 from reproduce.data import Data
 from reproduce.model import build_network
@@ -88,6 +89,17 @@ def test_a_device_with_graphs_has_captured_candidates(synthetic: Data, monkeypat
     contiguous = replace(CPU, memory_format=torch.contiguous_format)
     assert not any("contiguous" in name for name in candidates(Settings(), QUICK, Path(), synthetic, contiguous))
     assert [round_up(101, name, replace(CPU, chunk_iterations=50)) for name in ("eager", "4 together")] == [101, 150]
+
+
+def test_a_step_that_is_not_captured_is_not_measured_as_one(
+    synthetic: Data, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(type(CPU), "is_accelerator", property(lambda self: True))
+    monkeypatch.setattr(step, "capture_graph", lambda device, step: "there are no graphs")
+    settings = Settings(only="^(eager|captured)$", iterations=4, rounds=1)
+    rows = throughput.compare_candidates(settings, QUICK, Path(), synthetic, CPU, 1e-3)
+    assert [row["candidate"] for row in rows] == ["eager"]
+    assert "captured              not measured, RuntimeError: its step is not captured" in capsys.readouterr().out
 
 
 def test_more_networks_are_compiled_than_torch_would_and_too_many_fail():
