@@ -187,7 +187,7 @@ def train_in_turns(prepared: Prepared, requests: Sequence[int], beside: int = 0)
 
 
 def train_alone(prepared: Prepared) -> Ended:
-    """Trains with nothing beside it; SIGTERM and SIGINT stop it with a checkpoint. Raises as `train_in_turns`.
+    """Trains with nothing beside it; SIGTERM, SIGINT and SIGHUP stop it with a checkpoint. Raises as `train_in_turns`.
 
     A second SIGINT ends it at once, by KeyboardInterrupt, with the checkpoint before.
     """

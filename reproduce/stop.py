@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def stop_requests(answer: str = "", insist: bool = False) -> Iterator[list[int]]:
-    """A list that receives the signals SIGTERM and SIGINT, instead of this process ending by them.
+    """A list that receives the signals SIGTERM, SIGINT and SIGHUP, instead of this process ending by them.
 
+    SIGHUP says that the terminal was closed; where it is ignored, as under nohup, it stays so.
     answer: said on stderr to the first of them, at once; insist: whether a second SIGINT raises KeyboardInterrupt.
     """
     requests: list[int] = []
@@ -22,7 +23,9 @@ def stop_requests(answer: str = "", insist: bool = False) -> Iterator[list[int]]
         if insist and requests.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
     for number in before:
         signal.signal(number, note)
     try:

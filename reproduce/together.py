@@ -10,8 +10,8 @@ bit in deterministic mode, as two runs of the same config do), and one that fail
     line 1, exit status 0: residual20: final test error ...
 
 with the exit status of run.py, but 4 where another process is training the run, 5 where the device lacks the precision and 6
-where it lacks the memory (run.py's 2 as well), and 1 for a failure of any other kind. SIGTERM and SIGINT stop all runs with a
-checkpoint, and what has not begun does not begin. Empty lines are passed over.
+where it lacks the memory (run.py's 2 as well), and 1 for a failure of any other kind. SIGTERM, SIGINT and SIGHUP stop all
+runs with a checkpoint, and what has not begun does not begin. Empty lines are passed over.
 Exit status: 0 all finished, else the last of theirs that is not 0.
 """
 

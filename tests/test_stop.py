@@ -30,3 +30,15 @@ def test_the_first_is_answered_at_once_and_a_second_ctrl_c_ends(capfd):
             os.kill(os.getpid(), signal.SIGINT)
         assert len(requests) == 3
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("handler", "received"), [(signal.SIG_DFL, [signal.SIGHUP]), (signal.SIG_IGN, [])])
+def test_a_closed_terminal_is_a_request_except_under_nohup(handler: signal.Handlers, received: list[int]):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with stop_requests() as requests:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert requests == received
+        assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -671,13 +671,27 @@ def test_telling_needs_no_torch(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_on_a_terminal_a_table_shows_the_runs_in_training(stand_in, tmp_path):
-    out = tmp_path / "records"
+def begin_on_terminal(runner: Path, out: Path) -> tuple[subprocess.Popen, int]:
+    """A sweep of one run, and the other end of the terminal it writes to, which does not control it."""
     terminal, its_end = pty.openpty()
-    command = [sys.executable, "-c", STARTER, str(stand_in), *arguments(out, "--seeds", "1", "--only", "residual8")]
+    command = [sys.executable, "-c", STARTER, str(runner), *arguments(out, "--seeds", "1", "--only", "residual8")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PACE": "0.8", "COLUMNS": "120", "LINES": "10"}
     process = subprocess.Popen(command, env=environment, stdout=its_end, start_new_session=True)
     os.close(its_end)
+    return process, terminal
+
+
+def test_a_sweep_whose_terminal_is_gone_goes_on(stand_in, tmp_path):
+    process, terminal = begin_on_terminal(stand_in, tmp_path / "records")
+    wait_until(lambda: list(tmp_path.glob("records/*/seed0/metrics.jsonl")))
+    os.close(terminal)
+    assert process.wait(60) == 0
+    assert list(tmp_path.glob("records/*/seed0/result.json"))
+
+
+def test_on_a_terminal_a_table_shows_the_runs_in_training(stand_in, tmp_path):
+    out = tmp_path / "records"
+    process, terminal = begin_on_terminal(stand_in, out)
     said = ""
     while process.poll() is None or not said.endswith("left\r\n"):
         try:

@@ -25,14 +25,13 @@ class Display:
         self.height = 0
         self.drawn = 0.0
 
-    def erase_table(self):
-        if self.height:
-            sys.stdout.write(f"\x1b[{self.height}A\r{ERASE}")  # up to where the table began
-            self.height = 0
+    def erase_table(self) -> str:
+        """What erases the table, to be written before what comes in its place: up to where it began, and clear."""
+        height, self.height = self.height, 0
+        return f"\x1b[{height}A\r{ERASE}" if height else ""
 
     def tell_event(self, text: str):
-        self.erase_table()
-        say(text)
+        say(self.erase_table() + text)
 
     def draw_table(self, list_runs: Callable[[], list[Config]], active: Sequence[tuple[Config, str]], out: Path):
         """Shows the runs in training, each with where it is, cut to the terminal's size; elsewhere nothing."""
@@ -44,8 +43,7 @@ class Display:
         columns, rows = shutil.get_terminal_size()
         lines = [heading, *write_table(active, out)]
         shown = [line[: columns - 1] for line in lines[: rows - 2]]
-        self.erase_table()
-        print(*shown, sep="\n", flush=True)
+        say(self.erase_table() + "\n".join(shown))
         self.height = len(shown)
 
 

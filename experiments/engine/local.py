@@ -117,7 +117,7 @@ def train_here(backlog: Backlog, machine: Machine, lanes: Mapping[str, int], dea
     """Trains the backlog until nothing is left of it, or until something asks to stop.
 
     lanes: of each device, how many runs may be in training on it at the same time.
-    deadline: of time.monotonic; by then, or on SIGTERM or SIGINT, workers stop with a checkpoint. A second SIGINT kills.
+    deadline: of time.monotonic; by then, or when a signal asks to stop, workers stop with a checkpoint. A second SIGINT kills.
     """
     places = list_places(lanes)
     workers: dict[int, Worker] = {}
