@@ -22,17 +22,18 @@ from reproduce.config import Config
 
 
 def describe_sessions(runs: pd.DataFrame) -> str:
-    """Hardware, versions and hours. A run counts for the machine of its last session."""
+    """Hardware, versions and hours. A run counts for the machine of its last session, with the commits of all of them."""
     rows, full = [], comparable(runs).index
     for place, run in runs.iterrows():
-        session = run["sessions"][-1] if run["sessions"] else {}
+        sessions = run["sessions"] or [{}]
+        session = sessions[-1]
         versions = session.get("versions", {})
         rows.append(
             {
                 "device": session.get("device_name", "-"),
                 "software": ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "-",
                 "precision": run["precision"],
-                "commit": describe_commit(session.get("git")),
+                "commits": [describe_commit(each.get("git")) for each in sessions],
                 "seconds": run["seconds"],
                 "speed": run["images_per_second"],
                 "finished": run["status"] == "finished",
@@ -46,7 +47,7 @@ def describe_sessions(runs: pd.DataFrame) -> str:
         speed = group["speed"].dropna().astype(float)
         runs_of = f"{group['finished'].sum()} of {len(group)}"
         numbers = [f"{group['seconds'].sum() / 3600:.2f}", f"{speed.median():,.0f}" if len(speed) else "-"]
-        table.append([*machine, runs_of, *numbers, ", ".join(sorted(set(group["commit"])))])
+        table.append([*machine, runs_of, *numbers, ", ".join(sorted(set(group["commits"].explode())))])
     header = ["device", "software", "precision", "runs finished", "hours", "images/s", "commits"]
     total = pd.DataFrame(rows)
     total["length"] = np.where(total["full"], "full length", "shortened")

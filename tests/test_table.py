@@ -261,6 +261,14 @@ def test_how_it_was_run(study):
     assert row[3:] == ["3 of 3", "3.00", "1,000", "01234567"]
 
 
+def test_a_run_shows_the_commits_of_all_its_sessions(written):
+    path = next(written.records.glob("residual20-*/seed0/environment.json"))
+    (session,) = json.loads(path.read_text())
+    path.write_text(json.dumps([session | {"git": {"commit": "fedcba9876543210", "dirty": True}}, session]))
+    written.run()
+    assert "| 01234567, fedcba98* |" in written.section("How it was run")
+
+
 def test_every_command_makes_the_records_beside_it(study):
     rows = [line for line in study.results.read_text().splitlines() if "`python reproduce/run.py" in line]
     linked = set()
