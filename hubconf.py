@@ -38,7 +38,7 @@ def resnet20_cifar10(pretrained: bool = False) -> Classifier:
 
 
 def resnet32_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-32 of section 4.2, 0.46M parameters."""
+    """ResNet-32 of section 4.2, 0.46M parameters; pretrained=True for the weights of weights/residual32.md."""
     return load(Config(depth=32), pretrained)
 
 

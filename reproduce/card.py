@@ -11,7 +11,7 @@ from reproduce.config import PAPER_ITERATIONS, Config, UserError
 
 IN_EVERY_CARD = "trained by this repository. Record: `"
 CHOICES = {
-    None: "The best of all evaluations, {best_test_error:.2f}%, is chosen on the test set and flatters.",
+    None: "The best of all evaluations, {best_test_error:.2f}%, would be a choice made on the test set.",
     "test_error": "It is the best of all evaluations, chosen by this very error: it flatters, and is not the run's result.",
     "held_out_error": "It is the best of all evaluations by the error on held-out images, {held_out_error:.2f}%; it is not the "
     "run's result.",

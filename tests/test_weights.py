@@ -29,6 +29,7 @@ from tests.conftest import CPU, QUICK
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --out".split()
 SYNTHETIC = "synthetic"
 CIFAR10 = DATA_SETS["cifar10"]
+PUBLISHED = [path.stem for path in sorted(hubconf.WEIGHTS.glob("*.safetensors"))]
 
 
 @pytest.fixture(scope="module")
@@ -347,10 +348,11 @@ def test_the_card_tells_recipe_result_and_limits(folder: Path, tmp_path: Path):
     assert str(folder.relative_to("runs")) in card
 
 
-def test_the_published_card_is_what_is_written_today():
-    path = hubconf.WEIGHTS / "residual20.safetensors"
+@pytest.mark.parametrize("net", PUBLISHED)
+def test_a_published_card_is_what_is_written_today(net: str):
+    path = hubconf.WEIGHTS / f"{net}.safetensors"
     card = write_card(*record.read_weights_header(path), find_sha256(path))
-    assert card.encode() == (hubconf.WEIGHTS / "residual20.md").read_bytes()
+    assert card.encode() == path.with_suffix(".md").read_bytes()
 
 
 def test_a_flipped_bit_in_a_published_file_is_one_sentence(
@@ -549,7 +551,7 @@ def test_hub_gives_every_network_and_its_published_weights(folder: Path, tmp_pat
 
 
 def test_the_hubs_example_gives_the_published_weights(monkeypatch: pytest.MonkeyPatch):
-    assert hubconf.__doc__ is not None and hubconf.resnet20_cifar10.__doc__ is not None
+    assert hubconf.__doc__ is not None
     monkeypatch.chdir(Path(hubconf.__file__).parent)
     example = [line for line in hubconf.__doc__.splitlines() if line.startswith("    ")]
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -557,14 +559,16 @@ def test_the_hubs_example_gives_the_published_weights(monkeypatch: pytest.Monkey
     exec(textwrap.dedent("\n".join(example)), names)
     expected = weights.read(hubconf.WEIGHTS / "residual20.safetensors", "").classifier(images)
     assert torch.equal(names["logits"], expected)
-    assert "pretrained=True" in hubconf.resnet20_cifar10.__doc__
 
 
-def test_the_published_network_answers_as_its_record_says(cifar10_folder: Path):
+@pytest.mark.parametrize("net", PUBLISHED)
+def test_a_published_network_answers_as_its_record_says(cifar10_folder: Path, net: str):
+    entry_point = getattr(hubconf, f"{net.replace('residual', 'resnet')}_cifar10")
+    assert f"pretrained=True for the weights of weights/{net}.md" in entry_point.__doc__
     images_NHWC = torch.from_numpy(datasets.CIFAR10(cifar10_folder, train=False).data[:1_000])
     with torch.inference_mode():
-        answers = hubconf.resnet20_cifar10(pretrained=True)(images_NHWC.permute(0, 3, 1, 2) / 255).argmax(1)
-    recorded = weights.read(hubconf.WEIGHTS / "residual20.safetensors", "")
+        answers = entry_point(pretrained=True)(images_NHWC.permute(0, 3, 1, 2) / 255).argmax(1)
+    recorded = weights.read(hubconf.WEIGHTS / f"{net}.safetensors", "")
     folder = hubconf.WEIGHTS.parent / "experiments" / "records" / recorded.config.folder
     assert record.read_result(folder) == recorded.result
     there = [(record.RIGHT + record.WRONG).index(character) % 10 for character in record.read_predictions(folder) or ""]
