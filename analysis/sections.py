@@ -38,6 +38,7 @@ def describe_sessions(runs: pd.DataFrame) -> str:
                 "speed": run["images_per_second"],
                 "finished": run["status"] == "finished",
                 "full": place in full,
+                "moved": run["folder"] if len({each.get("device_name") for each in sessions}) > 1 else None,
             }
         )
     if not rows:
@@ -53,11 +54,13 @@ def describe_sessions(runs: pd.DataFrame) -> str:
     total["length"] = np.where(total["full"], "full length", "shortened")
     total["kind"] = total["length"] + np.where(total["finished"], "", " without a result")
     hours = total.groupby("kind")["seconds"].sum() / 3600
+    moved = ", ".join(total["moved"].dropna()) or "none"
     parts = [f"{value:.2f} h {kind}" for kind, value in hours.items()]
     return write_table(header, table) + (
         f"\n\nIn all {hours.sum():.2f} hours of training: {', '.join(parts)}. Preliminary runs are among them as far as they "
         "left a record; tests, benchmarks and what was given up without a record are not counted.\n\n"
         "Hours are summed over the runs, evaluations included; runs that share a device share its hours, too. "
+        f"A run stands under the device on which it ended; in part on another: {moved}. "
         "Images/s is the median over the runs, in training alone. A commit with * had uncommitted changes."
     )
 

@@ -261,12 +261,17 @@ def test_how_it_was_run(study):
     assert row[3:] == ["3 of 3", "3.00", "1,000", "01234567"]
 
 
-def test_a_run_shows_the_commits_of_all_its_sessions(written):
+def test_a_run_shows_the_commits_of_all_its_sessions_and_that_it_changed_the_device(written):
     path = next(written.records.glob("residual20-*/seed0/environment.json"))
     (session,) = json.loads(path.read_text())
     path.write_text(json.dumps([session | {"git": {"commit": "fedcba9876543210", "dirty": True}}, session]))
     written.run()
     assert "| 01234567, fedcba98* |" in written.section("How it was run")
+    assert "in part on another: none." in written.section("How it was run")
+    path.write_text(json.dumps([session | {"device_name": "Another Accelerator"}, session]))
+    written.run()
+    assert f"in part on another: {path.parent.parent.name}/seed0." in written.section("How it was run")
+    assert "| Another Accelerator |" not in written.section("How it was run")
 
 
 def test_every_command_makes_the_records_beside_it(study):
