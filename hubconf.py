@@ -26,9 +26,10 @@ def load(config: Config, pretrained: bool) -> Classifier:
     """
     if not pretrained:  # the mean and the scale are then the user's to set; these leave images as they are
         return Classifier(build_network(config), torch.zeros(1), torch.ones(1))
-    path = WEIGHTS / f"{config.net}.safetensors"
+    name = config.net if config.block == "original" else f"{config.net}-{config.block}"
+    path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file():
-        raise UserError(f"no weights of {config.net} are published yet: train it, or load it with pretrained=False")
+        raise UserError(f"no weights of {name} are published yet: train it, or load it with pretrained=False")
     return read(path, "").classifier
 
 
@@ -60,6 +61,11 @@ def resnet110_cifar10(pretrained: bool = False) -> Classifier:
 def resnet1202_cifar10(pretrained: bool = False) -> Classifier:
     """ResNet-1202 of section 4.2, 19.4M parameters."""
     return load(Config(depth=1202), pretrained)
+
+
+def resnet20_bn_after_add_cifar10(pretrained: bool = False) -> Classifier:
+    """ResNet-20 with BN after the addition; pretrained=True for the weights of weights/residual20-bn-after-add.md."""
+    return load(Config(depth=20, block="bn-after-add"), pretrained)
 
 
 def plain20_cifar10(pretrained: bool = False) -> Classifier:

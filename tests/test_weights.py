@@ -563,7 +563,7 @@ def test_the_hubs_example_gives_the_published_weights(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("net", PUBLISHED)
 def test_a_published_network_answers_as_its_record_says(cifar10_folder: Path, net: str):
-    entry_point = getattr(hubconf, f"{net.replace('residual', 'resnet')}_cifar10")
+    entry_point = getattr(hubconf, f"{net.replace('residual', 'resnet').replace('-', '_')}_cifar10")
     assert f"pretrained=True for the weights of weights/{net}.md" in entry_point.__doc__
     images_NHWC = torch.from_numpy(datasets.CIFAR10(cifar10_folder, train=False).data[:1_000])
     with torch.inference_mode():
