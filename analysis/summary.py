@@ -113,7 +113,7 @@ def list_weights(runs: pd.DataFrame, folder: Path) -> str:
         UserError: a file is not by reproduce/export.py or not the one of its card, or the record of its run is not there.
     """
     rows = []
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem):
         check_card(path)
         run = read_weights_header(path)[0].folder
         found = finished(runs[runs["folder"] == str(run)])
