@@ -13,6 +13,7 @@ from analysis.paper import BLOG, HE, load_paper, paper_value
 from analysis.records import PRECISIONS, cells, comparable, finished, select
 from analysis.sample import MINIMUM, NotEnoughRuns, Sample, choose_precision, share_spread, write_difference
 from experiments.optimizer import BLOG as WITHOUT_AUGMENTATION
+from experiments.optimizer import CONFIGS
 from reproduce.config import Config, Optimizer
 
 
@@ -48,7 +49,8 @@ def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Con
 
 
 def compare_optimizers(runs: pd.DataFrame, link: str) -> str:
-    """Every recorded setting of Adam and AdamW beside SGD on the same net, and the runs behind it."""
+    """Every recorded setting of Adam and AdamW beside SGD on the same net, and the runs behind it, with those of Adam at its
+    usual learning rate and without augmentation whether they are there or not."""
     found = optimizer_settings(runs)
     rows = []
     for net, settings in found.items():
@@ -57,8 +59,9 @@ def compare_optimizers(runs: pd.DataFrame, link: str) -> str:
             difference = "" if config == net else write_difference(runs, config, net)
             rows.append([*setting, write_estimates(select(runs, config)), difference])
     header = ["net", "optimizer", "learning rate", "weight decay", "test error", "difference from SGD"]
-    missing = [Config(optimizer="adam"), Config(depth=32, optimizer="adam", augment=False)]
-    behind = list(dict.fromkeys(config for settings in found.values() for config in settings)) or missing
+    recorded = [config for settings in found.values() for config in settings]
+    asked = [config for config in CONFIGS if config.optimizer == "adam" or not config.augment]
+    behind = list(dict.fromkeys([*recorded, *asked]))
     return write_table(header, rows or [["-"] * len(header)]) + "\n\n" + write_runs(runs, behind, link)
 
 
