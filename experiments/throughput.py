@@ -66,13 +66,13 @@ Candidate = Callable[[int], float]
 """Trains so many iterations and returns the seconds that one of one run took, the others' share taken off."""
 
 
-QUICK = {"depths": (20,), "together": (2, 4, 8), "iterations": 20, "rounds": 3}
+QUICK = {"together": (2, 4, 8), "iterations": 20, "rounds": 3}
 QUICK_ON_CPU = {"depths": (20,), "together": (2,), "iterations": 6, "rounds": 3}
 """What --quick sets."""
 QUICK_CHUNK = 100
 """Iterations of an accelerator's chunk then."""
-ESSENTIAL = r"plain|captured|\d+ together|\d+ side by side"
-"""The candidates then; on a CPU, where nothing is captured, "eager" as well."""
+ESSENTIAL = r"plain|eager|captured|\d+ together|\d+ side by side"
+"""The candidates then."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Settings:
     only: str = ""
     """Only candidates whose name matches this regular expression, and no record; by default all."""
     quick: bool = False
-    """Only depth 20, and only the plain loop beside what run.py and sweep.py choose from; depths, together, iterations and
-    rounds are then set."""
+    """Only the plain loop, the steps of run.py and what sweep.py chooses from; together, iterations and rounds are then set,
+    and on a CPU, where only depth 20 is measured, depths as well."""
     together: tuple[int, ...] = (4,)
     """Numbers of runs that are trained together."""
     iterations: int = 20
@@ -277,8 +277,7 @@ def candidates(
     if not device.is_accelerator and count_cores() > 1:
         made[f"{count_cores()} side by side"] = partial(side_by_side, config, folder, count_cores())
     if settings.quick:
-        essential = ESSENTIAL if device.is_accelerator else f"eager|{ESSENTIAL}"
-        made = {name: make for name, make in made.items() if re.fullmatch(essential, name)}
+        made = {name: make for name, make in made.items() if re.fullmatch(ESSENTIAL, name)}
     return {name: make for name, make in made.items() if re.search(settings.only, name)}
 
 

@@ -85,7 +85,7 @@ def test_a_device_with_graphs_has_captured_candidates(synthetic: Data, monkeypat
     captured = ["captured", "captured contiguous", "captured compiled", "captured compiled by block"]
     assert list(names) == [*captured, "4 together", "4 together contiguous"]
     names = candidates(Settings(quick=True, together=(2, 4)), QUICK, Path(), synthetic, CPU)
-    assert list(names) == ["plain", "captured", "2 together", "4 together"]
+    assert list(names) == ["plain", "eager", "captured", "2 together", "4 together"]
     contiguous = replace(CPU, memory_format=torch.contiguous_format)
     assert not any("contiguous" in name for name in candidates(Settings(), QUICK, Path(), synthetic, contiguous))
     assert [round_up(101, name, replace(CPU, chunk_iterations=50)) for name in ("eager", "4 together")] == [101, 150]
