@@ -68,6 +68,11 @@ def resnet20_bn_after_add_cifar10(pretrained: bool = False) -> Classifier:
     return load(Config(depth=20, block="bn-after-add"), pretrained)
 
 
+def resnet32_bn_after_add_cifar10(pretrained: bool = False) -> Classifier:
+    """ResNet-32 with BN after the addition; pretrained=True for the weights of weights/residual32-bn-after-add.md."""
+    return load(Config(depth=32, block="bn-after-add"), pretrained)
+
+
 def plain20_cifar10(pretrained: bool = False) -> Classifier:
     """The plain net of 20 layers."""
     return load(Config(depth=20, residual=False), pretrained)
