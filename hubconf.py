@@ -49,7 +49,7 @@ def resnet44_cifar10(pretrained: bool = False) -> Classifier:
 
 
 def resnet56_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-56 of section 4.2, 0.85M parameters."""
+    """ResNet-56 of section 4.2, 0.85M parameters; pretrained=True for the weights of weights/residual56.md."""
     return load(Config(depth=56), pretrained)
 
 
