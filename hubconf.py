@@ -44,7 +44,7 @@ def resnet32_cifar10(pretrained: bool = False) -> Classifier:
 
 
 def resnet44_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-44 of section 4.2, 0.66M parameters."""
+    """ResNet-44 of section 4.2, 0.66M parameters; pretrained=True for the weights of weights/residual44.md."""
     return load(Config(depth=44), pretrained)
 
 
