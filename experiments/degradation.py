@@ -10,8 +10,8 @@ Expected, test error in percent after 64k iterations:
     plain, read off Fig. 6 left   9-9.5   10      12      13-13.5 > 60
     plain, a-martyn/resnet        9.69    10.04   11.56   13.07   -        (one run each)
 
-Device-hours: 5.2 for the two nets of 20 layers on a CPU; 0.15 for 56,000 of the 64,000 iterations of residual 44, residual 56 and
-plain 44 at the same time on an NVIDIA H200, in bf16; others not measured yet.
+Device-hours: 5.2 for the two nets of 20 layers on a CPU; 0.15 for 56,000 of the 64,000 iterations of residual 44,
+residual 56 and plain 44 at the same time on an NVIDIA H200, in bf16; others not measured yet.
 
     python experiments/sweep.py degradation
     python analysis/plot_degradation.py
