@@ -10,7 +10,8 @@ Expected, test error in percent, before / after the addition:
     depth 110    6.61 / 8.17    Identity Mappings (arXiv:1603.05027), Table 2, median of 5
     depth 110    6.97 / 13.56   gcr/torch-residual-networks, one run each, without warm-up
 
-Device-hours: 2.8 for 20 and 4.3 for 32 layers with BN after the addition on two CPU cores; others not measured yet.
+Device-hours: with BN after the addition 2.8 for 20 layers on two CPU cores and 4.3 for 32, the last eighth on one of them;
+others not measured yet.
 
     python experiments/sweep.py bn_placement
     python analysis/plot_bn_placement.py
