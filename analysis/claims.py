@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.estimates import Finding, adjust
+from analysis.estimates import MINIMUM, Finding, adjust
 from analysis.markdown import write_table
 from analysis.records import comparable
-from analysis.sample import MINIMUM, SEEDS, NotEnoughRuns
+from analysis.sample import SEEDS, NotEnoughRuns
 
 RULES_VERSION, RULES_DATE, RULES_COMMIT = 2, "2026-11-24", "700065dd"
 """Of the rules by which claims are judged, when they were fixed, and the commit that last changed them."""

@@ -8,11 +8,13 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+MINIMUM = 3
+"""Finished runs of a cell from which on its spread is its own."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A sample's summary: std with ddof 1, low and high the mean's 95% Student-t interval, all three NaN for n < 2."""
+    """A sample's summary: std with ddof 1, NaN for n < 2; low and high the mean's 95% Student-t interval, NaN below MINIMUM."""
 
     n: int
     mean: float
@@ -30,7 +32,7 @@ class Estimate:
 
     @property
     def interval(self) -> str:
-        return "-" if self.n < 2 else f"{self.low:.2f} to {self.high:.2f}"
+        return "-" if self.n < MINIMUM else f"{self.low:.2f} to {self.high:.2f}"
 
 
 def estimate(values: Iterable[float]) -> Estimate:
@@ -47,7 +49,7 @@ def estimate(values: Iterable[float]) -> Estimate:
         return Estimate(0, *[math.nan] * 6)
     mean = float(sample.mean())
     std = float(sample.std(ddof=1)) if n > 1 else math.nan
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n) if n >= MINIMUM else math.nan
     return Estimate(n, mean, std, mean - half, mean + half, float(np.median(sample)), float(sample.min()))
 
 

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.estimates import estimate
+from analysis.estimates import MINIMUM, estimate
 from analysis.paper import IDENTITY, load_paper, published
 from experiments.bn_placement import AFTER, BEFORE, DEPTHS
 from reproduce.config import Block, Config
@@ -49,24 +49,25 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") ->
 
 
 def draw_final(axes: Axes, choice: drawing.Choice, nets: Mapping[Block, list[Config]]):
-    """Final test errors: every seed a dot, the mean with its 95% interval, published numbers hollow."""
+    """Final test errors: every seed a dot, the mean, from MINIMUM seeds on with its 95% interval, published numbers hollow."""
     for block, shift in zip(nets, (-0.12, 0.12), strict=True):
         for place, config in enumerate(nets[block]):
             if config not in choice.cells:
                 continue
             errors = choice.cells[config]["test_error"].astype(float)
             ours = estimate(errors)
-            bar = [[ours.mean - ours.low], [ours.high - ours.mean]] if ours.n > 1 else None
+            bar = [[ours.mean - ours.low], [ours.high - ours.mean]] if ours.n >= MINIMUM else None
             if ours.n > 1:
                 axes.plot([place + shift / 3] * ours.n, errors, ".", color=COLOURS[block], alpha=0.6, markersize=5)
             axes.errorbar(place + shift, ours.mean, bar, fmt="o", color=COLOURS[block], capsize=3, label=PLACEMENTS[block])
         if choice.is_full:
             draw_published(axes, block, shift)
+    interval = ", 95% interval" if any(len(cell) >= MINIMUM for cell in choice.cells.values()) else ""
     axes.set(
         xticks=range(len(DEPTHS)),
         xticklabels=DEPTHS,
         xlabel="layers",
-        ylabel="final test error (%)\nseeds, mean, 95% interval",
+        ylabel=f"final test error (%)\nseeds, mean{interval}",
     )
     axes.set_xlim(-0.6, len(DEPTHS) - 0.4)
     handles, names = axes.get_legend_handles_labels()

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.estimates import Contrast, Estimate, Finding, Term, all_of, contrast, estimate, rises
+from analysis.estimates import MINIMUM, Contrast, Estimate, Finding, Term, all_of, contrast, estimate, rises
 from analysis.markdown import label
 from analysis.paper import find_spread
 from analysis.records import PRECISIONS, finished, select, stuck
 from reproduce.config import Config
 
-MINIMUM = 3
-"""Finished runs of a cell from which on its spread is its own."""
 SEEDS = {1: "one seed", 2: "two seeds"}
 
 

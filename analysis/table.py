@@ -25,12 +25,12 @@ import pandas as pd
 from analysis import sections
 from analysis.acceptance import describe_acceptance
 from analysis.claims import RULES_COMMIT, RULES_DATE, RULES_VERSION, TOLERANCE, Verdict, judge_all, list_claims
+from analysis.estimates import MINIMUM
 from analysis.markdown import show_figure
 from analysis.power import RATES, TRIALS, write_power
 from analysis.questions import QUESTIONS
 from analysis.questions.ambiguity import measure_effects
 from analysis.records import load
-from analysis.sample import MINIMUM
 from analysis.speed import list_throughput, load_throughput
 from analysis.summary import write_readme_block, write_summary
 from experiments import degradation

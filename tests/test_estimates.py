@@ -41,10 +41,12 @@ def test_the_mean_and_std_of_the_paper_have_its_form():
     assert str(estimate([6.43, 6.61, 6.61, 6.61, 6.8])) == "6.61 ± 0.13 (n=5)"
 
 
-def test_one_run_has_no_spread_and_none_has_nothing():
+def test_one_run_has_no_spread_two_have_no_interval_and_none_has_nothing():
     one, none = estimate([8.0]), estimate([])
     assert (one.n, one.mean, one.median, one.best) == (1, 8, 8, 8) and math.isnan(one.std) and math.isnan(one.low)
     assert str(one) == "8.00 (n=1)" and one.interval == "-"
+    two = estimate([8.0, 9.0])
+    assert str(two) == "8.50 ± 0.71 (n=2)" and math.isnan(two.low) and two.interval == "-", "one degree of freedom says nothing"
     assert none.n == 0 and math.isnan(none.mean) and str(none) == "-"
 
 

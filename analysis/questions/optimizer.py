@@ -7,11 +7,11 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
-from analysis.estimates import all_of, clearly_positive, similar
+from analysis.estimates import MINIMUM, all_of, clearly_positive, similar
 from analysis.markdown import label, show_figure, write_estimates, write_number, write_runs, write_table
 from analysis.paper import BLOG, HE, load_paper, paper_value
 from analysis.records import PRECISIONS, cells, comparable, finished, select
-from analysis.sample import MINIMUM, NotEnoughRuns, Sample, choose_precision, share_spread, write_difference
+from analysis.sample import NotEnoughRuns, Sample, choose_precision, share_spread, write_difference
 from experiments.optimizer import BLOG as WITHOUT_AUGMENTATION
 from experiments.optimizer import CONFIGS
 from reproduce.config import Config, Optimizer

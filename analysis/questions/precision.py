@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from analysis.estimates import Contrast, Truth, all_of, contrast, similar
+from analysis.estimates import MINIMUM, Contrast, Truth, all_of, contrast, similar
 from analysis.markdown import label, write_estimates, write_table
 from analysis.records import PRECISIONS, comparable, select
-from analysis.sample import MINIMUM, NotEnoughRuns, Sample, name_spread, share_spread
+from analysis.sample import NotEnoughRuns, Sample, name_spread, share_spread
 from experiments.precision import NETS
 from reproduce.config import Config
 

@@ -5,10 +5,10 @@ import math
 import pandas as pd
 
 from analysis.claims import Outcome, claim
-from analysis.estimates import Contrast, Finding, Term, all_of, clearly_positive, contrast, estimate, rises
+from analysis.estimates import MINIMUM, Contrast, Finding, Term, all_of, clearly_positive, contrast, estimate, rises
 from analysis.markdown import show_figure, write_estimates, write_folders, write_table
 from analysis.records import configs, finished, select
-from analysis.sample import MINIMUM, NotEnoughRuns
+from analysis.sample import NotEnoughRuns
 from experiments.transfer import DEPTH, FIRST, LENGTH_AFTER, LENGTH_BEFORE, PICTURES, PRECISION, SECOND, WAYS
 from reproduce.config import Config
 
