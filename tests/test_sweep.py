@@ -26,7 +26,7 @@ from reproduce import record
 from reproduce.config import Config, Locked, Machine, PrecisionLacking, UserError
 from reproduce.run import main as train
 from reproduce.run import parse
-from tests.fake_records import make_curve
+from tests.fake_records import SESSION, make_curve
 from tests.test_data import forbid_network
 
 ROOT = Path(sweep.__file__).parents[1]
@@ -623,6 +623,10 @@ def test_the_estimate_takes_the_speed_from_the_records(stand_in, tmp_path, capsy
     assert "5 runs to train, 1 have ended\n" in said
     assert sweep.main(arguments(out, "--only", "plain8", "--precision", "bf16", "--dry-run")) == 0
     assert "time on abacus, by its records: unknown: 2 runs (plain8 in bf16)\n" in capsys.readouterr().out
+    (sessions,) = out.glob("plain8*/seed0/environment.json")
+    record.write_json(sessions, [SESSION | {"device_name": "another"}, SESSION | {"device_name": "abacus"}])
+    assert sweep.main(arguments(out, "--seeds", "3", "--dry-run")) == 0
+    assert "time: unknown" in capsys.readouterr().out, "the speed of a run that has moved is no device's"
 
 
 def test_status_tells_the_state_of_every_run(stand_in, tmp_path, monkeypatch, capsys):

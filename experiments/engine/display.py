@@ -55,8 +55,8 @@ def write_table(active: Sequence[tuple[Config, str]], out: Path) -> list[str]:
         state = "training" if progress.iteration else "starting"
         error = "-" if progress.error is None else f"{progress.error:.2f}%"
         left = "-"
-        if progress.iteration:
-            left = write_time((config.iterations - progress.iteration) * progress.seconds / progress.iteration)
+        if progress.pace is not None:
+            left = write_time((config.iterations - progress.iteration) * progress.pace)
         iteration = f"{progress.iteration}/{config.iterations}"
         lines.append(f"{config.folder!s:<32}{where:<10}{state:<12}{iteration:<16}{error:<12}{left}")
     return lines

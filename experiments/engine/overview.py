@@ -56,8 +56,8 @@ def write_status_table(progress: Mapping[Config, Progress]) -> list[str]:
     """
     paces: dict[Config, list[float]] = defaultdict(list)
     for config, each in progress.items():
-        if each.iteration and each.seconds:
-            paces[replace(config, seed=0)].append(each.seconds / each.iteration)
+        if each.pace is not None:
+            paces[replace(config, seed=0)].append(each.pace)
     full, empty = "█░" if (sys.stdout.encoding or "").lower().startswith("utf") else "#."
     width = max(len(str(config.folder)) for config in progress)
     lines = [f"{'run':<{width}}  {'':{BAR}}        test error  {'left':<18}flags"]
@@ -66,7 +66,7 @@ def write_status_table(progress: Mapping[Config, Progress]) -> list[str]:
         error = "-" if each.error is None else f"{each.error:.2f}%"
         left: str = each.state
         if each.state in ("missing", "unfinished"):
-            pace = [each.seconds / each.iteration] if each.iteration and each.seconds else paces[replace(config, seed=0)]
+            pace = paces[replace(config, seed=0)] if each.pace is None else [each.pace]
             left = write_time(median(pace) * (config.iterations - each.iteration)) if pace else each.state
         bar = (full * int(BAR * part)).ljust(BAR, empty)
         flags = shlex.join(write_flags(replace(config, seed=0)))
@@ -117,7 +117,8 @@ def print_plan(runs: Sequence[Config], machine: Machine, lanes: int):
 def read_speeds(out: Path) -> dict[tuple[str, str, str], float]:
     """Images per second by device name, net and precision: the median over finished runs.
 
-    Where runs had been trained side by side, it is the speed of each.
+    Those that several devices, or not all layers, or pictures have had a part in are left out. Where runs had been trained
+    side by side, it is the speed of each.
 
     Raises:
         UserError: a record is damaged.
@@ -128,7 +129,8 @@ def read_speeds(out: Path) -> dict[tuple[str, str, str], float]:
         if config is None:
             raise UserError(f"{folder} has lost its config.json: restore it, or remove the folder")
         result, _, _, sessions = read_record(folder, config)
-        if result is not None and result["status"] == "finished" and sessions:
-            device = sessions[-1]["device_name"]
-            found[device, config.net, config.precision].append(result["images_per_second"])
+        names = {session["device_name"] for session in sessions}
+        is_usual = config.trainable == "all" and config.dataset != "pictures"
+        if result is not None and result["status"] == "finished" and len(names) == 1 and is_usual:
+            found[*names, config.net, config.precision].append(result["images_per_second"])
     return {key: median(speeds) for key, speeds in found.items()}

@@ -1,6 +1,7 @@
 """How far a run has come, seen from outside, and what became of it when its process ended. Free of torch."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from reproduce.record import read_config, read_record, read_result
 class Progress:
     """How far a run is: iterations and test error (percent) at its last evaluation, seconds of training up to there.
 
+    pace: seconds an iteration took between its last two evaluations, the second one included.
     damage: what is wrong with its record, where that is damaged.
     """
 
@@ -21,6 +23,7 @@ class Progress:
     iteration: int = 0
     error: float | None = None
     seconds: float = 0.0
+    pace: float | None = None
     damage: str = ""
 
 
@@ -35,12 +38,18 @@ def read_progress(config: Config, out: Path) -> Progress:
     if result is not None and result["status"] == "diverged":
         return Progress("diverged", result["iteration"])
     if result is not None:
-        return Progress("finished", result["iterations"], result["test_error"], result["seconds"])
+        return Progress("finished", result["iterations"], result["test_error"], result["seconds"], find_pace(rows))
     if not begun:
         return Progress("missing")
     if not rows:
         return Progress("unfinished")
-    return Progress("unfinished", rows[-1]["iteration"], rows[-1]["test_error"], rows[-1]["seconds"])
+    return Progress("unfinished", rows[-1]["iteration"], rows[-1]["test_error"], rows[-1]["seconds"], find_pace(rows))
+
+
+def find_pace(rows: Sequence[dict[str, Any]]) -> float:
+    """The pace that the rows of metrics.jsonl tell, see Progress."""
+    before, last = [{"iteration": 0, "seconds": 0.0}, *rows][-2:]
+    return (last["seconds"] - before["seconds"]) / (last["iteration"] - before["iteration"])
 
 
 def read_ended(config: Config, out: Path) -> dict[str, Any] | None:
