@@ -27,11 +27,10 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from analysis.estimates import Term, estimate, predict_half
+from analysis.estimates import MINIMUM, Term, estimate, predict_half
 from analysis.markdown import label, write_number
 from analysis.paper import HE, find_spread, kind_of, load_paper, published
 from analysis.records import PRECISIONS, comparable, configs, finished, load, select
-from analysis.sample import MINIMUM
 from reproduce.config import Config, UserError, describe_recipe
 from reproduce.record import list_folders
 
@@ -137,7 +136,7 @@ def compare(own: pd.Series, curve: pd.DataFrame, runs: pd.DataFrame, curves: pd.
         gap = error - float(errors.mean())
         lines.append(f"  {error:.2f}%: {gap:+.2f} points from the recorded; no spread of such runs is published")
     else:
-        lines.append(f"  {judge_by_paper(error, config) if is_comparable else f'{error:.2f}%: no such run is recorded'}")
+        lines.append(f"  {judge_by_paper(error, config) if is_comparable else f'{error:.2f}%: no other such run is recorded'}")
     best = float(own["best_test_error"])
     lines.append(f"  its best evaluation, {best:.2f}%, is {error - best:.2f} points lower: chosen on the test set, no result")
     return "\n".join(lines)
@@ -148,7 +147,7 @@ def judge_by_paper(error: float, config: Config) -> str:
     numbers = published(load_paper(), source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
     numbers = numbers[numbers["upto"].isna()]
     if numbers.empty or config != Config(depth=config.depth, seed=config.seed, precision=config.precision):
-        return f"{error:.2f}%: no such run is recorded, and the paper gives no number for it"
+        return f"{error:.2f}%: no other such run is recorded, and the paper gives no exact number for it"
     number, spread = float(numbers["value"].iloc[0]), find_spread(config)
     half = predict_half(Term(1, number, spread, known=True))
     return judge_error(error, number, half, f"95% of the paper's number and the published spread of a run, ± {spread:.2f}")

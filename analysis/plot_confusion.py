@@ -19,9 +19,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.questions.lenet import sum_confusions
-from analysis.records import comparable, finished, select
-from experiments.lenet import LENET
+from analysis.questions.lenet import choose_cell, name_runs, sum_confusions
 from reproduce.config import DATA_SETS, UserError
 
 
@@ -31,7 +29,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     Raises:
         UserError: there is no run to draw.
     """
-    cell = finished(select(comparable(runs), LENET))
+    cell = choose_cell(runs)
     counts = sum_confusions(cell)
     if counts is None:
         raise UserError("there is no finished run to draw: make some with python experiments/sweep.py lenet")
@@ -40,8 +38,8 @@ def draw(runs: pd.DataFrame) -> Figure:
     look = {"annot": counts, "fmt": "d", "cmap": "Reds", "square": True, "cbar": False, "annot_kws": {"fontsize": "small"}}
     sns.heatmap(mistakes, xticklabels=names, yticklabels=names, ax=axes, **look)
     error = 100 * mistakes.sum() / counts.sum()
-    runs_of = f"{len(cell)} runs" if len(cell) > 1 else "1 run"
-    axes.set(xlabel="given digit", ylabel="true digit", title=f"LeNet on MNIST, test images of {runs_of}; error {error:.2f}%")
+    title = f"LeNet on MNIST, test images of {name_runs(cell)}; error {error:.2f}%"
+    axes.set(xlabel="given digit", ylabel="true digit", title=title)
     return figure
 
 

@@ -13,6 +13,7 @@ except ModuleNotFoundError as missing:
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis.markdown import label
@@ -26,7 +27,7 @@ def choose_runs(runs: pd.DataFrame, net: str | None, precision: str | None, full
     named = runs.assign(net=[label(config) for config in configs(runs)])
     chosen = comparable(named) if full else named
     if net is not None:
-        chosen = chosen[[config.net == net for config in configs(chosen)]]
+        chosen = chosen[np.array([config.net == net for config in configs(chosen)], dtype=bool)]
     return chosen if precision is None else chosen[chosen["precision"] == precision]
 
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     chosen = choose_runs(load(options.records)[0], options.net, options.precision, options.full)
     if options.csv:
-        print(chosen.drop(columns=["sessions", "predictions", "responses"]).to_csv(index=False), end="")
+        print(chosen.drop(columns=["sessions", "predictions", "confusion", "responses"]).to_csv(index=False), end="")
     else:
         print(write_text(chosen) if len(chosen) else "no such run is recorded")
     return 0

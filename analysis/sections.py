@@ -1,10 +1,13 @@
 """The sections of RESULTS.md that belong to no question: sessions, shortened runs, runs without a result."""
 
+from collections import defaultdict
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.estimates import MINIMUM
 from analysis.markdown import (
     NO_RESULT,
     command,
@@ -17,28 +20,29 @@ from analysis.markdown import (
     write_table,
 )
 from analysis.records import comparable, configs, finished, select
-from analysis.sample import MINIMUM
 from reproduce.config import Config
 
 
 def describe_sessions(runs: pd.DataFrame) -> str:
     """Hardware, versions and hours. A run counts for the machine of its last session, with the commits of all of them."""
     rows, full = [], comparable(runs).index
+    elsewhere: dict[tuple[str, str], list[str]] = defaultdict(list)
     for place, run in runs.iterrows():
         sessions = run["sessions"] or [{}]
-        session = sessions[-1]
-        versions = session.get("versions", {})
+        machine = name_machine(sessions[-1])
+        others = {name_machine(session) for session in sessions} - {machine}
+        for other in others:
+            elsewhere[other].append(run["folder"])
         rows.append(
             {
-                "device": session.get("device_name", "-"),
-                "software": ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "-",
+                "device": machine[0],
+                "software": machine[1],
                 "precision": run["precision"],
                 "commits": [describe_commit(each.get("git")) for each in sessions],
                 "seconds": run["seconds"],
-                "speed": run["images_per_second"],
+                "speed": None if others else run["images_per_second"],
                 "finished": run["status"] == "finished",
                 "full": place in full,
-                "moved": run["folder"] if len({each.get("device_name") for each in sessions}) > 1 else None,
             }
         )
     if not rows:
@@ -54,15 +58,23 @@ def describe_sessions(runs: pd.DataFrame) -> str:
     total["length"] = np.where(total["full"], "full length", "shortened")
     total["kind"] = total["length"] + np.where(total["finished"], "", " without a result")
     hours = total.groupby("kind")["seconds"].sum() / 3600
-    moved = ", ".join(total["moved"].dropna()) or "none"
+    moved = [f"on {device}, {software}: {', '.join(folders)}" for (device, software), folders in sorted(elsewhere.items())]
     parts = [f"{value:.2f} h {kind}" for kind, value in hours.items()]
     return write_table(header, table) + (
         f"\n\nIn all {hours.sum():.2f} hours of training: {', '.join(parts)}. Preliminary runs are among them as far as they "
         "left a record; tests, benchmarks and what was given up without a record are not counted.\n\n"
         "Hours are summed over the runs, evaluations included; runs that share a device share its hours, too. "
-        f"A run stands under the device on which it ended; in part on another: {moved}. "
-        "Images/s is the median over the runs, in training alone. A commit with * had uncommitted changes."
+        "A run stands under the device and the software with which it ended. Trained in part elsewhere: "
+        f"{'; '.join(moved) or 'none'}. "
+        "Images/s is the median over the other runs, in training alone. A commit with * had uncommitted changes."
     )
+
+
+def name_machine(session: dict[str, Any]) -> tuple[str, str]:
+    """Device and versions of a session, in words."""
+    versions = session.get("versions", {})
+    software = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return session.get("device_name", "-"), software or "-"
 
 
 def name_older_records(runs: pd.DataFrame, date: str) -> str:

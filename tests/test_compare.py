@@ -43,7 +43,7 @@ def test_one_recorded_seed_and_none_go_by_the_published_spread(tmp_path, capsys,
     said = say(capsys, records, write_run(tmp_path / "own", Config(depth=32), 9.9))
     assert "9.90% lies ABOVE what is expected" in said and "(95% of the paper's number and the published spread" in said
     said = say(capsys, records, write_run(tmp_path / "own", Config(depth=26), 7.9))
-    assert "7.90%: no such run is recorded, and the paper gives no number for it" in said
+    assert "7.90%: no other such run is recorded, and the paper gives no exact number for it" in said
 
 
 def test_a_record_is_compared_with_the_others(capsys, records):
@@ -64,7 +64,7 @@ def test_a_changed_recipe_and_environment_are_named(tmp_path, capsys, records):
     (folder / "environment.json").write_text(json.dumps([session]))
     said = say(capsys, records, folder)
     assert "optimizer adam (the paper: sgd)" in said and "momentum 0.8 (the paper: 0.9)" in said
-    assert "lr 0.001 (the paper: 0.1)" in said and "no such run is recorded" in said
+    assert "lr 0.001 (the paper: 0.1)" in said and "no other such run is recorded" in said
     for part in ("device Abacus (recorded: Test Accelerator)", "torch 3.0 (recorded: 2.11.0)", "data ffffffff"):
         assert part in said
 

@@ -1,5 +1,8 @@
 """The figures: what is in their axes equals the records, and what must not be drawn is not."""
 
+import importlib
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -39,6 +42,12 @@ SCRIPTS = {
 }
 
 
+ROOT = Path(__file__).parents[1]
+SHOWN = re.findall(
+    r"!\[[^]]*\]\((\S+\.svg)\)\n\nDrawn by `python analysis/(plot_\w+)\.py(.*)`",
+    (ROOT / "RESULTS.md").read_text(encoding="utf-8"),
+)
+"""Of every figure of RESULTS.md: the picture, the script that draws it and its flags."""
 THIN = 0.5
 """Width of line that single seeds stay below."""
 
@@ -201,6 +210,14 @@ def test_bn_placement_draws_seeds_means_and_published_numbers(tmp_path):
     assert heights.count(6.6) == 2 and 13.56 not in heights, "gcr's runs without warm-up are another experiment"
     half = 4.302653 * 0.2 / 3**0.5
     assert round(8.2 + half, 2) in heights and round(8.2 - half, 2) in heights
+
+
+def test_the_mean_of_two_seeds_has_no_interval(tmp_path):
+    write_cell(tmp_path, Config(depth=110), [6.5, 6.7])
+    write_cell(tmp_path, Config(depth=110, block="bn-after-add"), [8.0])
+    final = plot_bn_placement.draw(*load(tmp_path)).axes[2]
+    heights = [round(y, 2) for line in drawn(final) for y in xy(line)[1]]
+    assert {6.5, 6.6, 6.7, 8.0} <= set(heights) and not [y for y in heights if y < 6.5]
 
 
 def test_shortened_bn_placement_stands_alone(tmp_path):
@@ -390,14 +407,38 @@ def test_the_script_runs_by_its_path(tmp_path):
     assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "figure.svg").stat().st_size > 10_000
 
 
+def read_svg(path: Path) -> tuple[list[str], np.ndarray]:
+    """What is written in a picture, and the numbers of all that is drawn."""
+    content = path.read_text(encoding="utf-8")
+    drawn = " ".join(re.findall(r'\b(?:d|x|y|transform)="([^"]*)"', content))
+    return re.findall("<!-- (.*?) -->", content), np.array(re.findall(r"-?[\d.]+", drawn), dtype=float)
+
+
+@pytest.mark.parametrize("picture, script, flags", SHOWN)
+def test_the_figures_of_the_results_are_those_of_the_records(tmp_path, monkeypatch, picture, script, flags):
+    if f"Matplotlib v{matplotlib.__version__}," not in (ROOT / picture).read_text(encoding="utf-8"):
+        pytest.skip(f"{picture} was drawn with another version of matplotlib")
+    monkeypatch.chdir(ROOT)
+    importlib.import_module(f"analysis.{script}").main([*shlex.split(flags), "--output", str(tmp_path / "drawn.svg")])
+    (texts, numbers), (shown_texts, shown) = read_svg(tmp_path / "drawn.svg"), read_svg(ROOT / picture)
+    assert texts == shown_texts and len(numbers) == len(shown) and np.allclose(numbers, shown, atol=0.01), (
+        f"{picture} is out of date: run python analysis/{script}.py{flags}"
+    )
+
+
+def test_every_figure_of_the_results_is_compared_with_the_records():
+    assert {Path(picture).name for picture, _, _ in SHOWN} == {path.name for path in ROOT.glob("analysis/figures/*.svg")}
+
+
 # Confusions -----------------------------------------------------------------------------------------------------------
 
 
 def test_confusions_are_summed_over_the_seeds(tmp_path):
     write_cell(tmp_path, LENET, [2.0, 3.0])
+    write_cell(tmp_path, replace(LENET, precision="bf16"), [4.0])
     axes = plot_confusion.draw(load(tmp_path)[0]).axes[0]
     written = [int(text.get_text()) for text in axes.texts]
-    assert sum(written) == 20_000 and sum(written[::11]) == 19_500 and "2 runs; error 2.50%" in axes.get_title()
+    assert sum(written) == 20_000 and sum(written[::11]) == 19_500 and "2 runs in fp32; error 2.50%" in axes.get_title()
     with pytest.raises(UserError, match=r"sweep\.py lenet"):
         write_cell(tmp_path / "other", Config(), [8.0])
         plot_confusion.draw(load(tmp_path / "other")[0])

@@ -44,3 +44,10 @@ def test_csv_has_every_field(say):
     table = pd.read_csv(io.StringIO(say("--csv", "--net", "residual20")))
     assert table["test_error"].tolist() == [8.25, 8.5] and table["seed"].tolist() == [0, 1]
     assert {"weight_decay", "images_per_second", "net"} <= set(table.columns)
+    none = pd.read_csv(io.StringIO(say("--csv", "--net", "lenet", "--full", "--precision", "bf16")))
+    assert none.empty and list(none.columns) == list(table.columns)
+
+
+def test_where_there_is_no_run_there_is_none_of_a_net(tmp_path, capsys):
+    assert runs.main(["--net", "residual20", "--precision", "fp32", "--records", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "no such run is recorded\n"

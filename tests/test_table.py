@@ -267,11 +267,16 @@ def test_a_run_shows_the_commits_of_all_its_sessions_and_that_it_changed_the_dev
     path.write_text(json.dumps([session | {"git": {"commit": "fedcba9876543210", "dirty": True}}, session]))
     written.run()
     assert "| 01234567, fedcba98* |" in written.section("How it was run")
-    assert "in part on another: none." in written.section("How it was run")
-    path.write_text(json.dumps([session | {"device_name": "Another Accelerator"}, session]))
+    assert "Trained in part elsewhere: none." in written.section("How it was run")
+    path.write_text(json.dumps([session | {"device_name": "Another Accelerator"}, session | {"versions": {}}, session]))
+    result = path.with_name("result.json")
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"images_per_second": 9e9}))
     written.run()
-    assert f"in part on another: {path.parent.parent.name}/seed0." in written.section("How it was run")
+    run = f"{path.parent.parent.name}/seed0"
+    elsewhere = f"on Another Accelerator, torch 2.11.0, python 3.11.9: {run}; on Test Accelerator, -: {run}. Images/s"
+    assert f"Trained in part elsewhere: {elsewhere}" in written.section("How it was run")
     assert "| Another Accelerator |" not in written.section("How it was run")
+    assert written.row("How it was run", "Test Accelerator", "torch 2.11.0, python 3.11.9", "bf16")[5] == "1,000"
 
 
 def test_every_command_makes_the_records_beside_it(study):

@@ -8,7 +8,7 @@ from analysis.estimates import met
 from analysis.markdown import show_figure, write_estimates, write_number, write_runs, write_table
 from analysis.paper import TUTORIAL, load_paper, paper_value, published
 from analysis.records import comparable, finished, select
-from analysis.sample import Sample
+from analysis.sample import Sample, choose_precision
 from experiments.lenet import CONFIGS, LENET
 from reproduce.config import DATA_SETS
 
@@ -16,7 +16,7 @@ from reproduce.config import DATA_SETS
 def write_section(runs: pd.DataFrame, link: str) -> str:
     full = comparable(runs)
     theirs = published(load_paper(), source=TUTORIAL, quantity="test error").iloc[0]
-    cell = select(full, LENET)
+    cell, alike = select(full, LENET), choose_cell(runs)
     seconds = finished(cell)["seconds"].astype(float)
     cost = (
         f"{seconds.min():.0f} to {seconds.max():.0f} seconds a run, beside other work" if len(seconds) else "not measured yet"
@@ -28,16 +28,27 @@ Two small convolutions and two linear layers, Adam at a constant 0.0001, ten pas
 
 {write_runs(full, CONFIGS, link)}
 
-Errors of each digit in %, and the digit that it is most often taken for, over all of these runs:
+Errors of each digit in %, and the digit that it is most often taken for, over {name_runs(alike)}:
 
-{list_digits(cell)}
+{list_digits(alike)}
 
 {show_figure(full, CONFIGS, "confusion", None)}"""
 
 
+def choose_cell(runs: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs of full length, in the one precision that has most of them."""
+    full = comparable(runs)
+    return finished(select(full[full["precision"] == choose_precision(full, [LENET])], LENET))
+
+
+def name_runs(cell: pd.DataFrame) -> str:
+    """How many there are, and in which precision."""
+    return f"{len(cell)} run{'s' * (len(cell) != 1)}{''.join(f' in {precision}' for precision in cell['precision'].unique())}"
+
+
 def sum_confusions(cell: pd.DataFrame) -> np.ndarray | None:
-    """The test images of each true class, a row, by the class given, over the finished runs; None where none has them."""
-    counts = finished(cell)["confusion"].dropna()
+    """The test images of each true class, a row, by the class given, over some runs; None where none has them."""
+    counts = cell["confusion"].dropna()
     return np.sum([np.array(rows) for rows in counts], axis=0) if len(counts) else None
 
 
