@@ -10,9 +10,9 @@ Expected, test error in percent after 64k iterations:
     plain, read off Fig. 6 left   9-9.5   10      12      13-13.5 > 60
     plain, a-martyn/resnet        9.69    10.04   11.56   13.07   -        (one run each)
 
-Hours in bf16, by the clock: of a run on one or two CPU cores that did other work, too, plain 20 4.5, residual 20 2.5 and
-3.2, plain 32 4.2, residual 32 8.1, plain 56 13.2; on an NVIDIA H200, of 56,000 of the 64,000 iterations of residual 44,
-residual 56 and plain 44 at the same time 0.15; 110 layers not measured yet.
+Device-hours: by the clock, in bf16, of a run on one or two CPU cores that did other work, too, plain 20 4.5, residual 20
+2.5 and 3.2, plain 32 4.2, residual 32 8.1, plain 56 13.2; of 56,000 of the 64,000 iterations of residual 44, residual 56
+and plain 44 at the same time on an NVIDIA H200 0.15; 110 layers not measured yet.
 
     python experiments/sweep.py degradation
     python analysis/plot_degradation.py
