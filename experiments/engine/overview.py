@@ -117,8 +117,8 @@ def print_plan(runs: Sequence[Config], machine: Machine, lanes: int):
 def read_speeds(out: Path) -> dict[tuple[str, str, str], float]:
     """Images per second by device name, net and precision: the median over finished runs.
 
-    Those that several devices, or not all layers, or pictures have had a part in are left out. Where runs had been trained
-    side by side, it is the speed of each.
+    Without those that several devices have trained, that train a part of the layers, or on pictures. Where runs had been
+    trained side by side, it is the speed of each.
 
     Raises:
         UserError: a record is damaged.
