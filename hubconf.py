@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from reproduce.config import Config, UserError
+from reproduce.config import Config
+from reproduce.errors import UserError
 from reproduce.model import build_network
-from reproduce.weights import Classifier, read
+from reproduce.weights import Classifier, load_network
 
 dependencies = ["filelock", "msgspec", "numpy", "safetensors", "torch", "torchvision", "tqdm", "tyro"]
 WEIGHTS = Path(__file__).with_name("weights")
@@ -30,7 +31,7 @@ def load(config: Config, pretrained: bool) -> Classifier:
     path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file():
         raise UserError(f"no weights of {name} are published yet: train it, or load it with pretrained=False")
-    return read(path, "").classifier
+    return load_network(path, "").classifier
 
 
 def resnet20_cifar10(pretrained: bool = False) -> Classifier:

@@ -1,12 +1,12 @@
-"""The section of RESULTS.md on acceptance: the reference of experiments/acceptance.py, and the faults that it finds."""
+"""The section of RESULTS.md on acceptance: the reference of experiments/devices/acceptance.py, and the faults that it finds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 from analysis.estimates import estimate
-from analysis.markdown import write_table
-from experiments.acceptance import (
+from analysis.markdown import format_table
+from experiments.devices.acceptance import (
     ALPHA,
     FAULTS,
     ITERATIONS,
@@ -28,7 +28,7 @@ HEALTHY, FAULTY = (1, 3), (3, 5)
 def describe_acceptance(records: Path) -> str:
     """The reference, its false alarms, and the faults that it finds.
 
-    records: of experiments/acceptance.py, the folder REFERENCE and a folder for each fault in the folder FAULTS.
+    records: of experiments/devices/acceptance.py, the folder REFERENCE and a folder for each fault in the folder FAULTS.
 
     Raises:
         UserError: one of them is damaged.
@@ -41,7 +41,7 @@ def describe_acceptance(records: Path) -> str:
     parts = [
         f"The reference, {ITERATIONS} iterations in fp32 on a CPU: means and standard deviations, and how many groups of its "
         "own runs the rest of it takes for faulty. All groups of a size are tried, so that a run is in many of them.",
-        write_table(["net", "runs", *MEASURES, *(f"false alarms, {name_group(size)}" for size in HEALTHY)], rows),
+        format_table(["net", "runs", *MEASURES, *(f"false alarms, {name_group(size)}" for size in HEALTHY)], rows),
     ]
     faults = [rows for folder in sorted((records / FAULTS).glob("*")) for rows in describe_fault(folder, references)]
     if faults:
@@ -50,7 +50,7 @@ def describe_acceptance(records: Path) -> str:
             f"Faults put in on purpose, on a CPU: their means, and how many groups of such runs are found at {ALPHA:.0%}. The "
             "command is the reference's, under the seeds from 100 on, with the flag that the name tells; for BN in evaluation "
             "mode, which has none, `Network.train` was made to choose that mode.",
-            write_table(header, faults),
+            format_table(header, faults),
         ]
     return "\n\n".join(parts)
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.estimates import MINIMUM, Finding, adjust
-from analysis.markdown import write_table
-from analysis.records import comparable
+from analysis.estimates import MINIMUM, Finding, holm_adjust
+from analysis.markdown import format_table
+from analysis.records import comparable_runs
 from analysis.sample import SEEDS, NotEnoughRuns
 
 RULES_VERSION, RULES_DATE, RULES_COMMIT = 2, "2026-11-24", "700065dd"
@@ -47,7 +47,7 @@ POINTS_TO, POINTS_AGAINST, NO_DATA = "points to it", "points against it", "no da
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, OPEN, POINTS_TO, POINTS_AGAINST, NO_DATA)
 
 
-def claim(name: str, choose: Callable[[pd.DataFrame], pd.DataFrame] = comparable) -> Callable[[Rule], Rule]:
+def claim(name: str, choose: Callable[[pd.DataFrame], pd.DataFrame] = comparable_runs) -> Callable[[Rule], Rule]:
     """Makes a rule the claim of that name, a letter of KINDS and a number; it sees what `choose` takes of all runs."""
 
     def register(rule: Rule) -> Rule:
@@ -108,9 +108,9 @@ def count_verdicts(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(told)
 
 
-def list_claims(verdicts: Sequence[Verdict]) -> str:
+def format_claims(verdicts: Sequence[Verdict]) -> str:
     tested = [verdict for verdict in verdicts if verdict.p is not None]
-    holm = dict(zip(tested, adjust([verdict.p for verdict in tested if verdict.p is not None]), strict=True))
+    holm = dict(zip(tested, holm_adjust([verdict.p for verdict in tested if verdict.p is not None]), strict=True))
     rows = []
     for verdict in verdicts:
         adjusted = "-"
@@ -118,6 +118,6 @@ def list_claims(verdicts: Sequence[Verdict]) -> str:
             kept = verdict.verdict != REPRODUCED or holm[verdict] < 0.05
             adjusted = f"{verdict.verdict if kept else OPEN} (p {holm[verdict]:.2g})"
         rows.append([verdict.name, verdict.claim, f"**{verdict.words}**", adjusted])
-    table = write_table(["", "claim", "verdict", "adjusted for all claims"], rows)
+    table = format_table(["", "claim", "verdict", "adjusted for all claims"], rows)
     details = "\n".join(f"- **{v.name}**: {v.numbers}.\n  Rule: {v.rule}" for v in verdicts)
     return f"{table}\n\nThe numbers behind each verdict, and its rule:\n\n{details}"

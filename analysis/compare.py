@@ -9,15 +9,10 @@ within the spread that others have published. An unfinished run is compared at t
 its curve over the recorded ones.
 """
 
-try:
-    from analysis.command import (
-        FORMATS,
-        Parser,
-        end,
-    )  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import math
 import textwrap
 from collections.abc import Sequence
@@ -27,12 +22,14 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from analysis.estimates import MINIMUM, Term, estimate, predict_half
-from analysis.markdown import label, write_number
+from analysis.cli import FORMATS, Parser, run_script
+from analysis.estimates import MINIMUM, Term, estimate, prediction_half_width
+from analysis.markdown import format_label, format_number
 from analysis.paper import HE, find_spread, kind_of, load_paper, published
-from analysis.records import PRECISIONS, comparable, configs, finished, load, select
-from reproduce.config import Config, UserError, describe_recipe
-from reproduce.record import list_folders
+from analysis.records import PRECISIONS, comparable_runs, finished_runs, load_records, select_runs, to_configs
+from reproduce.config import Config, format_recipe
+from reproduce.errors import UserError
+from reproduce.record import list_run_folders
 
 
 def load_own(folder: Path) -> tuple[pd.Series, pd.DataFrame]:
@@ -42,10 +39,10 @@ def load_own(folder: Path) -> tuple[pd.Series, pd.DataFrame]:
         UserError: it is not a run's folder, or cannot be read as one.
     """
     if not (folder / "config.json").is_file():
-        below = len(list_folders(folder)) if folder.is_dir() else 0
+        below = len(list_run_folders(folder)) if folder.is_dir() else 0
         hint = f", but below it are {below}: name those" if below else ""
         raise UserError(f"{folder} is not a run's folder, which is named <net>-<key>/seed<k>{hint}")
-    runs, curves = load(folder.parents[1], [folder])
+    runs, curves = load_records(folder.parents[1], [folder])
     return runs.iloc[0], curves
 
 
@@ -78,9 +75,9 @@ def find_recorded(own: pd.Series, runs: pd.DataFrame, config: Config) -> pd.Data
 
     Beside a finished run they are the finished ones, where there are any.
     """
-    others = select(runs[~find_itself(own, runs)], config)
-    if own["status"] == "finished" and len(finished(others)):
-        others = finished(others)
+    others = select_runs(runs[~find_itself(own, runs)], config)
+    if own["status"] == "finished" and len(finished_runs(others)):
+        others = finished_runs(others)
     for precision in (own["precision"], *PRECISIONS):
         alike = others[others["precision"] == precision]
         if len(alike):
@@ -95,9 +92,9 @@ def predict(errors: Sequence[float], spread: float) -> tuple[float, float, str]:
     """
     ours = estimate(errors)
     if ours.n >= MINIMUM:
-        half = predict_half(Term(ours.n, ours.mean, ours.std))
+        half = prediction_half_width(Term(ours.n, ours.mean, ours.std))
         return ours.mean, half, f"the 95% prediction interval of {ours.n} recorded runs"
-    half = predict_half(Term(ours.n, ours.mean, spread, known=True))
+    half = prediction_half_width(Term(ours.n, ours.mean, spread, known=True))
     runs = "the recorded run" if ours.n == 1 else f"{ours.n} recorded runs"
     return ours.mean, half, f"95% of {runs} and the published spread of a run, ± {spread:.2f}"
 
@@ -109,21 +106,21 @@ def judge_error(error: float, mean: float, half: float, words: str) -> str:
 
 def compare(own: pd.Series, curve: pd.DataFrame, runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     """What is to be said of a run."""
-    config = configs(pd.DataFrame([own]))[0]
+    config = to_configs(pd.DataFrame([own]))[0]
     recorded = find_recorded(own, runs, config)
     itself = " (one of the records: beside the others)" if find_itself(own, runs).any() else ""
     lines = [
-        f"{own['folder']}{itself}: {label(config)}, {config.precision}, {own['status']} at iteration {own['iteration']:,} of "
+        f"{own['folder']}{itself}: {format_label(config)}, {config.precision}, {own['status']} at iteration {own['iteration']:,} of "
         f"{config.iterations:,}",
-        f"  recipe: {describe_recipe(config)}",
+        f"  recipe: {format_recipe(config)}",
         f"  environment: {describe_environment(own['sessions'], (recorded if len(recorded) else runs)['sessions'])}",
     ]
     if own["status"] == "diverged":
         return "\n".join([*lines, "  it diverged: there is no test error to compare"])
     if own["status"] == "unfinished":
         return "\n".join([*lines, *compare_unfinished(own, curve, recorded, curves)])
-    error, done = float(own["test_error"]), finished(recorded)
-    is_comparable = bool(len(comparable(pd.DataFrame([own]))))
+    error, done = float(own["test_error"]), finished_runs(recorded)
+    is_comparable = bool(len(comparable_runs(pd.DataFrame([own]))))
     if len(done):
         errors = done["test_error"].astype(float)
         precision = "" if (done["precision"] == own["precision"]).all() else f" (in {', '.join(set(done['precision']))})"
@@ -149,14 +146,14 @@ def judge_by_paper(error: float, config: Config) -> str:
     if numbers.empty or config != Config(depth=config.depth, seed=config.seed, precision=config.precision):
         return f"{error:.2f}%: no other such run is recorded, and the paper gives no exact number for it"
     number, spread = float(numbers["value"].iloc[0]), find_spread(config)
-    half = predict_half(Term(1, number, spread, known=True))
+    half = prediction_half_width(Term(1, number, spread, known=True))
     return judge_error(error, number, half, f"95% of the paper's number and the published spread of a run, ± {spread:.2f}")
 
 
 def list_published(config: Config) -> list[str]:
     """The paper and its reproductions, on the same net in the paper's recipe."""
     numbers = published(load_paper(), kind=kind_of(config), depth=config.depth, quantity="test error", variant="")
-    shown = [f"{row['source']} {write_number(row)}" for _, row in numbers.iterrows()]
+    shown = [f"{row['source']} {format_number(row)}" for _, row in numbers.iterrows()]
     return [f"  published, in the paper's recipe or near it: {'; '.join(shown)}"] if shown else []
 
 
@@ -184,7 +181,7 @@ def draw(own: Sequence[tuple[pd.Series, pd.DataFrame]], runs: pd.DataFrame, curv
 
     figure, panels = plt.subplots(1, len(own), figsize=(1 + 4.5 * len(own), 3.8), squeeze=False, layout="constrained")
     for (row, curve), axes in zip(own, panels[0], strict=True):
-        config = configs(pd.DataFrame([row]))[0]
+        config = to_configs(pd.DataFrame([row]))[0]
         recorded = find_recorded(row, runs, config)
         few = "o" if len(curve) < 10 else ""
         for column, style in (("train_error", "--"), ("test_error", "-")):
@@ -196,7 +193,7 @@ def draw(own: Sequence[tuple[pd.Series, pd.DataFrame]], runs: pd.DataFrame, curv
         beside = (
             f"grey: {', '.join(f'seed {seed}' for seed in recorded['seed'])}" if len(recorded) else "no such run is recorded"
         )
-        title = textwrap.fill(f"{label(config)}, seed {config.seed}{state}; {beside}", 60)
+        title = textwrap.fill(f"{format_label(config)}, seed {config.seed}{state}; {beside}", 60)
         axes.set(xlabel="iterations", xlim=(0, 1.02 * config.iterations))
         axes.set_title(title, fontsize="small")
         tail = curve[curve["iteration"] > 0.05 * curve["iteration"].max()] if len(curve) else curve
@@ -224,7 +221,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--output is a picture in {', '.join(FORMATS)}, which {options.output} is not")
     matplotlib.use("Agg")
     own = [load_own(folder.resolve()) for folder in options.runs]
-    runs, curves = load(options.records)
+    runs, curves = load_records(options.records)
     print("\n\n".join(compare(row, curve, runs, curves) for row, curve in own))
     if options.output is not None:
         draw(own, runs, curves, options.output)
@@ -233,4 +230,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
-from analysis.command import FORMATS, Parser
+from analysis.cli import FORMATS, Parser
 from analysis.paper import HE, load_paper, published
-from analysis.records import comparable, finished, load, select
+from analysis.records import comparable_runs, finished_runs, load_records, select_runs
 from analysis.sample import choose_precision
-from reproduce.config import PAPER_ITERATIONS, Config, UserError
+from reproduce.config import PAPER_ITERATIONS, Config
+from reproduce.errors import UserError
 
 FIGURES = Path(__file__).parent / "figures"
 PALETTE = sns.color_palette("colorblind")
@@ -56,7 +57,7 @@ def load_runs(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         UserError: no run has that length, or a record is damaged.
     """
-    runs, curves = load(options.records)
+    runs, curves = load_records(options.records)
     if options.iterations is None:
         return runs, curves
     of_length = runs[runs["iterations"] == options.iterations]
@@ -85,33 +86,33 @@ class Choice:
         return 1e4 if self.is_full else 1
 
 
-def choose(runs: pd.DataFrame, configs: Sequence[Config], data_set: str, experiment: str) -> Choice:
+def choose(runs: pd.DataFrame, configs: Sequence[Config], dataset_info: str, experiment: str) -> Choice:
     """Full runs where there are any, else shortened ones of the most common length, and then the remark says so.
 
     Raises:
         UserError: there is none; the sentence names the command that makes them.
     """
-    asked = pd.concat([select(runs, config, free=("iterations", "dataset")) for config in configs])
-    asked = asked[asked["dataset"] == data_set]
-    done = finished(asked)
+    asked = pd.concat([select_runs(runs, config, free=("iterations", "dataset")) for config in configs])
+    asked = asked[asked["dataset"] == dataset_info]
+    done = finished_runs(asked)
     if done.empty:
         raise UserError(
-            f"there is no finished run on {data_set} to draw: make them with python experiments/sweep.py {experiment}, "
+            f"there is no finished run on {dataset_info} to draw: make them with python experiments/sweep.py {experiment}, "
             "or name their folder with --records"
         )
-    full = comparable(done)
+    full = comparable_runs(done)
     length = PAPER_ITERATIONS if len(full) else int(done["iterations"].mode().max())
-    wanted = {config: replace(config, iterations=length, dataset=data_set) for config in configs}
+    wanted = {config: replace(config, iterations=length, dataset=dataset_info) for config in configs}
     precision = choose_precision(runs, list(wanted.values()))
     same = runs[runs["precision"] == precision]
-    every = {config: select(same, there) for config, there in wanted.items()}
-    cells = {config: finished(cell) for config, cell in every.items() if len(finished(cell))}
+    every = {config: select_runs(same, there) for config, there in wanted.items()}
+    cells = {config: finished_runs(cell) for config, cell in every.items() if len(finished_runs(cell))}
     counts = [len(cell) for cell in cells.values()]
     fewest, most = min(counts), max(counts)
     seeds = f"mean over {most if fewest == most else f'{fewest} to {most}'} seeds, band ± one standard deviation"
     remark = [seeds if most > 1 else "1 seed", precision]
-    if data_set != "cifar10":
-        remark.insert(0, f"{data_set} data, not comparable")
+    if dataset_info != "cifar10":
+        remark.insert(0, f"{dataset_info} data, not comparable")
     elif not len(full):
         remark.insert(0, f"shortened: {length} of {PAPER_ITERATIONS} iterations, not comparable")
     for status in ("diverged", "unfinished"):
@@ -121,18 +122,18 @@ def choose(runs: pd.DataFrame, configs: Sequence[Config], data_set: str, experim
 
 
 def choose_beside(
-    runs: pd.DataFrame, baseline: Sequence[Config], others: Sequence[Config], data_set: str, experiment: str
+    runs: pd.DataFrame, baseline: Sequence[Config], others: Sequence[Config], dataset_info: str, experiment: str
 ) -> Choice:
     """As `choose`, of both, of a length and in a precision of which there are others: more is drawn than the baseline.
 
     Raises:
         UserError: there are no others.
     """
-    length = choose(runs, others, data_set, experiment).iterations
-    wanted = [replace(config, iterations=length, dataset=data_set) for config in others]
-    precisions = pd.concat([finished(select(runs, config)) for config in wanted])["precision"]
+    length = choose(runs, others, dataset_info, experiment).iterations
+    wanted = [replace(config, iterations=length, dataset=dataset_info) for config in others]
+    precisions = pd.concat([finished_runs(select_runs(runs, config)) for config in wanted])["precision"]
     alike = runs[(runs["iterations"] == length) & runs["precision"].isin(precisions)]
-    return choose(alike, [*baseline, *others], data_set, experiment)
+    return choose(alike, [*baseline, *others], dataset_info, experiment)
 
 
 def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: ColorType, unit: float) -> float:

@@ -83,7 +83,7 @@ class Contrast:
     @property
     def half(self) -> float:
         """Half of the 95% interval."""
-        return find_quantile(self.degrees) * self.error
+        return t_quantile(self.degrees) * self.error
 
     @property
     def low(self) -> float:
@@ -102,7 +102,7 @@ class Contrast:
         return f"{self.mean:+.2f} ({interval})"
 
 
-def find_quantile(degrees: float) -> float:
+def t_quantile(degrees: float) -> float:
     """How many standard errors half of a 95% interval has."""
     at = (1 + CONFIDENCE) / 2
     return float(stats.norm.ppf(at) if math.isinf(degrees) else stats.t.ppf(at, degrees))
@@ -133,43 +133,43 @@ class Finding:
     p: float | None = None
 
 
-def clearly_positive(difference: Contrast, size: float = 0.0) -> Finding:
+def is_positive(difference: Contrast, size: float = 0.0) -> Finding:
     """The interval lies above zero. Fails where it lies below zero, or below `size`; open in between."""
     holds = True if difference.low > 0 else False if difference.high < size else None
-    return Finding(holds, find_p(difference))
+    return Finding(holds, p_value(difference))
 
 
-def rises(difference: Contrast) -> Finding:
+def increases(difference: Contrast) -> Finding:
     """The mean is above zero. Fails where the whole interval is below; open in between."""
     return Finding(True if difference.mean > 0 else False if difference.high < 0 else None)
 
 
-def similar(difference: Contrast, tolerance: float) -> Finding:
+def is_equivalent(difference: Contrast, tolerance: float) -> Finding:
     """The whole interval lies within the tolerance of zero. Fails where it lies wholly outside; open in between."""
     fails = difference.low > tolerance or difference.high < -tolerance
     holds = True if -tolerance < difference.low and difference.high < tolerance else False if fails else None
     nearer = Contrast(tolerance - abs(difference.mean), difference.error, difference.degrees)
-    return Finding(holds, find_p(nearer))  # of the two one-sided tests the one that has the harder time
+    return Finding(holds, p_value(nearer))  # of the two one-sided tests the one that has the harder time
 
 
-def met(term: Term, number: float, tolerance: float) -> Finding:
+def matches_published(term: Term, number: float, tolerance: float) -> Finding:
     """A published single number lies in the 95% prediction interval of one more run, and within the tolerance of the mean.
 
     Fails where the whole interval of the mean lies farther than the tolerance from it; open in between.
     """
     distance = contrast([term], [1]) - number
-    if abs(distance.mean) <= min(tolerance, predict_half(term)):
+    if abs(distance.mean) <= min(tolerance, prediction_half_width(term)):
         return Finding(True)
     return Finding(False if distance.low > tolerance or distance.high < -tolerance else None)
 
 
-def predict_half(term: Term) -> float:
+def prediction_half_width(term: Term) -> float:
     """Half of the 95% prediction interval of one more run: t s sqrt(1 + 1/n)."""
     degrees = math.inf if term.known else term.n - 1
-    return find_quantile(degrees) * term.std * math.sqrt(1 + 1 / term.n)
+    return t_quantile(degrees) * term.std * math.sqrt(1 + 1 / term.n)
 
 
-def find_p(difference: Contrast) -> float:
+def p_value(difference: Contrast) -> float:
     """The p-value against a difference of zero or less, doubled: below 0.05 where the interval lies above zero."""
     if difference.error == 0:
         return 0.0 if difference.mean > 0 else 1.0
@@ -190,7 +190,7 @@ def all_of(*parts: Finding | bool) -> Finding:
     return Finding(False if False in truths else None if None in truths else True, max(ps, default=None))
 
 
-def adjust(ps: Sequence[float]) -> list[float]:
+def holm_adjust(ps: Sequence[float]) -> list[float]:
     """Holm's p-values for several claims at once, in the order given."""
     adjusted, largest = [0.0] * len(ps), 0.0
     for rank, position in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):

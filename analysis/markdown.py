@@ -9,31 +9,31 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimates import estimate
-from analysis.records import PRECISIONS, finished, select, stuck
-from reproduce.config import PAPER_ITERATIONS, Config, write_flags
+from analysis.records import PRECISIONS, finished_runs, select_runs, stuck_runs
+from reproduce.config import PAPER_ITERATIONS, Config, format_flags
 
 NO_RESULT = "no result, or stuck"
-"""Head of a column of `write_failures`."""
+"""Head of a column of `format_failures`."""
 
 
-def departures(config: Config) -> dict[str, Any]:
+def nondefault_fields(config: Config) -> dict[str, Any]:
     """The fields in which a config differs from the default of its depth and optimizer, the seed left out."""
     default = asdict(Config(depth=config.depth, optimizer=config.optimizer)) | {"optimizer": Config().optimizer}
-    default |= {"family": config.family, "iterations": config.data_set.iterations or PAPER_ITERATIONS}
+    default |= {"family": config.family, "iterations": config.dataset_info.iterations or PAPER_ITERATIONS}
     return {name: value for name, value in asdict(config).items() if name != "seed" and value != default[name]}
 
 
-def command(config: Config) -> str:
+def format_command(config: Config) -> str:
     """What trains it, without the seed: the depth, and the flags that differ from the defaults."""
-    flags = write_flags(replace(config, seed=0))
+    flags = format_flags(replace(config, seed=0))
     depth = [] if "--depth" in flags or config.family != "6n+2" else ["--depth", str(config.depth)]
     return shlex.join(["python", "reproduce/run.py", *depth, *flags])
 
 
-def label(config: Config) -> str:
+def format_label(config: Config) -> str:
     """A cell in words, its precision left out: residual32, or residual32 (adam, no augment)."""
     words = []
-    for name, value in departures(config).items():
+    for name, value in nondefault_fields(config).items():
         plain_name = name.replace("_", " ")
         if name in ("residual", "precision"):
             continue
@@ -46,36 +46,36 @@ def label(config: Config) -> str:
     return f"{config.net} ({', '.join(words)})" if words else config.net
 
 
-def write_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def write_estimates(runs: pd.DataFrame, column: str = "test_error", precision: str | None = None) -> str:
+def format_estimates(runs: pd.DataFrame, column: str = "test_error", precision: str | None = None) -> str:
     """Mean ± std (n) of a cell's finished runs, with several precisions one each, named; where none has finished, what became
     of the others."""
-    done = finished(runs)
+    done = finished_runs(runs)
     found = [p for p in PRECISIONS if (done["precision"] == p).any() and precision in (None, p)]
     estimates = [str(estimate(done.loc[done["precision"] == p, column].dropna().astype(float))) for p in found]
     if not found:
-        return write_failures(runs if precision is None else runs[runs["precision"] == precision])
+        return format_failures(runs if precision is None else runs[runs["precision"] == precision])
     if precision is not None:
         return estimates[0]
     return "; ".join(f"{text}, {p}" for text, p in zip(estimates, found, strict=True))
 
 
-def write_runs(runs: pd.DataFrame, configs: Iterable[Config], link: str) -> str:
+def format_runs(runs: pd.DataFrame, configs: Iterable[Config], link: str) -> str:
     """The cells of a section, one row per config and precision, with command and records."""
     header = ["net", "precision", "test error", "95% interval", "median", "best", "best evaluation", "training error"]
     rows = []
     for config in configs:
-        cell = select(runs, config)
+        cell = select_runs(runs, config)
         for precision in [p for p in PRECISIONS if (cell["precision"] == p).any()] or [config.precision]:
             same = cell[cell["precision"] == precision]
-            done = finished(same)
+            done = finished_runs(same)
             errors, best = estimate(done["test_error"].astype(float)), done["best_test_error"].astype(float)
             flatters = f"{best.mean():.2f} ({(best - done['test_error'].astype(float)).mean():+.2f})"
-            train = write_estimates(done, "train_error", precision)
+            train = format_estimates(done, "train_error", precision)
             numbers = [
                 errors,
                 errors.interval,
@@ -84,22 +84,22 @@ def write_runs(runs: pd.DataFrame, configs: Iterable[Config], link: str) -> str:
                 flatters,
                 train,
             ]
-            made_by = f"`{command(replace(config, precision=precision))}`"
+            made_by = f"`{format_command(replace(config, precision=precision))}`"
             rows.append(
-                [label(config), precision if len(same) else "-"]
+                [format_label(config), precision if len(same) else "-"]
                 + (numbers if errors.n else ["-"] * 6)
-                + [write_failures(same), made_by, write_folders(same, link)]
+                + [format_failures(same), made_by, format_folders(same, link)]
             )
-    return write_table([*header, NO_RESULT, "command", "records"], rows)
+    return format_table([*header, NO_RESULT, "command", "records"], rows)
 
 
-def write_failures(runs: pd.DataFrame) -> str:
+def format_failures(runs: pd.DataFrame) -> str:
     counts = {status: int((runs["status"] == status).sum()) for status in ("diverged", "unfinished")}
-    counts["stuck"] = len(stuck(runs))
+    counts["stuck"] = len(stuck_runs(runs))
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or ("0" if len(runs) else "-")
 
 
-def write_folders(runs: pd.DataFrame, link: str) -> str:
+def format_folders(runs: pd.DataFrame, link: str) -> str:
     """The folder of a cell with its seeds: [residual20-1a2b3c4d](...)/seed0, 1, 2."""
     if runs.empty:
         return "-"
@@ -108,7 +108,7 @@ def write_folders(runs: pd.DataFrame, link: str) -> str:
     return ", ".join(f"[{folder}]({link}/{folder})" for folder in folders) + f" seed {seeds}"
 
 
-def write_number(row: pd.Series) -> str:
+def format_number(row: pd.Series) -> str:
     """A published number, e.g. "6.61 ± 0.16 (n=5)", "9 to 9.5 (plot)", "> 60"."""
     text = f"{row['value']:.2f}" if row["value"] % 1 else f"{row['value']:g}"
     if row["upto"] == np.inf:
@@ -120,25 +120,25 @@ def write_number(row: pd.Series) -> str:
     return text + (" (plot)" if row["read_off_plot"] == "yes" else "")
 
 
-def describe_commit(git: dict[str, Any] | None) -> str:
+def format_commit(git: dict[str, Any] | None) -> str:
     """The commit's first digits, with a star where there were uncommitted changes."""
     return (git or {}).get("commit", "-")[:8] + ("*" if (git or {}).get("dirty") else "")
 
 
-def name_figure(name: str, iterations: int | None = None) -> str:
+def figure_path(name: str, iterations: int | None = None) -> str:
     """The picture of full-length runs, or of runs of another length, without its suffix."""
     return f"analysis/figures/{name}" + (f"_{iterations}" if iterations not in (None, PAPER_ITERATIONS) else "")
 
 
-def show_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str, iterations: int | None = PAPER_ITERATIONS) -> str:
+def format_figure(runs: pd.DataFrame, nets: Sequence[Config], name: str, iterations: int | None = PAPER_ITERATIONS) -> str:
     """The picture where there are runs to draw it from, else the command that will draw it.
 
     iterations: the length of the runs that it shows; None where the nets say it themselves.
     """
-    drawn_by, picture = f"python analysis/plot_{name}.py", name_figure(name, iterations)
+    drawn_by, picture = f"python analysis/plot_{name}.py", figure_path(name, iterations)
     if iterations not in (None, PAPER_ITERATIONS):
         drawn_by += f" --iterations {iterations} --output {picture}"
     shown = nets if iterations is None else [replace(net, iterations=iterations) for net in nets]
-    if any(len(finished(select(runs, net))) for net in shown):
+    if any(len(finished_runs(select_runs(runs, net))) for net in shown):
         return f"![{name.replace('_', ' ')}]({picture}.svg)\n\nDrawn by `{drawn_by}`."
     return f"`{drawn_by}` draws the figure once there are runs."

@@ -6,11 +6,10 @@ draws the finished full-length runs below --records to analysis/figures/bn_place
 full-length runs stand the numbers that others published.
 """
 
-try:
-    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -19,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import drawing
+from analysis.cli import run_script
 from analysis.estimates import MINIMUM, estimate
 from analysis.paper import IDENTITY, load_paper, published
 from experiments.bn_placement import AFTER, BEFORE, DEPTHS
@@ -29,14 +29,14 @@ COLOURS: dict[Block, drawing.ColorType] = {"original": drawing.PALETTE[0], "bn-a
 MARKERS = {"gcr/torch-residual-networks": "D", IDENTITY: "^"}
 
 
-def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") -> Figure:
+def draw(runs: pd.DataFrame, curves: pd.DataFrame, dataset_info: str = "cifar10") -> Figure:
     """The figure: above, curves before | after; below, final test errors by depth.
 
     Raises:
         UserError: there is no run with BN after the addition to draw.
     """
     nets: dict[Block, list[Config]] = {"original": BEFORE, "bn-after-add": AFTER}
-    choice = drawing.choose_beside(runs, BEFORE, AFTER, data_set, "bn_placement")
+    choice = drawing.choose_beside(runs, BEFORE, AFTER, dataset_info, "bn_placement")
     figure, panels = plt.subplot_mosaic([list(PLACEMENTS), ["final", "final"]], figsize=(8, 7), layout="constrained")
     for block, name in PLACEMENTS.items():
         drawing.draw_nets(panels[block], choice, curves, nets[block], name)
@@ -99,4 +99,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

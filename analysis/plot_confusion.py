@@ -5,11 +5,10 @@
 draws the runs of experiments/lenet.py below --records to analysis/figures/confusion.svg and .png.
 """
 
-try:
-    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -19,8 +18,10 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
+from analysis.cli import run_script
 from analysis.questions.lenet import choose_cell, name_runs, sum_confusions
-from reproduce.config import DATA_SETS, UserError
+from reproduce.dataset import DATASETS
+from reproduce.errors import UserError
 
 
 def draw(runs: pd.DataFrame) -> Figure:
@@ -34,7 +35,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     if counts is None:
         raise UserError("there is no finished run to draw: make some with python experiments/sweep.py lenet")
     figure, axes = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
-    names, mistakes = DATA_SETS["mnist"].class_names, counts - np.diag(counts.diagonal())
+    names, mistakes = DATASETS["mnist"].class_names, counts - np.diag(counts.diagonal())
     look = {"annot": counts, "fmt": "d", "cmap": "Reds", "square": True, "cbar": False, "annot_kws": {"fontsize": "small"}}
     sns.heatmap(mistakes, xticklabels=names, yticklabels=names, ax=axes, **look)
     error = 100 * mistakes.sum() / counts.sum()
@@ -51,4 +52,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

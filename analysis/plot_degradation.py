@@ -6,11 +6,10 @@ draws the finished full-length runs below --records to analysis/figures/degradat
 edge are the paper's final test errors of the nets drawn, those of plain nets read off its plot.
 """
 
-try:
-    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -19,16 +18,17 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis import drawing
+from analysis.cli import run_script
 from experiments.degradation import DEPTHS, PLAIN, RESIDUAL
 
 
-def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") -> Figure:
+def draw(runs: pd.DataFrame, curves: pd.DataFrame, dataset_info: str = "cifar10") -> Figure:
     """The figure: plain | residual, one colour per depth.
 
     Raises:
         UserError: there is no run to draw.
     """
-    choice = drawing.choose(runs, PLAIN + RESIDUAL, data_set, "degradation")
+    choice = drawing.choose(runs, PLAIN + RESIDUAL, dataset_info, "degradation")
     layout = ConstrainedLayoutEngine(rect=(0, 0, 0.985, 1))  # room for what is drawn on the right edge
     figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True, layout=layout)
     for title, configs, axes in zip(("plain nets", "residual nets"), (PLAIN, RESIDUAL), panels, strict=True):
@@ -52,4 +52,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

@@ -5,11 +5,10 @@
 draws the finished full-length runs below --records to analysis/figures/layer_responses.svg and .png.
 """
 
-try:
-    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -19,17 +18,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis import drawing
+from analysis.cli import run_script
 from analysis.questions.layer_responses import NETS
 
 
-def draw(runs: pd.DataFrame, data_set: str = "cifar10") -> Figure:
+def draw(runs: pd.DataFrame, dataset_info: str = "cifar10") -> Figure:
     """The figure: above in the order of the layers, below in descending order; plain nets dashed, one colour per depth.
 
     Raises:
         UserError: there is no run to draw.
     """
     runs = runs[runs["responses"].notna() | (runs["status"] != "finished")]
-    choice = drawing.choose(runs, NETS, data_set, "degradation")
+    choice = drawing.choose(runs, NETS, dataset_info, "degradation")
     figure, panels = plt.subplots(2, 1, figsize=(8, 6), sharey=True, layout="constrained")
     orders = ("layer index, original order", "layer index, ranked by magnitude")
     for axes, order in zip(panels, orders, strict=True):
@@ -58,4 +58,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

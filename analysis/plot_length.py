@@ -5,11 +5,10 @@
 draws the finished runs below --records, of whatever lengths there are, to analysis/figures/length.svg and .png.
 """
 
-try:
-    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -17,10 +16,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import drawing
+from analysis.cli import run_script
 from analysis.questions.length import NETS, at, find_lengths
-from analysis.records import finished, select
+from analysis.records import finished_runs, select_runs
 from analysis.sample import choose_precision
-from reproduce.config import UserError
+from reproduce.errors import UserError
 
 
 def draw(runs: pd.DataFrame) -> Figure:
@@ -33,10 +33,10 @@ def draw(runs: pd.DataFrame) -> Figure:
     if not lengths:
         raise UserError("there is no finished run to draw: make some with python experiments/sweep.py degradation")
     precision = choose_precision(runs, [at(net, length) for net in NETS for length in lengths])
-    runs = finished(runs[runs["precision"] == precision])
+    runs = finished_runs(runs[runs["precision"] == precision])
     figure, axes = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
     for net in NETS:
-        cells = {length: select(runs, at(net, length))["test_error"].astype(float) for length in lengths}
+        cells = {length: select_runs(runs, at(net, length))["test_error"].astype(float) for length in lengths}
         cells = {length: errors for length, errors in cells.items() if len(errors)}
         colour, style = drawing.DEPTH_COLOUR[net.depth], "-" if net.residual else "--"
         axes.plot(list(cells), [errors.mean() for errors in cells.values()], style, color=colour, label=drawing.name_net(net))
@@ -58,4 +58,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

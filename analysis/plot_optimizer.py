@@ -6,11 +6,10 @@ draws the finished full-length runs below --records to analysis/figures/optimize
 learning rate of Adam and AdamW on a net, beside SGD at the paper's.
 """
 
-try:
-    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -19,6 +18,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
+from analysis.cli import run_script
 from analysis.questions.optimizer import optimizer_settings
 from reproduce.config import Config
 
@@ -31,17 +31,17 @@ def name(config: Config) -> str:
     return f"{OPTIMIZERS.get(config.optimizer, config.optimizer)} {config.lr:g}{decay}"
 
 
-def draw(runs: pd.DataFrame, curves: pd.DataFrame, data_set: str = "cifar10") -> Figure:
+def draw(runs: pd.DataFrame, curves: pd.DataFrame, dataset_info: str = "cifar10") -> Figure:
     """The figure: a panel for every net that has runs of Adam or AdamW, one colour per optimizer and learning rate.
 
     Raises:
         UserError: there is no such run.
     """
     # With another split the runs were for choosing a learning rate.
-    settled = runs[(runs["split"] == "full") & (runs["dataset"] == data_set)]
+    settled = runs[(runs["split"] == "full") & (runs["dataset"] == dataset_info)]
     found = optimizer_settings(settled, free=("iterations", "dataset"))
     others = [config for configs in found.values() for config in configs[1:]]
-    choice = drawing.choose_beside(runs, list(found), others or [Config(optimizer="adam")], data_set, "optimizer")
+    choice = drawing.choose_beside(runs, list(found), others or [Config(optimizer="adam")], dataset_info, "optimizer")
     found = {net: configs for net, configs in found.items() if any(config in choice.cells for config in configs[1:])}
     names = dict.fromkeys(name(config) for configs in found.values() for config in configs if config in choice.cells)
     palette = drawing.PALETTE if len(names) <= len(drawing.PALETTE) else sns.color_palette("husl", len(names))
@@ -69,4 +69,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

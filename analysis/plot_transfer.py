@@ -5,11 +5,10 @@
 draws the runs of experiments/transfer.py below --records to analysis/figures/transfer.svg and .png.
 """
 
-try:
-    from analysis.command import end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import textwrap
 from collections.abc import Sequence
 
@@ -18,10 +17,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import drawing
+from analysis.cli import run_script
 from analysis.questions.transfer import WORDS, find_runs, select_cell
-from analysis.records import finished
+from analysis.records import finished_runs
 from experiments.transfer import PICTURES, WAYS
-from reproduce.config import UserError
+from reproduce.errors import UserError
 
 
 def draw(runs: pd.DataFrame) -> Figure:
@@ -30,7 +30,7 @@ def draw(runs: pd.DataFrame) -> Figure:
     Raises:
         UserError: there is no run to draw.
     """
-    runs = finished(find_runs(runs))
+    runs = finished_runs(find_runs(runs))
     if runs.empty:
         raise UserError("there is no finished run to draw: make some with python experiments/transfer.py")
     figure, panels = plt.subplots(1, len(PICTURES), figsize=(7, 3.2), layout="constrained", sharey=True)
@@ -56,4 +56,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

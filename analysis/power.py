@@ -5,11 +5,10 @@
 judges simulated runs by the rules of estimates.py and writes analysis/power.csv, which RESULTS.md shows; about half a minute.
 """
 
-try:
-    from analysis.command import Parser, end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ import pandas as pd
 from scipy import optimize, stats
 
 from analysis.claims import TOLERANCE
-from analysis.estimates import CONFIDENCE, Finding, Term, clearly_positive, contrast, met, similar
-from analysis.markdown import write_table
+from analysis.cli import Parser, run_script
+from analysis.estimates import CONFIDENCE, Finding, Term, contrast, is_equivalent, is_positive, matches_published
+from analysis.markdown import format_table
 
 RATES = Path(__file__).with_name("power.csv")
 TRIALS = 2000
@@ -45,9 +45,9 @@ def summarise(errors: np.ndarray, published: float) -> Term:
 
 def judge(claim: str, first: Term, second: Term, number: float) -> Finding:
     if claim == "a published number is met":
-        return met(second, number, TOLERANCE)
+        return matches_published(second, number, TOLERANCE)
     difference = contrast([first, second], [1, -1])
-    return similar(difference, TOLERANCE) if "similar" in claim else clearly_positive(difference, TOLERANCE)
+    return is_equivalent(difference, TOLERANCE) if "similar" in claim else is_positive(difference, TOLERANCE)
 
 
 def simulate(claim: str, distance: float, seeds: int, spread: float, published: float, trials: int) -> list[bool | None]:
@@ -87,7 +87,7 @@ def find_smallest_difference(seeds: int, spread: float, power: float = 0.8) -> f
     return optimize.brentq(excess, 0, 20 * spread)  # pyright: ignore[reportReturnType]
 
 
-def write_power(rates: pd.DataFrame) -> str:
+def format_power(rates: pd.DataFrame) -> str:
     """The two tables of RESULTS.md."""
     rows = []
     for row in rates.to_dict("records"):
@@ -97,8 +97,8 @@ def write_power(rates: pd.DataFrame) -> str:
     header += [f"{name} where it is {truth}" for truth in ("true", "false") for name in ("right", "open", "wrong")]
     smallest = [[spread, *(f"{find_smallest_difference(seeds, spread):.2f}" for seeds in (3, 5, 8))] for spread in (0.2, 0.5)]
     return (
-        f"{write_table(header, rows)}\n\nThe smallest difference of two nets, in points, that their seeds show to be clearly "
-        f"there four times in five:\n\n{write_table(['std of a run', '3 seeds', '5 seeds', '8 seeds'], smallest)}"
+        f"{format_table(header, rows)}\n\nThe smallest difference of two nets, in points, that their seeds show to be clearly "
+        f"there four times in five:\n\n{format_table(['std of a run', '3 seeds', '5 seeds', '8 seeds'], smallest)}"
     )
 
 
@@ -110,4 +110,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

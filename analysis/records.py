@@ -8,8 +8,10 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from reproduce.config import DATA_SETS, Config, Precision, UserError
-from reproduce.record import list_folders, read_config, read_confusion, read_predictions, read_record
+from reproduce.config import Config, Precision
+from reproduce.dataset import DATASETS
+from reproduce.errors import UserError
+from reproduce.record import list_run_folders, read_config, read_confusion, read_predictions, read_record
 
 RECORDS = Path("experiments/records")
 CONFIG_FIELDS = [field.name for field in fields(Config)]
@@ -34,7 +36,7 @@ CURVE_COLUMNS = [
 ]
 
 
-def load(records: Path, folders: Iterable[Path] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def load_records(records: Path, folders: Iterable[Path] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Reads every run folder <net>-<key>/seed<k> below `records`, or those named.
 
     Returns:
@@ -51,7 +53,7 @@ def load(records: Path, folders: Iterable[Path] | None = None) -> tuple[pd.DataF
     if not records.is_dir():
         raise UserError(f"there is no folder {records}: --records names the folder of the run folders")
     rows, curves = [], []
-    for folder in list_folders(records) if folders is None else folders:
+    for folder in list_run_folders(records) if folders is None else folders:
         row, curve = read_run(folder, records)
         rows.append(row)
         curves += curve
@@ -73,7 +75,7 @@ def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str
     progress = {"iteration": result.get("iterations", reached["iteration"]), "seconds": reached["seconds"]}
     extra = {
         "folder": name,
-        "cell": name_cell(config),
+        "cell": configuration_key(config),
         "responses": record.responses,
         "predictions": read_predictions(folder),
         "confusion": read_confusion(folder),
@@ -83,15 +85,15 @@ def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str
 
 
 @cache
-def name_cell(config: Config) -> str:
+def configuration_key(config: Config) -> str:
     """The same for configs that differ in nothing but the seed and the precision."""
     return replace(config, seed=Config().seed, precision=Config().precision).key
 
 
-def select(runs: pd.DataFrame, config: Config, free: Iterable[str] = ()) -> pd.DataFrame:
+def select_runs(runs: pd.DataFrame, config: Config, free: Iterable[str] = ()) -> pd.DataFrame:
     """The runs that equal `config` in every field but the seed, the precision and those named in `free`."""
     if not free:
-        return runs[runs["cell"] == name_cell(config)]
+        return runs[runs["cell"] == configuration_key(config)]
     chosen = pd.Series(True, index=runs.index)
     for name, value in asdict(config).items():
         if name not in ("seed", "precision", *free):
@@ -99,30 +101,30 @@ def select(runs: pd.DataFrame, config: Config, free: Iterable[str] = ()) -> pd.D
     return runs[chosen]
 
 
-def cells(runs: pd.DataFrame) -> list[Config]:
+def group_configurations(runs: pd.DataFrame) -> list[Config]:
     """The distinct configs of some runs, seed and precision set to the defaults."""
     default = Config()
-    distinct = configs(runs.drop_duplicates("cell"))
+    distinct = to_configs(runs.drop_duplicates("cell"))
     return [replace(config, seed=default.seed, precision=default.precision) for config in distinct]
 
 
-def finished(runs: pd.DataFrame) -> pd.DataFrame:
+def finished_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"] == "finished"]
 
 
-def stuck(runs: pd.DataFrame) -> pd.DataFrame:
+def stuck_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The finished runs that never got off the ground. They stay in every mean; they are counted beside it."""
     return runs[(runs["status"] == "finished") & (runs["train_error"] >= STUCK_ERROR)]
 
 
-def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+def comparable_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that follow what is published in length and data: the paper (64,000 iterations on all of CIFAR-10's training
     images) or, on other data, what its `iterations` in config.DATA_SETS say."""
-    lengths = runs["dataset"].map({name: data_set.iterations for name, data_set in DATA_SETS.items()})
+    lengths = runs["dataset"].map({name: dataset_info.iterations for name, dataset_info in DATASETS.items()})
     return runs[(runs["iterations"] == lengths) & (runs["split"] == "full")]
 
 
-def configs(runs: pd.DataFrame) -> list[Config]:
+def to_configs(runs: pd.DataFrame) -> list[Config]:
     """The Config of each run."""
     rows: list[dict[str, Any]] = runs[CONFIG_FIELDS].astype(object).to_dict("records")  # pyright: ignore
     return [Config(**row) for row in rows]

@@ -6,28 +6,28 @@
 With pandas, `analysis.records.load(Path("experiments/records"))` gives the same runs and their curves as frames.
 """
 
-try:
-    from analysis.command import Parser, end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from analysis.markdown import label
-from analysis.records import PRECISIONS, comparable, configs, load
+from analysis.cli import Parser, run_script
+from analysis.markdown import format_label
+from analysis.records import PRECISIONS, comparable_runs, load_records, to_configs
 
 COLUMNS = ("folder", "net", "precision", "iterations", "status", "test_error", "train_error", "seconds")
 
 
 def choose_runs(runs: pd.DataFrame, net: str | None, precision: str | None, full: bool) -> pd.DataFrame:
     """Those of a net (residual20), a precision and, where `full`, the length and data of the paper; with a column `net`."""
-    named = runs.assign(net=[label(config) for config in configs(runs)])
-    chosen = comparable(named) if full else named
+    named = runs.assign(net=[format_label(config) for config in to_configs(runs)])
+    chosen = comparable_runs(named) if full else named
     if net is not None:
-        chosen = chosen[np.array([config.net == net for config in configs(chosen)], dtype=bool)]
+        chosen = chosen[np.array([config.net == net for config in to_configs(chosen)], dtype=bool)]
     return chosen if precision is None else chosen[chosen["precision"] == precision]
 
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--full", action="store_true", help="only 64,000 iterations on all of CIFAR-10's training images")
     parser.add_argument("--csv", action="store_true", help="comma-separated values with every field of config and result")
     options = parser.parse_args(list(arguments))
-    chosen = choose_runs(load(options.records)[0], options.net, options.precision, options.full)
+    chosen = choose_runs(load_records(options.records)[0], options.net, options.precision, options.full)
     if options.csv:
         print(chosen.drop(columns=["sessions", "predictions", "confusion", "responses"]).to_csv(index=False), end="")
     else:
@@ -61,4 +61,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

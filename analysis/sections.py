@@ -10,35 +10,35 @@ import pandas as pd
 from analysis.estimates import MINIMUM
 from analysis.markdown import (
     NO_RESULT,
-    command,
-    describe_commit,
-    label,
-    write_estimates,
-    write_failures,
-    write_folders,
-    write_runs,
-    write_table,
+    format_command,
+    format_commit,
+    format_estimates,
+    format_failures,
+    format_folders,
+    format_label,
+    format_runs,
+    format_table,
 )
-from analysis.records import comparable, configs, finished, select
+from analysis.records import comparable_runs, finished_runs, select_runs, to_configs
 from reproduce.config import Config
 
 
 def describe_sessions(runs: pd.DataFrame) -> str:
     """Hardware, versions and hours. A run counts for the machine of its last session, with the commits of all of them."""
-    rows, full = [], comparable(runs).index
+    rows, full = [], comparable_runs(runs).index
     elsewhere: dict[tuple[str, str], list[str]] = defaultdict(list)
     for place, run in runs.iterrows():
         sessions = run["sessions"] or [{}]
-        machine = name_machine(sessions[-1])
-        others = {name_machine(session) for session in sessions} - {machine}
+        options = name_machine(sessions[-1])
+        others = {name_machine(session) for session in sessions} - {options}
         for other in others:
             elsewhere[other].append(run["folder"])
         rows.append(
             {
-                "device": machine[0],
-                "software": machine[1],
+                "device": options[0],
+                "software": options[1],
                 "precision": run["precision"],
-                "commits": [describe_commit(each.get("git")) for each in sessions],
+                "commits": [format_commit(each.get("git")) for each in sessions],
                 "seconds": run["seconds"],
                 "speed": None if others else run["images_per_second"],
                 "finished": run["status"] == "finished",
@@ -48,11 +48,11 @@ def describe_sessions(runs: pd.DataFrame) -> str:
     if not rows:
         return "No run is recorded yet."
     table = []
-    for machine, group in pd.DataFrame(rows).groupby(["device", "software", "precision"]):
+    for options, group in pd.DataFrame(rows).groupby(["device", "software", "precision"]):
         speed = group["speed"].dropna().astype(float)
         runs_of = f"{group['finished'].sum()} of {len(group)}"
         numbers = [f"{group['seconds'].sum() / 3600:.2f}", f"{speed.median():,.0f}" if len(speed) else "-"]
-        table.append([*machine, runs_of, *numbers, ", ".join(sorted(set(group["commits"].explode())))])
+        table.append([*options, runs_of, *numbers, ", ".join(sorted(set(group["commits"].explode())))])
     header = ["device", "software", "precision", "runs finished", "hours", "images/s", "commits"]
     total = pd.DataFrame(rows)
     total["length"] = np.where(total["full"], "full length", "shortened")
@@ -60,7 +60,7 @@ def describe_sessions(runs: pd.DataFrame) -> str:
     hours = total.groupby("kind")["seconds"].sum() / 3600
     moved = [f"on {device}, {software}: {', '.join(folders)}" for (device, software), folders in sorted(elsewhere.items())]
     parts = [f"{value:.2f} h {kind}" for kind, value in hours.items()]
-    return write_table(header, table) + (
+    return format_table(header, table) + (
         f"\n\nIn all {hours.sum():.2f} hours of training: {', '.join(parts)}. Preliminary runs are among them as far as they "
         "left a record; tests, benchmarks and what was given up without a record are not counted.\n\n"
         "Hours are summed over the runs, evaluations included; runs that share a device share its hours, too. "
@@ -88,7 +88,7 @@ def name_older_records(runs: pd.DataFrame, date: str) -> str:
 
 def describe_seed_correlation(runs: pd.DataFrame) -> str:
     """Over pairs of nets with at least MINIMUM seeds in common, in one precision."""
-    done = finished(comparable(runs[runs["dataset"] == "cifar10"])).astype({"test_error": float})
+    done = finished_runs(comparable_runs(runs[runs["dataset"] == "cifar10"])).astype({"test_error": float})
     found = []
     for _, same in done.groupby("precision"):
         matrix = same.pivot_table(index="seed", columns="cell", values="test_error").corr(min_periods=MINIMUM).to_numpy()
@@ -106,18 +106,18 @@ def leave_out(runs: pd.DataFrame, text: str) -> pd.DataFrame:
 
 def list_others(runs: pd.DataFrame, questions: str, link: str) -> str:
     """The runs that are comparable with the paper, and that the text of the questions does not name."""
-    others = leave_out(comparable(runs), questions)
+    others = leave_out(comparable_runs(runs), questions)
     if others.empty:
         return "None."
     default = Config()  # write_runs has a row for each precision itself
-    nets = dict.fromkeys(replace(config, seed=default.seed, precision=default.precision) for config in configs(others))
-    return write_runs(others, nets, link)
+    nets = dict.fromkeys(replace(config, seed=default.seed, precision=default.precision) for config in to_configs(others))
+    return format_runs(others, nets, link)
 
 
 def list_shortened(runs: pd.DataFrame, questions: str, link: str) -> str:
     """The runs that are not comparable with the paper, a row per config and precision. Of those on pictures, whose configs are
     many, only what the text of the questions does not name."""
-    others = runs.drop(comparable(runs).index)
+    others = runs.drop(comparable_runs(runs).index)
     on_pictures = others["dataset"] == "pictures"
     others = pd.concat([others[~on_pictures], leave_out(others[on_pictures], questions)])
     rows = []
@@ -127,23 +127,23 @@ def list_shortened(runs: pd.DataFrame, questions: str, link: str) -> str:
         "dataset": default.dataset,
         "split": default.split,
     }  # in their own columns
-    every = dict.fromkeys(replace(config, seed=default.seed) for config in configs(others))
+    every = dict.fromkeys(replace(config, seed=default.seed) for config in to_configs(others))
     for config in sorted(every, key=lambda config: (config.family, config.residual, config.depth, config.iterations)):
-        cell = select(others, config)
+        cell = select_runs(others, config)
         cell = cell[cell["precision"] == config.precision]
-        errors = [write_estimates(cell, column, config.precision) for column in ("test_error", "held_out_error")]
-        made_by = [write_failures(cell), f"`{command(config)}`", write_folders(cell, link)]
-        kind = [label(replace(config, **shown)), config.iterations, config.dataset, config.split, config.precision]
+        errors = [format_estimates(cell, column, config.precision) for column in ("test_error", "held_out_error")]
+        made_by = [format_failures(cell), f"`{format_command(config)}`", format_folders(cell, link)]
+        kind = [format_label(replace(config, **shown)), config.iterations, config.dataset, config.split, config.precision]
         rows.append([*kind, *errors, *made_by])
     header = ["net", "iterations", "data", "split", "precision", "test error", "held-out error", NO_RESULT]
-    return write_table([*header, "command", "records"], rows) if rows else "None."
+    return format_table([*header, "command", "records"], rows) if rows else "None."
 
 
 def list_without_result(runs: pd.DataFrame) -> str:
     """Diverged and unfinished runs of any kind, and where they stopped."""
     rows = runs[runs["status"] != "finished"]
     lines = []
-    for (_, row), config in zip(rows.iterrows(), configs(rows), strict=True):
+    for (_, row), config in zip(rows.iterrows(), to_configs(rows), strict=True):
         reached = f"{row['iteration']:.0f} of {row['iterations']}"
-        lines.append([row["folder"], row["status"], reached, f"`{command(config)} --seed {config.seed}`"])
-    return write_table(["run", "state", "iteration", "command"], lines) if lines else "None."
+        lines.append([row["folder"], row["status"], reached, f"`{format_command(config)} --seed {config.seed}`"])
+    return format_table(["run", "state", "iteration", "command"], lines) if lines else "None."

@@ -1,17 +1,17 @@
-"""The section of RESULTS.md on speed: what experiments/throughput.py has measured, device by device."""
+"""The section of RESULTS.md on speed: what experiments/devices/throughput.py has measured, device by device."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from analysis.markdown import describe_commit, write_table
+from analysis.markdown import format_commit, format_table
 from analysis.records import PRECISIONS
-from experiments.engine.lanes import read_throughput
-from reproduce.content import Amount, Code, Count
+from experiments.engine.concurrency import read_throughput
+from reproduce.schema import Amount, Code, Count
 
 
 class Ceilings(TypedDict):
-    """Of a record of experiments/throughput.py: what the device could do at best, in bytes and in operations a second."""
+    """Of a record of experiments/devices/throughput.py: what the device could do at best, in bytes and in operations a second."""
 
     copy: Amount
     fp32: NotRequired[Amount]
@@ -85,7 +85,7 @@ def describe(record: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"### {record['device_name']}{', in short' if record.get('quick') else ''}",
-            f"{record['threads']} threads, {versions}, commit {describe_commit(record['git'])}. A large copy moves "
+            f"{record['threads']} threads, {versions}, commit {format_commit(record['git'])}. A large copy moves "
             f"{ceilings['copy'] / 1e9:,.1f} GB/s, read and written; a large matrix product makes {rates}.",
             list_nets(record["nets"]),
             f"Medians, and in brackets minimum and maximum, of {record['rounds']} rounds of {counts} iterations of "
@@ -101,7 +101,7 @@ def list_nets(nets: Sequence[dict[str, Any]]) -> str:
     for net in nets:
         work = [f"{net['operations'] / 1e9:.1f}", f"{net['bytes'] / 1e6:.0f}"]
         rows.append([net["depth"], net["precision"], *work, f"{net['floor']:.3f}", f"{net['preparation']:.3f}"])
-    return write_table(header, rows)
+    return format_table(header, rows)
 
 
 def list_candidates(rows: Sequence[dict[str, Any]]) -> str:
@@ -112,4 +112,4 @@ def list_candidates(rows: Sequence[dict[str, Any]]) -> str:
         beside = f"{row['times_plain']:.2f}" if "times_plain" in row else "-"
         speed = [f"{row['images_per_second']:,}", beside, f"{100 * row['floor_fraction']:.1f}%"]
         lines.append([row["depth"], row["precision"], row["candidate"], times, *speed, f"{row['seconds_to_start']:.0f}"])
-    return write_table([*header, "seconds to start"], lines)
+    return format_table([*header, "seconds to start"], lines)

@@ -7,20 +7,21 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.claims import Verdict, count_verdicts
-from analysis.markdown import name_figure, write_estimates, write_failures, write_number, write_table
+from analysis.markdown import figure_path, format_estimates, format_failures, format_number, format_table
 from analysis.paper import HE, load_paper, paper_value, published
-from analysis.records import PRECISIONS, comparable, finished, select
-from analysis.sample import NotEnoughRuns, Sample, name_spread
+from analysis.records import PRECISIONS, comparable_runs, finished_runs, select_runs
+from analysis.sample import NotEnoughRuns, Sample, format_spread_source
 from experiments import bn_placement, deep, degradation, lenet
-from reproduce.card import check_card, find_sha256
-from reproduce.config import Config, UserError
+from reproduce.config import Config
+from reproduce.errors import UserError
+from reproduce.model_card import check_sha256, sha256_of_file
 from reproduce.record import read_weights_header
 
 
-def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int) -> str:
+def format_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int) -> str:
     """What was asked and what was found, with the figure of the full-length runs or, until both kinds of nets have any, of the
     shortened ones."""
-    full, done = finished(comparable(runs)), finished(runs)
+    full, done = finished_runs(comparable_runs(runs)), finished_runs(runs)
     said = {verdict.name: verdict.words for verdict in verdicts}
     ours = full[full["dataset"] == "cifar10"]
     precisions = ", ".join(precision for precision in PRECISIONS if (ours["precision"] == precision).any())
@@ -32,7 +33,7 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
     recorded += (
         f", {len(done) - len(full)} shortened, on pictures or with images held out, {len(runs) - len(done)} without a result"
     )
-    every = comparable(runs)
+    every = comparable_runs(runs)
     residual = list_errors(every, [*degradation.RESIDUAL, deep.DEEPEST])
     adam = [Config(depth=net.depth, optimizer="adam") for net in degradation.RESIDUAL]
     lines = [
@@ -49,7 +50,7 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
         f"**Adam less SGD**, residual nets, Adam at 0.001: {list_gaps(full, adam, degradation.RESIDUAL)}. SGD is "
         f"better at 20 and 56 layers (A5): {said['A5']}.",
         f"**Beyond section 4.2**: ResNet-32 is nearly as good as a wide ResNet-18 (W1): {said['W1']}; LeNet on MNIST, test "
-        f"error {write_estimates(select(full, lenet.LENET))}, reaches a tutorial's 2.74 (M1): {said['M1']}.",
+        f"error {format_estimates(select_runs(full, lenet.LENET))}, reaches a tutorial's 2.74 (M1): {said['M1']}.",
         f"**Transfer**: pretraining helps the more, the fewer pictures there are (P1): {said['P1']}; the fewer there are, the "
         f"fewer layers should learn (P2): {said['P2']}; the more, the more (P3): {said['P3']}.",
         f"**Of {len(verdicts)} claims**: {count_verdicts(verdicts)}. Single runs only point, by published spreads; what the "
@@ -57,10 +58,10 @@ def write_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int)
     ]
     text = "\n".join(f"- {line}" for line in lines)
     if show_both_kinds(full):
-        return f"{text}\n\n![Fig. 6 from our runs]({name_figure('degradation')}.svg)"
+        return f"{text}\n\n![Fig. 6 from our runs]({figure_path('degradation')}.svg)"
     shortened = [replace(net, iterations=preview) for net in degradation.CONFIGS]
-    if any(len(select(done, net)) for net in shortened):
-        text += f"\n\n![Runs of {preview:,} iterations, too short for any claim]({name_figure('degradation', preview)}.svg)"
+    if any(len(select_runs(done, net)) for net in shortened):
+        text += f"\n\n![Runs of {preview:,} iterations, too short for any claim]({figure_path('degradation', preview)}.svg)"
     return text
 
 
@@ -76,8 +77,8 @@ def list_errors(full: pd.DataFrame, nets: Sequence[Config]) -> str:
         try:
             sample = Sample(full, net)
         except NotEnoughRuns:
-            cell = select(full, net)
-            words += [f"{net.depth} layers {write_failures(cell)}"] * bool(len(cell))
+            cell = select_runs(full, net)
+            words += [f"{net.depth} layers {format_failures(cell)}"] * bool(len(cell))
             continue
         test, train = sample.means()[0], sample.means("train_error")[0]
         paper = (
@@ -95,7 +96,7 @@ def list_gaps(full: pd.DataFrame, nets: Sequence[Config], others: Sequence[Confi
     for net, other in zip(nets, others, strict=True):
         try:
             sample = Sample(full, net, other)
-            words.append(f"{net.depth} layers {sample.difference(0, 1)}{name_spread(sample)}")
+            words.append(f"{net.depth} layers {sample.difference(0, 1)}{format_spread_source(sample)}")
         except NotEnoughRuns:
             continue
     return "; ".join(words) or "no depth has both yet"
@@ -103,14 +104,14 @@ def list_gaps(full: pd.DataFrame, nets: Sequence[Config], others: Sequence[Confi
 
 def show_both_kinds(full: pd.DataFrame) -> bool:
     """Whether both panels of Fig. 6 have a run."""
-    done = finished(full)
-    return all(any(len(select(done, net)) for net in nets) for nets in (degradation.PLAIN, degradation.RESIDUAL))
+    done = finished_runs(full)
+    return all(any(len(select_runs(done, net)) for net in nets) for nets in (degradation.PLAIN, degradation.RESIDUAL))
 
 
 # README.md -------------------------------------------------------------------------------------------------------------
 
 
-def list_weights(runs: pd.DataFrame, folder: Path) -> str:
+def format_weights(runs: pd.DataFrame, folder: Path) -> str:
     """The published weights files, the test error that their runs' records give, and their SHA-256.
 
     Raises:
@@ -118,38 +119,45 @@ def list_weights(runs: pd.DataFrame, folder: Path) -> str:
     """
     rows = []
     for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem):
-        check_card(path)
+        check_sha256(path)
         run = read_weights_header(path)[0].folder
-        found = finished(runs[runs["folder"] == str(run)])
+        found = finished_runs(runs[runs["folder"] == str(run)])
         if found.empty:
             raise UserError(f"{path} is of {run}, which has no finished record: add the record or remove the file")
         row = found.iloc[0]
         card = f"[{path.stem}](weights/{path.stem}.md)"
         rows.append(
-            [card, f"{row['test_error']:.2f}", f"{row['iterations']:,}", row["precision"], f"`{run}`", f"`{find_sha256(path)}`"]
+            [
+                card,
+                f"{row['test_error']:.2f}",
+                f"{row['iterations']:,}",
+                row["precision"],
+                f"`{run}`",
+                f"`{sha256_of_file(path)}`",
+            ]
         )
     if not rows:
         return "No trained weights are published yet: they come with the runs of full length."
-    return write_table(["weights", "test error", "iterations", "precision", "record", "SHA-256"], rows)
+    return format_table(["weights", "test error", "iterations", "precision", "record", "SHA-256"], rows)
 
 
-def write_readme_block(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path) -> str:
+def format_readme_block(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path) -> str:
     """Table 6 and the plain nets, the paper beside ours, Fig. 6, how many claims came out, and the weights."""
-    full = comparable(runs)
+    full = comparable_runs(runs)
     numbers = published(load_paper(), source=HE, quantity="test error")
-    paper = {(row["kind"], row["depth"]): write_number(row) for _, row in numbers.iterrows()}
+    paper = {(row["kind"], row["depth"]): format_number(row) for _, row in numbers.iterrows()}
     rows = []
     for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
         errors = []
         for kind, net in (("residual", residual), ("plain", plain)):
-            errors += [paper[kind, net.depth], write_estimates(select(full, net))]
+            errors += [paper[kind, net.depth], format_estimates(select_runs(full, net))]
         rows.append([residual.depth, *errors])
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
-    basis = "" if len(finished(full)) else " No full-length run is recorded yet."
-    figure = f"![Fig. 6 from our runs]({name_figure('degradation')}.png)\n\n" if show_both_kinds(full) else ""
+    basis = "" if len(finished_runs(full)) else " No full-length run is recorded yet."
+    figure = f"![Fig. 6 from our runs]({figure_path('degradation')}.png)\n\n" if show_both_kinds(full) else ""
     return (
-        f"{figure}{write_table(header, rows)}\n\n"
+        f"{figure}{format_table(header, rows)}\n\n"
         "Test error in % at the last of 64,000 iterations: mean ± standard deviation (n seeds), precision. The paper's "
         f"plain nets are read off its Fig. 6.{basis} Claims: {count_verdicts(verdicts)}. Peers, rules, commands and "
-        f"records are in [RESULTS.md](RESULTS.md).\n\n{list_weights(runs, weights)}"
+        f"records are in [RESULTS.md](RESULTS.md).\n\n{format_weights(runs, weights)}"
     )

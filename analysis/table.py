@@ -8,11 +8,10 @@ The text of RESULTS.md stands in analysis/template.md; its sections come from qu
 README.md is changed only between the lines <!-- results:begin --> and <!-- results:end -->.
 """
 
-try:
-    from analysis.command import Parser, end  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import os
 import re
 from collections.abc import Sequence
@@ -24,18 +23,20 @@ import pandas as pd
 
 from analysis import sections
 from analysis.acceptance import describe_acceptance
-from analysis.claims import RULES_COMMIT, RULES_DATE, RULES_VERSION, TOLERANCE, Verdict, judge_all, list_claims
+from analysis.claims import RULES_COMMIT, RULES_DATE, RULES_VERSION, TOLERANCE, Verdict, format_claims, judge_all
+from analysis.cli import Parser, run_script
 from analysis.estimates import MINIMUM
-from analysis.markdown import show_figure
-from analysis.power import RATES, TRIALS, write_power
+from analysis.markdown import format_figure
+from analysis.power import RATES, TRIALS, format_power
 from analysis.questions import QUESTIONS
 from analysis.questions.ambiguity import measure_effects
-from analysis.records import load
+from analysis.records import load_records
 from analysis.speed import list_throughput, load_throughput
-from analysis.summary import write_readme_block, write_summary
+from analysis.summary import format_readme_block, format_summary
 from experiments import degradation
-from experiments.acceptance import RECORDS as ACCEPTANCE
-from reproduce.config import PAPER_ITERATIONS, UserError
+from experiments.devices.acceptance import RECORDS as ACCEPTANCE
+from reproduce.config import PAPER_ITERATIONS
+from reproduce.errors import UserError
 
 PREVIEW = PAPER_ITERATIONS // 20
 """Iterations of the shortened runs whose figure RESULTS.md shows."""
@@ -46,13 +47,13 @@ def write_results(
     runs: pd.DataFrame, throughput: Sequence[dict[str, Any]], acceptance: str, verdicts: Sequence[Verdict], link: str
 ) -> str:
     """RESULTS.md. `link` is where the run folders are, seen from there; `acceptance` is that section's text."""
-    questions = "\n\n".join(question.write_section(runs, link) for question in QUESTIONS)
+    questions = "\n\n".join(question.format_section(runs, link) for question in QUESTIONS)
     return Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
         records_folder=f"[{link}]({link})",
         how_it_was_run=sections.describe_sessions(runs),
         throughput=list_throughput(throughput),
         acceptance=acceptance,
-        summary=write_summary(runs, verdicts, PREVIEW),
+        summary=format_summary(runs, verdicts, PREVIEW),
         questions=questions,
         rules_version=RULES_VERSION,
         rules_date=RULES_DATE,
@@ -60,14 +61,14 @@ def write_results(
         older_records=sections.name_older_records(runs, RULES_DATE),
         seed_correlation=sections.describe_seed_correlation(runs),
         trials=f"{TRIALS:,}",
-        power=write_power(pd.read_csv(RATES)),
+        power=format_power(pd.read_csv(RATES)),
         minimum=MINIMUM,
         tolerance=TOLERANCE,
-        claims=list_claims(verdicts),
+        claims=format_claims(verdicts),
         others=sections.list_others(runs, questions, link),
         shortened=sections.list_shortened(runs, questions, link),
         without_result=sections.list_without_result(runs),
-        figure_shortened=show_figure(runs, degradation.CONFIGS, "degradation", PREVIEW),
+        figure_shortened=format_figure(runs, degradation.CONFIGS, "degradation", PREVIEW),
         **measure_effects(runs),
     )
 
@@ -96,14 +97,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail if a file is out of date")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of the published weights (weights)")
     options = parser.parse_args(list(arguments))
-    runs, _ = load(options.records)
+    runs, _ = load_records(options.records)
     verdicts = judge_all(runs)
     acceptance = describe_acceptance(options.records / ACCEPTANCE.name)
     link = Path(os.path.relpath(options.records, options.results.parent)).as_posix()
     readme = options.readme.read_text(encoding="utf-8")
     wanted = {
         options.results: write_results(runs, load_throughput(options.records), acceptance, verdicts, link),
-        options.readme: replace_block(readme, write_readme_block(runs, verdicts, options.weights), options.readme.name),
+        options.readme: replace_block(readme, format_readme_block(runs, verdicts, options.weights), options.readme.name),
     }
     if options.check:
         stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
@@ -121,4 +122,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_script(main)

@@ -7,11 +7,10 @@ what is unfinished goes on, and a run that fails or diverges does not stop the o
 failed or diverged, 2 wrong use, 75 stopped early (the same command goes on from there).
 """
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import math
 import sys
 import tempfile
@@ -25,15 +24,18 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments import EXPERIMENTS
-from experiments.engine.backlog import Backlog
-from experiments.engine.display import Display
-from experiments.engine.lanes import count_cores
-from experiments.engine.local import check_names, choose_lanes, find_devices, train_here
-from experiments.engine.overview import print_plan, print_status
-from experiments.engine.progress import describe_run, has_ended, read_ended, read_progress, write_run
-from experiments.engine.ray_cluster import train_on_cluster
-from reproduce.config import PAPER_ITERATIONS, Config, Machine, Precision, UserError, find_data_set, require
-from reproduce.pictures import name_data
+from experiments.engine.concurrency import count_cores
+from experiments.engine.dashboard import Dashboard
+from experiments.engine.local_engine import check_names, choose_concurrency, find_devices, train_locally
+from experiments.engine.progress import describe_run, format_run, has_ended, read_ended, read_progress
+from experiments.engine.ray_engine import train_on_cluster
+from experiments.engine.run_queue import RunQueue
+from experiments.engine.status import print_dry_run, print_status
+from reproduce import cli
+from reproduce.config import PAPER_ITERATIONS, Config, Precision, RunOptions, require
+from reproduce.dataset import detect_dataset
+from reproduce.errors import UserError
+from reproduce.image_folder import resolve_dataset
 
 # Required, and one of EXPERIMENTS, which Sweep checks: a choice of the parser's own would have to be written out as types.
 Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]
@@ -67,19 +69,19 @@ class Sweep:
     cluster, one of cpu cuda npu."""
     per_device: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runs at the same time on each device: in one process on cuda and npu, in a process each on a CPU or a cluster. By
-    default one for each usable core of a CPU, on cuda and npu what experiments/throughput.py found the fastest or, where it
+    default one for each usable core of a CPU, on cuda and npu what experiments/devices/throughput.py found the fastest or, where it
     has not measured, 1; on a cluster 1."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Stop the whole sweep after so many seconds, every run with a checkpoint."""
     engine: Literal["local", "ray"] = "local"
     """Train on this machine's devices, or on the Ray cluster it belongs to."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = Machine.data
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
     """As for reproduce/run.py."""
     out: Path = Path("experiments/records")
     """Folder that receives <net>-<key>/seed<k>."""
-    eval_every: int = Machine.eval_every
+    eval_every: int = RunOptions.eval_every
     """As for reproduce/run.py."""
-    checkpoint_every: int = Machine.checkpoint_every
+    checkpoint_every: int = RunOptions.checkpoint_every
     """As for reproduce/run.py."""
 
     def __post_init__(self):
@@ -92,10 +94,10 @@ class Sweep:
         require(self.iterations is None or self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(self.per_device is None or self.per_device >= 1, "per-device must be at least 1", self.per_device)
         check_names(self.devices)
-        self.machine()
+        self.options()
 
-    def machine(self) -> Machine:
-        return Machine(
+    def options(self) -> RunOptions:
+        return RunOptions(
             data=self.data,
             out=self.out,
             time_limit=self.time_limit,
@@ -110,7 +112,7 @@ def parse(arguments: Sequence[str]) -> Sweep:
     Raises:
         UserError: a flag or value is wrong.
     """
-    return command.parse(Sweep, arguments, "sweep.py", __doc__, tyro.conf.FlagCreatePairsOff)
+    return cli.parse_args(Sweep, arguments, "sweep.py", __doc__, tyro.conf.FlagCreatePairsOff)
 
 
 # Which runs -----------------------------------------------------------------------------------------------------------
@@ -122,8 +124,8 @@ def adapt_config(sweep: Sweep, config: Config) -> Config:
         config = replace(config, iterations=max(1, sweep.iterations * config.iterations // PAPER_ITERATIONS))
     if sweep.precision is not None:
         config = replace(config, precision=sweep.precision)
-    named = find_data_set(sweep.data)
-    return config if named == "cifar10" else replace(config, **name_data(sweep.data))
+    named = detect_dataset(sweep.data)
+    return config if named == "cifar10" else replace(config, **resolve_dataset(sweep.data))
 
 
 def list_runs(sweep: Sweep) -> list[Config]:
@@ -141,7 +143,7 @@ def list_runs(sweep: Sweep) -> list[Config]:
     adapted = dict.fromkeys(adapt_config(sweep, config) for config in runs)
     if not sweep.only:
         return list(adapted)
-    written = {config: write_run(config) for config in adapted}
+    written = {config: format_run(config) for config in adapted}
     return list(dict.fromkeys(c for pattern in sweep.only for c in written if fnmatchcase(written[c], f"*{pattern}*")))
 
 
@@ -182,9 +184,9 @@ def check_obstacles(sweep: Sweep, runs: Sequence[Config]):
     for config in one_of_each.values() if sweep.engine == "local" else ():
         import torch
 
-        from reproduce.data import choose_folder, load
+        from reproduce.sampling import find_data_folder, load_data
 
-        load(config, choose_folder(config, sweep.data), torch.device("cpu"))
+        load_data(config, find_data_folder(config, sweep.data), torch.device("cpu"))
 
 
 # Training them --------------------------------------------------------------------------------------------------------
@@ -203,31 +205,31 @@ def main(arguments: Sequence[str]) -> int:
     if not runs:
         patterns = " or ".join(map(repr, sweep.only))
         raise UserError(f"no run of {sweep.experiment} matches {patterns}: --dry-run without --only lists them")
-    machine = sweep.machine()
+    options = sweep.options()
     if sweep.status:
         print_status(runs, sweep.out)
     elif sweep.dry_run:
         kinds = {name.partition(":")[0] for name in sweep.devices}
         per_device = sweep.per_device or (count_cores() if kinds == {"cpu"} else 1)
         lanes = max(1, len(sweep.devices)) * per_device
-        print_plan(runs, replace(machine, device=kinds.pop()) if len(kinds) == 1 else machine, lanes)
+        print_dry_run(runs, replace(options, device=kinds.pop()) if len(kinds) == 1 else options, lanes)
     if sweep.status or sweep.dry_run:
         print_grid_state(sweep)
         return 0
     deadline = math.inf if sweep.time_limit is None else began + sweep.time_limit
-    backlog = Backlog(lambda: list_runs(sweep), sweep.out, Display())
+    backlog = RunQueue(lambda: list_runs(sweep), sweep.out, Dashboard())
     left = [config for config in runs if not has_ended(config, sweep.out)]
     if not left:
         pass  # no need of a device
     elif sweep.engine == "ray":
         check_obstacles(sweep, runs)
-        train_on_cluster(backlog, machine, sweep.devices, sweep.per_device or 1, deadline)
+        train_on_cluster(backlog, options, sweep.devices, sweep.per_device or 1, deadline)
     else:
         devices = find_devices(sweep.devices)
         check_obstacles(sweep, runs)
         given = sweep.per_device
-        lanes = choose_lanes(devices, left) if given is None else dict.fromkeys(devices, given)
-        train_here(backlog, machine, lanes, deadline)
+        lanes = choose_concurrency(devices, left) if given is None else dict.fromkeys(devices, given)
+        train_locally(backlog, options, lanes, deadline)
     if backlog.obstacle is not None:
         raise UserError(backlog.obstacle)
     return summarise_runs(list_runs(sweep), sweep, backlog.failures)
@@ -254,4 +256,4 @@ def summarise_runs(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, 
 
 
 if __name__ == "__main__":
-    sys.exit(command.tell(main, sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

@@ -16,11 +16,10 @@ Device-hours: 0.17 for each seed on a CPU core (ten minutes of its time; 14 to 2
 
 from __future__ import annotations
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import os
 import shutil
 import sys
@@ -31,7 +30,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from reproduce.config import Config, Machine, Precision, UserError, require
+from reproduce import cli
+from reproduce.config import Config, Precision, RunOptions, require
+from reproduce.errors import UserError
 from reproduce.record import NEWEST
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ class Transfer:
     """The replicates to train."""
     only_before: bool = False
     """Only train the five classes that are learnt before."""
-    data: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path(Machine.data)
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path(RunOptions.data)
     """Where CIFAR-10 is."""
     work: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data/transfer")
     """Folder that receives the pictures and the weights."""
-    out: Path = Machine.out
+    out: Path = RunOptions.out
     """Folder that receives the runs."""
 
     def __post_init__(self):
@@ -90,15 +91,15 @@ def make_sets(work: Path, cifar10: Path, seeds: Sequence[int]):
     import numpy as np
     import torch
 
-    from reproduce.config import DATA_SETS
-    from reproduce.data import SPLIT, load, random_numbers
+    from reproduce.dataset import DATASETS
+    from reproduce.sampling import SPLIT, load_data, random_generator
 
     wanted = [work / "first", work / "second-test"]
     wanted += [work / f"second-{pictures}-{seed}" for pictures in PICTURES for seed in seeds]
     missing = [folder for folder in wanted if not folder.exists()]
     if not missing:
         return
-    data, names = load(Config(), cifar10, torch.device("cpu")), DATA_SETS["cifar10"].class_names
+    data, names = load_data(Config(), cifar10, torch.device("cpu")), DATASETS["cifar10"].class_names
     sets = {"train": data.train, "test": data.test}
     parts = {part: (data.unpad(images.positions).numpy(), images.labels.numpy()) for part, images in sets.items()}
     for folder in missing:
@@ -113,7 +114,7 @@ def make_sets(work: Path, cifar10: Path, seeds: Sequence[int]):
         else:
             _, pictures, seed = folder.name.split("-")
             images, labels = parts["train"]
-            order = random_numbers(int(seed), SPLIT).permutation(len(labels))
+            order = random_generator(int(seed), SPLIT).permutation(len(labels))
             chosen = np.concatenate([order[labels[order] == label][: int(pictures)] for label in range(len(names))])
             write_pictures(unfinished / "train", images[chosen], labels[chosen], SECOND, names)
             (unfinished / "test").symlink_to("../second-test")
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: CIFAR-10 is missing, or something is in the way of a run.
     """
-    transfer = command.parse(Transfer, arguments, "transfer.py", __doc__, tyro.conf.FlagCreatePairsOff)
+    transfer = cli.parse_args(Transfer, arguments, "transfer.py", __doc__, tyro.conf.FlagCreatePairsOff)
 
     from reproduce import export, run
 
@@ -166,4 +167,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.tell(main, sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

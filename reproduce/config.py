@@ -1,4 +1,4 @@
-"""What is trained (`Config`), and where and how (`Machine`). Free of torch, so that the command line answers at once."""
+"""What is trained (`Config`), and where and how (`RunOptions`). Free of torch, so that the command line answers at once."""
 
 import hashlib
 import importlib.util
@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
+
+from reproduce.dataset import DATASETS, DatasetInfo, DatasetName, detect_dataset
+from reproduce.errors import UserError
 
 SCHEMA = 1
 """Version of the meaning of Config's fields; part of every key."""
@@ -24,7 +27,6 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Warmup = Literal["auto", "none", "error", "iterations"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Family = Literal["6n+2", "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "lenet"]
-DataSetName = Literal["cifar10", "synthetic", "mnist", "pictures"]
 Schedule = Literal["steps", "onecycle", "cosine", "constant"]
 Trainable = Literal["all", "last-stage", "head"]
 DEFAULT_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
@@ -37,78 +39,8 @@ ALWAYS_RECORDED = frozenset(
 and of what is recorded while it is at that default, so that no older record's key moves and all of them can be read."""
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """What the images of a set are like, and where they are.
-
-    title: what people call it; given: what `--data` has to be for it, other folders apart; folder: that of its files, as
-    torchvision has it; side: of the square images, in pixels; iterations: the training length at which a run on all of its
-    training images is compared with what is published, None where nothing is.
-    """
-
-    title: str
-    class_names: tuple[str, ...]
-    given: str
-    folder: str
-    side: int = 32
-    channels: int = 3
-    iterations: int | None = None
-
-
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-STRIPES = tuple(f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12))
-DATA_SETS: dict[DataSetName, DataSet] = {
-    "cifar10": DataSet("CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", iterations=PAPER_ITERATIONS),
-    "synthetic": DataSet("a generated set, made to test the code", STRIPES, "synthetic", "cifar-10-batches-py"),
-    "mnist": DataSet("MNIST", tuple("0123456789"), "mnist", "MNIST", side=28, channels=1, iterations=37_500),
-    "pictures": DataSet("own pictures", (), "DIR", "train"),
-}
-PARTS = ("train", "test")
-"""The folders in a folder of pictures."""
-
-
-def find_data_set(data: str) -> DataSetName:
-    """The data set that `--data` names: by its word, or by a folder's name or content; any other folder is CIFAR-10's."""
-    if data == "synthetic":
-        return "synthetic"
-    if data == DATA_SETS["pictures"].given or any((Path(data) / part).is_dir() for part in PARTS):
-        return "pictures"
-    return "mnist" if data == "mnist" or Path(data).absolute().name == DATA_SETS["mnist"].folder else "cifar10"
-
-
-NAMED_BY_MACHINE = ("dataset", "classes", "pictures", "initial")
+FIELDS_FROM_OPTIONS = ("dataset", "classes", "pictures", "initial")
 """The fields of a Config that follow from what --data and --initial name."""
-
-
-class UserError(ValueError):
-    """Something that whoever started the run can mend; the message is one sentence that says how."""
-
-
-class Locked(UserError):
-    """Another process is training into the run's folder.
-
-    status: what reproduce/together.py gives as the exit status, where reproduce/run.py has its 2 for every UserError.
-    """
-
-    status = 4
-
-
-class PrecisionLacking(UserError):
-    """The device does not compute in the precision asked for; status: as for `Locked`."""
-
-    status = 5
-
-
-class OutOfMemory(UserError):
-    """What is to be trained does not fit into the device's memory; status: as for `Locked`."""
-
-    status = 6
-
-
-def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Whether an error says that memory is lacking, in the words of Python, numpy, torch or torch_npu."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 @dataclass(frozen=True)
@@ -167,7 +99,7 @@ class Config:
     """Where a permutation of the images does not fill its last batch: the next one goes on, or the rest is dropped."""
     seed: int = 0
     """The replicate: initialisation, order of the images, crops, flips, and the held-out images."""
-    dataset: tyro.conf.Suppress[DataSetName] = "cifar10"
+    dataset: tyro.conf.Suppress[DatasetName] = "cifar10"
     """What `--data` names."""
     family: Family = "6n+2"
     """Another net than the paper's: torchvision's wide ones with a 3x3 stem and no max-pool, or LeNet."""
@@ -218,9 +150,9 @@ class Config:
         return f"{'residual' if self.residual else 'plain'}{self.depth}" if self.family == "6n+2" else self.family
 
     @property
-    def data_set(self) -> DataSet:
+    def dataset_info(self) -> DatasetInfo:
         """What it is trained on."""
-        found = DATA_SETS[self.dataset]
+        found = DATASETS[self.dataset]
         return replace(found, class_names=tuple(self.classes.split("/"))) if self.classes else found
 
     def describe(self) -> dict[str, Any]:
@@ -241,7 +173,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Machine:
+class RunOptions:
     """Where and how a run is computed; nothing here is part of its identity.
 
     Raises:
@@ -285,24 +217,24 @@ class Machine:
         require(self.data != "", "data must name a folder or be the word synthetic or mnist", repr(self.data))
 
 
-def write_flags(config: Config, machine: Machine | None = None) -> list[str]:
+def format_flags(config: Config, options: RunOptions | None = None) -> list[str]:
     """The flags of run.py that give this config, and this machine or any; what is at its default is left out.
 
     machine: its data name the config's set, or a folder in which that has a folder of its own.
     """
-    if machine is None:
-        machine = Machine(data=config.data_set.given, initial=Path("FILE") if config.initial else None)
-    elif config.dataset == "mnist" and find_data_set(machine.data) == "cifar10":
-        machine = replace(machine, data=str(Path(machine.data) / config.data_set.folder))
-    assert find_data_set(machine.data) == config.dataset, "the data set is named by --data"
-    assert bool(config.initial) == (machine.initial is not None), "the file is named by --initial"
+    if options is None:
+        options = RunOptions(data=config.dataset_info.given, initial=Path("FILE") if config.initial else None)
+    elif config.dataset == "mnist" and detect_dataset(options.data) == "cifar10":
+        options = replace(options, data=str(Path(options.data) / config.dataset_info.folder))
+    assert detect_dataset(options.data) == config.dataset, "the data set is named by --data"
+    assert bool(config.initial) == (options.initial is not None), "the file is named by --initial"
     ordinary = replace(config, lr=None, warmup="auto")  # both defaults depend on other fields
     flags = []
-    for settings in (config, machine):
+    for settings in (config, options):
         for each in fields(settings):
             value = getattr(settings, each.name)
             default = getattr(ordinary, each.name) if each.name in ("lr", "warmup") else each.default
-            if value == default or (settings is config and each.name in NAMED_BY_MACHINE):
+            if value == default or (settings is config and each.name in FIELDS_FROM_OPTIONS):
                 continue
             flag = each.name.replace("_", "-")
             if isinstance(value, bool):
@@ -312,7 +244,7 @@ def write_flags(config: Config, machine: Machine | None = None) -> list[str]:
     return flags
 
 
-def describe_recipe(config: Config) -> str:
+def format_recipe(config: Config) -> str:
     """What differs from the paper's recipe, field by field, in words."""
     ours, paper = asdict(config), asdict(Config(depth=config.depth)) | {"initial": "random"}
     ours["initial"] = config.initial[:8] or "random"
@@ -329,16 +261,16 @@ def require(condition: bool, rule: str, value: object):
         raise UserError(f"{rule}, not {value}")
 
 
-list_hints = cache(get_type_hints)
+cached_type_hints = cache(get_type_hints)
 
 
-def check_types(settings: Config | Machine):
+def check_types(settings: Config | RunOptions):
     """Refuses what a caller in Python could pass and the command line could not (a depth of "20", a lr of True).
 
     Raises:
         UserError: a field is not of its declared type.
     """
-    hints = list_hints(type(settings))
+    hints = cached_type_hints(type(settings))
     for field in fields(settings):
         allowed = get_args(hints[field.name]) or (hints[field.name],)
         value = getattr(settings, field.name)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduce.config import Precision, PrecisionLacking, UserError
+from reproduce.config import Precision
+from reproduce.errors import UnsupportedPrecision, UserError
 
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 _autoload_before = os.environ.get(AUTOLOAD)
@@ -29,7 +30,7 @@ os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 import torch  # noqa: E402
 
 
-def tell_error(error: Exception) -> str:
+def format_exception(error: Exception) -> str:
     """An error in one line: its kind and, where it has one, the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
@@ -45,7 +46,7 @@ def load_torch_npu() -> str | None:
     try:
         importlib.import_module("torch_npu")
     except Exception as error:  # its import can fail in any way, and then the other devices must still work
-        reason = f"torch_npu is installed but does not load ({tell_error(error)})"
+        reason = f"torch_npu is installed but does not load ({format_exception(error)})"
         if isinstance(error, ImportError) and ".so" in str(error):
             reason += "; CANN is missing or not on LD_LIBRARY_PATH: source the set_env.sh of the Ascend toolkit"
         return reason
@@ -94,7 +95,7 @@ DEVICES = {
 }
 
 
-def find_problem(kind: str) -> str | None:
+def unusable_reason(kind: str) -> str | None:
     """Why a kind of device cannot be used here, or None."""
     if kind == "npu":
         if NPU_PROBLEM is None and not torch.npu.is_available():  # pyright: ignore[reportAttributeAccessIssue]
@@ -114,8 +115,8 @@ def choose_device(kind: str) -> Device:
         UserError: the kind asked for is not usable; the sentence says why.
     """
     if kind == "auto":
-        kind = next(kind for kind in DEVICES if find_problem(kind) is None)
-    reason = find_problem(kind)
+        kind = next(kind for kind in DEVICES if unusable_reason(kind) is None)
+    reason = unusable_reason(kind)
     if reason is not None:
         raise UserError(f"device {kind} is not usable: {reason}")
     return DEVICES[kind]
@@ -128,9 +129,9 @@ def set_numerics(device: Device, precision: Precision, deterministic: bool) -> d
         PrecisionLacking: the device does not have the precision.
     """
     if precision == "tf32" and device.kind == "cpu":
-        raise PrecisionLacking("precision tf32 needs an accelerator: choose fp32 or bf16 on a cpu")
+        raise UnsupportedPrecision("precision tf32 needs an accelerator: choose fp32 or bf16 on a cpu")
     if precision == "bf16" and device.kind != "cpu" and not device.backend.is_bf16_supported():
-        raise PrecisionLacking(f"precision bf16 is not supported by this {device.kind} device: choose fp32")
+        raise UnsupportedPrecision(f"precision bf16 is not supported by this {device.kind} device: choose fp32")
     torch.use_deterministic_algorithms(deterministic)
     flags: dict[str, Any] = {"precision": precision, "deterministic": torch.are_deterministic_algorithms_enabled()}
     fast_float32 = precision == "tf32"
@@ -174,7 +175,7 @@ def own_stream(device: Device) -> AbstractContextManager:
     return on_stream(device, make_stream(device))
 
 
-def mark_position(device: Device) -> Callable[[], bool]:
+def record_event(device: Device) -> Callable[[], bool]:
     """Marks a point in the work of the current stream; returns what tells, without waiting, whether it is reached."""
     if not device.is_accelerator:
         return lambda: True
@@ -203,11 +204,11 @@ def capture_graph(device: Device, step: Callable[[], None]) -> Callable[[], None
             try:
                 step()
             except CAPTURE_ERRORS as error:
-                reason = tell_error(error)  # the end of a capture that this has broken fails as well, in words of its own
+                reason = format_exception(error)  # the end of a capture that this has broken fails as well, in words of its own
                 raise
     except CAPTURE_ERRORS as error:
         release_pool(device, pool)
-        return reason or tell_error(error)
+        return reason or format_exception(error)
     finally:
         gc.enable()
     return graph.replay
@@ -241,7 +242,7 @@ def count_threads(device: Device) -> int | None:
     return None if device.is_accelerator else torch.get_num_threads()
 
 
-def write_device(device: Device) -> str:
+def format_device(device: Device) -> str:
     """The device in a few words, as cpu (its name), 2 threads."""
     about, threads = describe_device(device), count_threads(device)
     return f"{device.kind} ({about['device_name']})" + (f", {threads} thread{'s' * (threads > 1)}" if threads else "")
@@ -255,7 +256,7 @@ def describe_device(device: Device) -> dict[str, Any]:
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return {
         "device": device.kind,
-        "device_name": device.backend.get_device_name() if device.is_accelerator else processor(),
+        "device_name": device.backend.get_device_name() if device.is_accelerator else cpu_name(),
         "threads": torch.get_num_threads(),
         "platform": f"{sys.platform} {platform.machine()}",
         "versions": versions,
@@ -269,7 +270,7 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def processor() -> str:
+def cpu_name() -> str:
     """The CPU's name where the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []

@@ -11,11 +11,10 @@ Shapes: M images in the test set, K classes.
 
 from __future__ import annotations
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +23,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from reproduce import record
-from reproduce.config import Machine, UserError, require
+from reproduce import cli, record
+from reproduce.config import RunOptions, require
+from reproduce.errors import UserError
 
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
     from torch import Tensor
 
-    from reproduce.data import Data
     from reproduce.device import Device
-    from reproduce.weights import Trained
+    from reproduce.sampling import Data
+    from reproduce.weights import TrainedNetwork
 
 BINS = 15
 """Of equal width, for the calibration error; as Guo et al. 2017 (arXiv:1706.04599) use them."""
@@ -46,9 +46,9 @@ class Evaluation:
 
     sources: tyro.conf.Positional[tuple[Path, ...]]
     """Finished runs' folders, and weights files."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = Machine.data
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
     """As for run.py."""
-    device: Literal["auto", "npu", "cuda", "cpu"] = Machine.device
+    device: Literal["auto", "npu", "cuda", "cpu"] = RunOptions.device
     """As for run.py."""
     figures: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder that receives confusion.png and images.png of a single source."""
@@ -65,16 +65,16 @@ class Evaluation:
             raise UserError("--worst chooses the images that --figures draws: add --figures DIR")
 
 
-def predict_all(trained: Trained, data: Data, device: Device) -> tuple[Tensor, Tensor]:
+def predict_all(trained: TrainedNetwork, data: Data, device: Device) -> tuple[Tensor, Tensor]:
     """Probabilities, M x K, and labels, M, of the test set; computed as in training's evaluations."""
     import torch
 
-    from reproduce.measure import evaluating, single_views
+    from reproduce.evaluation import evaluation_mode, iterate_single_views
 
     network = trained.classifier.network.to(device.torch_device).to(memory_format=device.memory_format)
     logits, labels = [], []
-    with evaluating(network, device, trained.config):
-        for views, true in single_views(data.test, data, device):
+    with evaluation_mode(network, device, trained.config):
+        for views, true in iterate_single_views(data.test, data, device):
             logits.append(network(views).float().cpu())
             labels.append(true.cpu())
     return torch.cat(logits).softmax(1), torch.cat(labels)
@@ -100,7 +100,7 @@ def count_confusions(probabilities: Tensor, labels: Tensor) -> Tensor:
     return torch.from_numpy(confusion_matrix(labels.numpy(), probabilities.argmax(1).numpy(), labels=list(classes)))
 
 
-def describe(trained: Trained, probabilities: Tensor, labels: Tensor, names: Sequence[str]) -> str:
+def describe(trained: TrainedNetwork, probabilities: Tensor, labels: Tensor, names: Sequence[str]) -> str:
     """The evaluation as text."""
     counts = count_confusions(probabilities, labels)
     wrong = int(counts.sum() - counts.trace())
@@ -164,7 +164,7 @@ def draw(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names:
     return [folder / "confusion.png", folder / "images.png"]
 
 
-def complete_record(folder: Path, trained: Trained, predicted: Tensor, labels: Tensor) -> Path:
+def complete_record(folder: Path, trained: TrainedNetwork, predicted: Tensor, labels: Tensor) -> Path:
     """Writes predictions.txt into the record of a finished run that was made before there were any; returns its path.
 
     Raises:
@@ -182,7 +182,7 @@ def complete_record(folder: Path, trained: Trained, predicted: Tensor, labels: T
         raise UserError(
             f"{folder} has a test error of {result['test_error']:.2f}%, and here it is {error:.2f}%: nothing is written"
         )
-    record.write_predictions(folder, predicted.tolist(), right.tolist(), len(trained.config.data_set.class_names))
+    record.write_predictions(folder, predicted.tolist(), right.tolist(), len(trained.config.dataset_info.class_names))
     return folder / record.PREDICTIONS
 
 
@@ -193,20 +193,20 @@ def main(arguments: Sequence[str]) -> int:
         UserError: a source cannot be read, the data set is missing, or the device not usable.
         OSError: the figures cannot be written.
     """
-    evaluation = command.parse(Evaluation, arguments, "evaluate.py", __doc__)
+    evaluation = cli.parse_args(Evaluation, arguments, "evaluate.py", __doc__)
 
     from reproduce import device as devices  # first (see there)
-    from reproduce.data import choose_folder, load_once
-    from reproduce.weights import read
+    from reproduce.sampling import find_data_folder, load_data_cached
+    from reproduce.weights import load_network
 
     device = devices.choose_device(evaluation.device)
-    networks = [read(source, evaluation.data) for source in evaluation.sources]
+    networks = [load_network(source, evaluation.data) for source in evaluation.sources]
     for number, trained in enumerate(networks):
         devices.set_numerics(device, trained.config.precision, deterministic=False)
-        folder = choose_folder(trained.config, evaluation.data)
-        data = trained.normalise(load_once(trained.config, folder, device.torch_device))
+        folder = find_data_folder(trained.config, evaluation.data)
+        data = trained.normalise(load_data_cached(trained.config, folder, device.torch_device))
         probabilities, labels = predict_all(trained, data, device)
-        names = trained.config.data_set.class_names
+        names = trained.config.dataset_info.class_names
         print(("\n\n" if number else "") + describe(trained, probabilities, labels, names))
         if evaluation.figures is not None:
             for path in draw(evaluation.figures, probabilities, labels, data, names, evaluation.worst):
@@ -217,4 +217,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.tell(main, sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

@@ -10,11 +10,10 @@ Every format takes images in [0, 1], N x 3 x 32 x 32 with any N, and gives logit
 
 from __future__ import annotations
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import os
 import sys
 import tempfile
@@ -26,14 +25,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from reproduce.card import find_sha256, place_card, write_card
-from reproduce.config import Machine, UserError
+from reproduce import cli
+from reproduce.config import RunOptions
+from reproduce.errors import UserError
+from reproduce.model_card import format_card, sha256_of_file, write_card
 from reproduce.record import write_atomically
 
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
     from torch import Tensor
 
-    from reproduce.weights import Classifier, Trained
+    from reproduce.weights import Classifier, TrainedNetwork
 
 Format = Literal["safetensors", "torchscript", "onnx"]
 EXTENSION = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
@@ -53,7 +54,7 @@ class Export:
     format: Format
     output: Path | None = None
     """File to write; by default the net's name in the current folder."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = Machine.data
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
     """As for run.py: the test images of the check come from there."""
 
 
@@ -86,10 +87,10 @@ def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
     """Logits of the exported file, by the library that users of the format have."""
     import torch
 
-    from reproduce.weights import read
+    from reproduce.weights import load_network
 
     if format == "safetensors":
-        return read(path, "").classifier(images)
+        return load_network(path, "").classifier(images)
     if format == "torchscript":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -116,7 +117,7 @@ def compare(exported_NK: Tensor, original_NK: Tensor) -> float:
     return difference
 
 
-def export(trained: Trained, format: Format, output: Path, images: Tensor) -> float:
+def export(trained: TrainedNetwork, format: Format, output: Path, images: Tensor) -> float:
     """Writes the network to `output`, whole or not at all; images: in [0, 1], on which the file is checked.
 
     Returns: the largest difference of a logit from the original's, see `compare`.
@@ -127,13 +128,13 @@ def export(trained: Trained, format: Format, output: Path, images: Tensor) -> fl
     """
     import torch
 
-    from reproduce.weights import write
+    from reproduce.weights import save_network
 
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".unfinished-") as folder, torch.inference_mode():
         unfinished = Path(folder) / output.name
         try:
             if format == "safetensors":
-                write(unfinished, trained)
+                save_network(unfinished, trained)
             else:
                 with torch.inference_mode(False):
                     writer = write_torchscript if format == "torchscript" else write_onnx
@@ -153,28 +154,28 @@ def main(arguments: Sequence[str]) -> int:
             would replace another file.
         OSError: the file cannot be written.
     """
-    export_ = command.parse(Export, arguments, "export.py", __doc__)
+    export_ = cli.parse_args(Export, arguments, "export.py", __doc__)
 
     import torch
 
-    from reproduce.data import choose_folder, load
-    from reproduce.weights import read
+    from reproduce.sampling import find_data_folder, load_data
+    from reproduce.weights import load_network
 
-    trained = read(export_.source, export_.data)
+    trained = load_network(export_.source, export_.data)
     output = export_.output or Path(f"{trained.config.net}{EXTENSION[export_.format]}")
     if output.suffix != EXTENSION[export_.format]:
         raise UserError(f"--format {export_.format} writes a file ending in {EXTENSION[export_.format]}, and {output} does not")
-    card = place_card(output) if export_.format == "safetensors" and trained.result.get("parameters") else None
-    data = load(trained.config, choose_folder(trained.config, export_.data), torch.device("cpu"))
+    card = write_card(output) if export_.format == "safetensors" and trained.result.get("parameters") else None
+    data = load_data(trained.config, find_data_folder(trained.config, export_.data), torch.device("cpu"))
     images = data.unpad(data.test.positions)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
     difference = export(trained, export_.format, output, images)
     agreement = f"on {len(images)} test images within {difference:.1e} of the original, relative to the largest logit"
     print(f"{output}: {output.stat().st_size:,} bytes; {agreement}")
     if card is not None:
-        write_atomically(card, write_card(trained.config, trained.result, find_sha256(output)).encode())
+        write_atomically(card, format_card(trained.config, trained.result, sha256_of_file(output)).encode())
         print(card)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(command.tell(main, sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from reproduce.config import Config, OutOfMemory, is_out_of_memory
+from reproduce.config import Config
 from reproduce.device import Device
+from reproduce.errors import OutOfMemory, is_out_of_memory
 from reproduce.model import STAGE_CHANNELS
 
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -19,9 +20,9 @@ def estimate_memory(config: Config) -> int:
     Of other families, the images alone.
     """
     if config.family != "6n+2":
-        return 4 * config.batch_size * config.data_set.channels * config.data_set.side**2
+        return 4 * config.batch_size * config.dataset_info.channels * config.dataset_info.side**2
     blocks = (config.depth - 2) // 6  # in a stage
-    sides = [config.data_set.side >> stage for stage in range(len(STAGE_CHANNELS))]
+    sides = [config.dataset_info.side >> stage for stage in range(len(STAGE_CHANNELS))]
     stages = sum(2 * blocks * channels * side**2 for channels, side in zip(STAGE_CHANNELS, sides, strict=True))
     maps = STAGE_CHANNELS[0] * sides[0] ** 2 + stages
     weights = sum(2 * blocks * 9 * channels**2 for channels in STAGE_CHANNELS)
@@ -29,7 +30,7 @@ def estimate_memory(config: Config) -> int:
     return 2 * size * config.batch_size * maps + 4 * copies * weights
 
 
-def find_memory(device: Device) -> int | None:
+def available_memory(device: Device) -> int | None:
     """Bytes of memory: all of an accelerator's; of a CPU's, what is left for this process. None where nothing tells."""
     if device.is_accelerator:
         return device.backend.mem_get_info()[1]
@@ -45,9 +46,9 @@ def find_memory(device: Device) -> int | None:
     return min(found, default=None)
 
 
-def describe_shortage(config: Config, device: Device) -> str:
+def format_shortage(config: Config, device: Device) -> str:
     """What was asked for, what there is, and what to lower."""
-    memory = find_memory(device)
+    memory = available_memory(device)
     there = "" if memory is None else f" and the {device.kind} has {memory / 1e9:,.1f} GB"
     lower = "--batch-size" if config.batch_size > 1 or config.family != "6n+2" else "--depth"
     if config.depth > 1202 and config.batch_size > 1:
@@ -62,13 +63,13 @@ def check_memory(config: Config, device: Device):
     Raises:
         OutOfMemory: training takes more than there is.
     """
-    memory = find_memory(device)
+    memory = available_memory(device)
     if memory is not None and estimate_memory(config) > memory:
-        raise OutOfMemory(describe_shortage(config, device))
+        raise OutOfMemory(format_shortage(config, device))
 
 
 @contextmanager
-def tell_shortage(config: Config, device: Device) -> Iterator[None]:
+def explain_out_of_memory(config: Config, device: Device) -> Iterator[None]:
     """Within, what the device or the system says when memory is lacking becomes a sentence.
 
     Raises:
@@ -79,4 +80,4 @@ def tell_shortage(config: Config, device: Device) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(f"out of memory: {describe_shortage(config, device)}, or end what else uses it") from None
+        raise OutOfMemory(f"out of memory: {format_shortage(config, device)}, or end what else uses it") from None

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from reproduce.config import Block as BlockDesign
 from reproduce.config import Config, Shortcut, Trainable
-from reproduce.data import INITIALISATION, random_numbers
+from reproduce.sampling import INITIALISATION, random_generator
 
 STAGE_CHANNELS = (16, 32, 64)
 
@@ -99,7 +99,7 @@ class Network(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.conv = conv3x3(config.data_set.channels, STAGE_CHANNELS[0])
+        self.conv = conv3x3(config.dataset_info.channels, STAGE_CHANNELS[0])
         self.bn = nn.BatchNorm2d(STAGE_CHANNELS[0])
         blocks, in_channels = [], STAGE_CHANNELS[0]
         for stage, out_channels in enumerate(STAGE_CHANNELS):
@@ -113,7 +113,7 @@ class Network(nn.Module):
             "full-preactivation": lambda: nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU()),
             "relu-only-preactivation": nn.ReLU,
         }.get(config.block, nn.Identity)()
-        self.linear = nn.Linear(in_channels, len(config.data_set.class_names))
+        self.linear = nn.Linear(in_channels, len(config.dataset_info.class_names))
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Logits, N x K, of mean-subtracted images, N x 3 x 32 x 32."""
@@ -132,8 +132,8 @@ def build_network(config: Config) -> nn.Module:
     Weights of convolutions and linear layers are normal with variance 2 / fan, biases zero, BN the identity.
     Nets that differ only in the additions or the block's design start with the same weights.
     """
-    network = Network(config) if config.family == "6n+2" else make_other(config)
-    generator = random_numbers(config.seed, INITIALISATION)
+    network = Network(config) if config.family == "6n+2" else build_other_family(config)
+    generator = random_generator(config.seed, INITIALISATION)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for layer in layers:
         fan, window = (layer.weight.shape[1], layer.weight[0, 0].numel())
@@ -150,16 +150,16 @@ def build_network(config: Config) -> nn.Module:
     return network
 
 
-def find_head(network: nn.Module) -> str:
+def classifier_name(network: nn.Module) -> str:
     """The name of its last linear layer."""
     return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
-def freeze(network: nn.Module, trainable: Trainable):
+def freeze_layers(network: nn.Module, trainable: Trainable):
     """Leaves a network in training what is to be trained of it; BN that is not keeps its statistics, and normalises by them."""
     if trainable == "all":
         return
-    trained = [network.get_submodule(find_head(network))]
+    trained = [network.get_submodule(classifier_name(network))]
     if trainable == "last-stage" and isinstance(network, Network):
         trained += [network.last, *list(network.blocks)[-len(network.blocks) // len(STAGE_CHANNELS) :]]
     elif trainable == "last-stage":
@@ -177,17 +177,17 @@ def fill_weight(weight: Tensor, generator: np.random.Generator, std: float):
 # Other families -------------------------------------------------------------------------------------------------------
 
 
-def make_other(config: Config) -> nn.Module:
+def build_other_family(config: Config) -> nn.Module:
     """A net of another family than the paper's: torchvision's ResNets and ResNeXts, made for small images, or LeNet.
 
     Of the former, the stem is a 3x3 layer of stride 1 and there is no max-pool, so that their four stages see maps of 32, 16,
     8 and 4 pixels. LeNet has two 3x3 convolutions and two linear layers, with biases and without BN.
     """
-    channels, classes = config.data_set.channels, len(config.data_set.class_names)
+    channels, classes = config.dataset_info.channels, len(config.dataset_info.class_names)
     if config.family == "lenet":
         convolutions = [nn.Conv2d(channels, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         convolutions += [nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-        pixels = (config.data_set.side // 4) ** 2
+        pixels = (config.dataset_info.side // 4) ** 2
         return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(8 * pixels, 32), nn.ReLU(), nn.Linear(32, classes))
     from torchvision import models
 

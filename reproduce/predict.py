@@ -8,11 +8,10 @@ For a network of MNIST they are 28, and the picture turns grey: white on black i
 
 from __future__ import annotations
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from reproduce.config import Machine, require
-from reproduce.pictures import read_picture
+from reproduce import cli
+from reproduce.config import RunOptions, require
+from reproduce.image_folder import read_image
 
 if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
     from torch import Tensor
 
-    from reproduce.config import DataSet
+    from reproduce.dataset import DatasetInfo
 
 SHOWN, BAR = 3, 40
 """Classes shown for a picture, and the length of the bar that stands for 100%."""
@@ -41,18 +41,18 @@ class Prediction:
     """A weights file, or a finished run's folder."""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Pictures, of any format that Pillow reads."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = Machine.data
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
     """Where a run folder's data set is, for the mean of its training images; weights files hold theirs."""
 
     def __post_init__(self):
         require(len(self.images) > 0, "name at least one picture", "none")
 
 
-def read_image(path: Path, data_set: DataSet) -> Tensor:
-    """A picture as a network of this data set takes it: float32 in [0, 1], 1 x 3 x 32 x 32; raises as `read_picture`."""
+def load_input(path: Path, dataset_info: DatasetInfo) -> Tensor:
+    """A picture as a network of this data set takes it: float32 in [0, 1], 1 x 3 x 32 x 32; raises as `read_image`."""
     from torchvision import transforms
 
-    return transforms.ToTensor()(read_picture(path, data_set))[None]
+    return transforms.ToTensor()(read_image(path, dataset_info))[None]
 
 
 def choose_block() -> str:
@@ -77,22 +77,22 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: the network or a picture cannot be read.
     """
-    prediction = command.parse(Prediction, arguments, "predict.py", __doc__)
+    prediction = cli.parse_args(Prediction, arguments, "predict.py", __doc__)
 
     import torch
 
-    from reproduce.weights import read
+    from reproduce.weights import load_network
 
-    trained = read(prediction.source, prediction.data)
-    data_set = trained.config.data_set
-    pictures = [read_image(path, data_set) for path in prediction.images]
-    size = f"{data_set.side} x {data_set.side} pixels"
+    trained = load_network(prediction.source, prediction.data)
+    dataset_info = trained.config.dataset_info
+    pictures = [load_input(path, dataset_info) for path in prediction.images]
+    size = f"{dataset_info.side} x {dataset_info.side} pixels"
     print(f"{trained.config.net} of {trained.source}; pictures resized and centre-cropped to {size}")
     with torch.inference_mode():
         for path, picture in zip(prediction.images, pictures, strict=True):
-            print(f"{path}\n{describe(trained.classifier(picture)[0].softmax(0), data_set.class_names)}")
+            print(f"{path}\n{describe(trained.classifier(picture)[0].softmax(0), dataset_info.class_names)}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(command.tell(main, sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

@@ -13,16 +13,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from reproduce.config import Config, Machine, describe_recipe
+from reproduce.config import Config, RunOptions, format_recipe
 
 FIRST_SIGN, NEXT_SIGN = 10.0, 60.0
 """Seconds of training after which the speed is taken for known and the end is estimated, and from there on, off a terminal,
+from reproduce.config import format_recipe
 from one sign of life to the next."""
 CHUNKS, SLOW = 9, 3
 """Chunks whose median is the present speed, and by what factor that has to fall for it to be told."""
 
 
-def say(line: str):
+def print_line(line: str):
     """Prints a line at once, above the bars. Training does not end when it cannot be written: it goes on in silence."""
     try:
         with tqdm.external_write_mode():
@@ -31,23 +32,23 @@ def say(line: str):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def open_board(folder: Path, iteration: int) -> Any:
+def open_tensorboard(folder: Path, iteration: int) -> Any:
     """TensorBoard's writer, which drops what an interrupted session wrote past the iteration."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
 
 
-def show_row_on_board(board: Any, row: dict[str, Any]):
+def log_to_tensorboard(board: Any, row: dict[str, Any]):
     for name, value in row.items():
         if name not in ("iteration", "seconds"):
             board.add_scalar(name, value, row["iteration"])
     board.flush()
 
 
-def write_opening(
+def format_header(
     config: Config,
-    machine: Machine,
+    options: RunOptions,
     folder: Path,
     device: str,
     parameters: int,
@@ -58,12 +59,12 @@ def write_opening(
 
     device: in words; images: how many of each kind; iteration: of the checkpoint, None without one.
     """
-    kernels = ", deterministic kernels" if machine.deterministic else ""
-    source = "generated images" if config.dataset == "synthetic" else f"{config.data_set.title} in {machine.data}"
+    kernels = ", deterministic kernels" if options.deterministic else ""
+    source = "generated images" if config.dataset == "synthetic" else f"{config.dataset_info.title} in {options.data}"
     counts = ", ".join(f"{count:,} {kind}" for kind, count in images.items())
     begun = "new" if iteration is None else f"resuming at iteration {iteration:,}"
     lines = [
-        f"{config.net} seed {config.seed}: {parameters:,} parameters; recipe: {describe_recipe(config)}",
+        f"{config.net} seed {config.seed}: {parameters:,} parameters; recipe: {format_recipe(config)}",
         f"on {device}, {config.precision}{kernels}",
         f"{source}: {counts}",
         f"{folder}: {begun}, to train until iteration {config.iterations:,}",
@@ -107,7 +108,7 @@ class Progress:
             end = f"{remaining} left, until {datetime.now() + remaining:%Y-%m-%d %H:%M}" if left else "done"
         except OverflowError:
             end = "no end in sight"
-        say(
+        print_line(
             f"{self.name}  iteration {self.iteration}/{self.config.iterations}  {what}  "
             f"{median(self.speeds):.0f} images/s  {end}"
         )
@@ -134,7 +135,7 @@ class Progress:
         waits = (
             f"; a step waits for all {self.threads} threads: OMP_NUM_THREADS=1, one run per core, is faster beside other work"
         )
-        say(
+        print_line(
             f"{self.name}  only {speed:.0f} images/s, after {self.fastest:.0f}: something else has the processor"
             f"{waits if self.threads > 1 else ''}"
         )

@@ -33,8 +33,9 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from reproduce.config import SCHEMA, Config, Locked, Machine, OutOfMemory, UserError, is_out_of_memory, write_flags
-from reproduce.content import (
+from reproduce.config import SCHEMA, Config, RunOptions, format_flags
+from reproduce.errors import OutOfMemory, RunLocked, UserError, is_out_of_memory
+from reproduce.schema import (
     Responses,
     Row,
     Sessions,
@@ -42,8 +43,8 @@ from reproduce.content import (
     find_end_problem,
     find_gap,
     find_missing_layers,
-    find_problem,
-    find_result_problem,
+    validate,
+    validate_result,
 )
 
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
@@ -106,12 +107,12 @@ def read_json(path: Path) -> Any:
         raise damaged(path, f"is damaged ({error})") from None
 
 
-def read_checked(path: Path, find_problem: Callable[[Any], str | None]) -> Any:
+def read_checked(path: Path, validate: Callable[[Any], str | None]) -> Any:
     """As `read_json`, of content with which there is no problem."""
     content = read_json(path)
     if content is None and not path.is_file():
         return None
-    if (problem := find_problem(content)) is not None:
+    if (problem := validate(content)) is not None:
         raise damaged(path, f"is damaged ({problem})")
     return content
 
@@ -161,7 +162,7 @@ def parse_config(described: Any, source: Path) -> Config:
     except (TypeError, ValueError, ArithmeticError) as error:
         config, reason = None, str(error)
     else:
-        reason = f"{', '.join(find_differing(described, describe_config(config)))} differing from what it says"
+        reason = f"{', '.join(diff_fields(described, describe_config(config)))} differing from what it says"
     if config is None or described != describe_config(config):
         raise UserError(
             f"{source} is of another version of this repository: its config does not read as one of today's ({reason})"
@@ -169,7 +170,7 @@ def parse_config(described: Any, source: Path) -> Config:
     return config
 
 
-def find_differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def diff_fields(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The fields that only one of them has, or that have another value."""
     return [name for name in one | other if name not in one or name not in other or one[name] != other[name]]
 
@@ -185,7 +186,7 @@ def read_config(folder: Path) -> Config | None:
     return parse_config(described, path) if path.is_file() else None
 
 
-def list_folders(out: Path) -> list[Path]:
+def list_run_folders(out: Path) -> list[Path]:
     """The run folders below `out`, in the order of their names; one that has lost its config.json is one as well."""
     return sorted({path.parent for name in (CONFIG, METRICS, RESULT) for path in out.glob(f"*/seed*/{name}")})
 
@@ -196,7 +197,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: it is damaged.
     """
-    return read_checked(folder / RESULT, find_result_problem)
+    return read_checked(folder / RESULT, validate_result)
 
 
 def write_result(folder: Path, result: dict[str, Any]):
@@ -209,7 +210,7 @@ def read_responses(folder: Path) -> list[float] | None:
     Raises:
         UserError: it is damaged.
     """
-    content = read_checked(folder / RESPONSES, lambda content: find_problem(content, Responses))
+    content = read_checked(folder / RESPONSES, lambda content: validate(content, Responses))
     return None if content is None else content["std"]
 
 
@@ -276,7 +277,7 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it is damaged.
     """
-    return read_checked(folder / ENVIRONMENT, lambda content: find_problem(content, Sessions)) or []
+    return read_checked(folder / ENVIRONMENT, lambda content: validate(content, Sessions)) or []
 
 
 class Record(NamedTuple):
@@ -300,7 +301,7 @@ def read_record(folder: Path, config: Config) -> Record:
     if found is None and (rows or result):
         raise damaged(folder / CONFIG, "is missing")
     if found not in (None, config):
-        raise UserError(f"{folder / CONFIG} describes another run ({', '.join(tell_apart(found, config))} differing)")
+        raise UserError(f"{folder / CONFIG} describes another run ({', '.join(diff_configs(found, config))} differing)")
     reached = rows[-1]["iteration"] if rows else 0
     if result is not None:
         reached = result["iteration"] if result["status"] == "diverged" else config.iterations
@@ -314,8 +315,8 @@ def read_record(folder: Path, config: Config) -> Record:
     return Record(result, rows, responses, sessions)
 
 
-def tell_apart(one: Config | None, other: Config) -> list[str]:
-    return find_differing({} if one is None else describe_config(one), describe_config(other))
+def diff_configs(one: Config | None, other: Config) -> list[str]:
+    return diff_fields({} if one is None else describe_config(one), describe_config(other))
 
 
 def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
@@ -334,7 +335,7 @@ def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
 
 
 @contextmanager
-def open_folder(config: Config, out: Path) -> Iterator[Path]:
+def open_run_folder(config: Config, out: Path) -> Iterator[Path]:
     """Makes the run's folder below `out`, or takes up the one that is there, and holds its lock.
 
     Where memory is lacking before there is a new checkpoint, it is left as it was found.
@@ -351,20 +352,20 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise Locked(f"another process is training into {folder}: wait for it, or choose another --out") from None
+        raise RunLocked(f"another process is training into {folder}: wait for it, or choose another --out") from None
     files = [folder / name for name in (CONFIG, ENVIRONMENT, METRICS)]
-    before = {path: path.read_bytes() for path in files if path.is_file()}, stamp(folder / NEWEST)
+    before = {path: path.read_bytes() for path in files if path.is_file()}, modification_time(folder / NEWEST)
     try:
         path = folder / CONFIG
         found = read_config(folder)
         if found is None:
             write_json(path, describe_config(config))
         elif found != config:
-            differing = ", ".join(tell_apart(found, config))
+            differing = ", ".join(diff_configs(found, config))
             raise UserError(f"{path} describes another run ({differing} differing): choose another --out")
         yield folder
     except OutOfMemory:
-        if stamp(folder / NEWEST) == before[1]:
+        if modification_time(folder / NEWEST) == before[1]:
             for path in files:
                 if path in before[0]:
                     write_atomically(path, before[0][path])
@@ -380,25 +381,25 @@ def open_folder(config: Config, out: Path) -> Iterator[Path]:
         lock.release()
 
 
-def stamp(path: Path) -> int | None:
+def modification_time(path: Path) -> int | None:
     """When a file was written, in nanoseconds; None where there is none."""
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
-def add_session(folder: Path, config: Config, machine: Machine, session: dict[str, Any]):
+def add_session(folder: Path, config: Config, options: RunOptions, session: dict[str, Any]):
     """Appends one session to environment.json, with the command and the state of the code.
 
     The command leaves out the folders of --data, --initial and --out: they say nothing of the run, and records are published.
     """
-    initial = None if machine.initial is None else Path(machine.initial.name)
-    elsewhere = replace(machine, data=config.data_set.given, initial=initial, out=Machine.out)
-    command = shlex.join(["python", "reproduce/run.py", *write_flags(config, elsewhere)])
-    about = {"command": command, "began": datetime.now(UTC).isoformat(timespec="seconds"), "git": describe_code()}
+    initial = None if options.initial is None else Path(options.initial.name)
+    elsewhere = replace(options, data=config.dataset_info.given, initial=initial, out=RunOptions.out)
+    command = shlex.join(["python", "reproduce/run.py", *format_flags(config, elsewhere)])
+    about = {"command": command, "began": datetime.now(UTC).isoformat(timespec="seconds"), "git": describe_git()}
     write_json(folder / ENVIRONMENT, [*read_sessions(folder), about | session])
 
 
 @cache
-def describe_code() -> dict[str, Any] | None:
+def describe_git() -> dict[str, Any] | None:
     """The commit, and whether this package differs from it; None outside a git checkout.
 
     Looked at once: what a process runs is what was there when it began.
@@ -431,7 +432,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise damaged(path, f"is damaged (line {number}: {error})") from None
-        problem = find_problem(row, Row)
+        problem = validate(row, Row)
         if problem is None and rows and row["iteration"] <= rows[-1]["iteration"]:
             problem = f"iteration {row['iteration']} after {rows[-1]['iteration']}"
         if problem is not None:
@@ -508,7 +509,7 @@ def read_metrics_until(folder: Path, config: Config, evaluated: int) -> list[dic
 # Checkpoints ----------------------------------------------------------------------------------------------------------
 
 
-def identify(config: Config, fingerprint: str) -> dict[str, Any]:
+def checkpoint_identity(config: Config, fingerprint: str) -> dict[str, Any]:
     """What a checkpoint must hold to be of this run; fingerprint: of the data that it saw."""
     return {"schema": SCHEMA, "config": config.describe(), "data": fingerprint}
 
@@ -546,7 +547,7 @@ def load_checkpoint(
     """The newest undamaged checkpoint, its tensors on the CPU, or None where there is none at all.
 
     A newest one that is damaged or of another run is set aside with a warning, and its predecessor taken. identity: of
-    `identify`. find_misfit: what else keeps a checkpoint from being taken up, None where nothing does.
+    `checkpoint_identity`. find_misfit: what else keeps a checkpoint from being taken up, None where nothing does.
 
     Raises:
         UserError: there are checkpoints, but none that can be used.

@@ -8,11 +8,10 @@ records and variants, not another recipe: tests hold their batches, learning rat
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms
 
+from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, Config
-from reproduce.data import choose_folder, load
 from reproduce.model import build_network
+from reproduce.sampling import find_data_folder, load_data
 
 PRINT_EVERY = 500
 """Iterations from one look at the errors to the next."""
@@ -84,7 +84,7 @@ def measure_error(network: nn.Module, images_NCHW: Tensor, labels_N: Tensor, mea
 
 def train_on_cifar10(config: Config, folder: Path):
     """Trains the config's net; of the config, nothing but the net and the length of the training is looked at."""
-    data = load(config, folder, torch.device("cpu"))
+    data = load_data(config, folder, torch.device("cpu"))
     train_NCHW, test_NCHW = (data.unpad(images.positions).permute(0, 3, 1, 2) for images in (data.train, data.test))
     mean_CHW = train_NCHW.sum(0) / (255 * len(train_NCHW))
     # "The first layer is 3x3 convolutions. Then we use a stack of 6n layers with 3x3 convolutions on the feature maps of sizes
@@ -110,11 +110,11 @@ def main(arguments: Sequence[str]) -> int:
     ) -> tuple[Config, Path]:
         dataset = "synthetic" if data == "synthetic" else "cifar10"
         config = Config(depth=depth, residual=residual, iterations=iterations, dataset=dataset)
-        return config, choose_folder(config, data)
+        return config, find_data_folder(config, data)
 
-    train_on_cifar10(*command.parse(choose, arguments, "reference.py", __doc__))
+    train_on_cifar10(*cli.parse_args(choose, arguments, "reference.py", __doc__))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(command.tell(main, sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

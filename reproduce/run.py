@@ -6,11 +6,10 @@ leaves a run folder below --out. The same command again goes on where an interru
 finished one. Exit status: 0 finished, 2 wrong use, 3 training diverged, 75 stopped early with a checkpoint.
 """
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import math
 import sys
 import time
@@ -22,25 +21,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from reproduce.card import find_sha256
-from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, Machine, UserError
-from reproduce.pictures import name_data
-from reproduce.progress import say
-from reproduce.record import BEST, add_session, open_folder, read_config, read_record, read_result, read_sessions
-from reproduce.stop import stop_requests
+from reproduce import cli
+from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, RunOptions
+from reproduce.errors import UserError
+from reproduce.image_folder import resolve_dataset
+from reproduce.interleave import Task
+from reproduce.model_card import sha256_of_file
+from reproduce.progress import print_line
+from reproduce.record import BEST, add_session, open_run_folder, read_config, read_record, read_result, read_sessions
+from reproduce.signals import collect_stop_signals
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from reproduce.data import Data
     from reproduce.device import Device
-    from reproduce.turns import Turns
+    from reproduce.sampling import Data
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
 STOPPING = "stopping with a checkpoint, in a few seconds or after the evaluation in progress; Ctrl-C again ends at once"
 
 
-class Ended(NamedTuple):
+class Outcome(NamedTuple):
     """The exit status of a run, and the sentence that tells how it has ended."""
 
     status: int
@@ -48,14 +49,14 @@ class Ended(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A run that only has to be trained.
 
     flags: of numerics, as they were set; data: on the device; network: as it begins; deadline: of time.monotonic.
     """
 
     config: Config
-    machine: Machine
+    options: RunOptions
     device: "Device"
     flags: dict[str, Any]
     data: "Data"
@@ -63,24 +64,24 @@ class Prepared:
     deadline: float
 
 
-def parse(arguments: Sequence[str]) -> tuple[Config, Machine]:
+def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
     """The command line's config and machine.
 
     Raises:
         UserError: a flag or value is wrong.
     """
 
-    def both(config: Config, machine: Machine) -> tuple[Config, Machine]:
-        return config, machine
+    def both(config: Config, options: RunOptions) -> tuple[Config, RunOptions]:
+        return config, options
 
-    config, machine = command.parse(both, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
-    initial = {} if machine.initial is None else {"initial": identify_initial(machine.initial)}
+    config, options = cli.parse_args(both, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
+    initial = {} if options.initial is None else {"initial": hash_initial(options.initial)}
     if config.trainable != "all" and not initial:
         raise UserError(f"--trainable {config.trainable} keeps layers as they begin: name the file they come from by --initial")
-    return replace(config, **name_data(machine.data), **initial), machine
+    return replace(config, **resolve_dataset(options.data), **initial), options
 
 
-def identify_initial(path: Path) -> str:
+def hash_initial(path: Path) -> str:
     """The SHA-256 of the file that `--initial` names.
 
     Raises:
@@ -88,10 +89,10 @@ def identify_initial(path: Path) -> str:
     """
     if not path.is_file() or (path.name == BEST and read_config(path.parent) is not None):
         raise UserError(f"--initial {path} is not a file of weights: export.py makes one of a finished run")
-    return find_sha256(path)
+    return sha256_of_file(path)
 
 
-def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str:
+def format_outcome(config: Config, folder: Path, result: dict[str, Any]) -> str:
     """The closing line of a run that has ended."""
     if result["status"] == "diverged":
         return f"{config.net}: diverged at iteration {result['iteration']}; {folder}"
@@ -101,14 +102,16 @@ def describe_ending(config: Config, folder: Path, result: dict[str, Any]) -> str
         comparison += ", on CIFAR-10"
     elif paper and config.iterations != PAPER_ITERATIONS:
         comparison += f", after {PAPER_ITERATIONS} iterations"
-    where = f"{folder}" if config.data_set.iterations is None else f"beside the records: python analysis/compare.py {folder}"
+    where = (
+        f"{folder}" if config.dataset_info.iterations is None else f"beside the records: python analysis/compare.py {folder}"
+    )
     return (
         f"{config.net}: final test error {result['test_error']:.2f}% after {config.iterations} iterations "
         f"({comparison}); {where}"
     )
 
 
-def prepare(arguments: Sequence[str]) -> Prepared | Ended:
+def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
     """The run that a command line asks for, its data loaded and its network built, or, where it has ended already, how.
 
     Writes nothing into the run's folder. The time limit counts from here.
@@ -118,34 +121,34 @@ def prepare(arguments: Sequence[str]) -> Prepared | Ended:
         OSError: the data cannot be read or written, or the run folder not be read.
     """
     began = time.monotonic()
-    config, machine = parse(arguments)
-    folder = machine.out / config.folder
+    config, options = parse(arguments)
+    folder = options.out / config.folder
     result = read_result(folder)
     if result is not None:
         read_record(folder, config)  # the whole of it: what is wrong with it is not to be found out by others
-        told = describe_ending(config, folder, result)
-        return Ended(EXIT_STATUS[result["status"]], f"already ended, nothing to do: {told}")
+        told = format_outcome(config, folder, result)
+        return Outcome(EXIT_STATUS[result["status"]], f"already ended, nothing to do: {told}")
     read_config(folder)  # before the data are; metrics may be mended by a checkpoint
     read_sessions(folder)
 
     # Only now what needs torch, the device first (see there).
     from reproduce import device as devices
-    from reproduce.data import choose_folder, load_once
-    from reproduce.memory import check_memory, tell_shortage
+    from reproduce.memory import check_memory, explain_out_of_memory
     from reproduce.model import build_network
+    from reproduce.sampling import find_data_folder, load_data_cached
 
-    device = devices.choose_device(machine.device)
-    flags = devices.set_numerics(device, config.precision, machine.deterministic)
+    device = devices.choose_device(options.device)
+    flags = devices.set_numerics(device, config.precision, options.deterministic)
     check_memory(config, device)
-    with tell_shortage(config, device):
-        data = load_once(config, choose_folder(config, machine.data), device.torch_device)
+    with explain_out_of_memory(config, device):
+        data = load_data_cached(config, find_data_folder(config, options.data), device.torch_device)
         network = build_network(config)
-        if machine.initial is not None:
-            from reproduce.weights import begin_with
+        if options.initial is not None:
+            from reproduce.weights import load_initial_weights
 
-            data = begin_with(machine.initial, network, config, data)
-    deadline = math.inf if machine.time_limit is None else began + machine.time_limit
-    return Prepared(config, machine, device, flags, data, network, deadline)
+            data = load_initial_weights(options.initial, network, config, data)
+    deadline = math.inf if options.time_limit is None else began + options.time_limit
+    return PreparedRun(config, options, device, flags, data, network, deadline)
 
 
 def describe_data(config: Config, data: "Data") -> dict[str, Any]:
@@ -156,7 +159,7 @@ def describe_data(config: Config, data: "Data") -> dict[str, Any]:
     return about
 
 
-def train_in_turns(prepared: Prepared, requests: Sequence[int], beside: int = 0) -> "Turns[Ended]":
+def training_task(prepared: PreparedRun, requests: Sequence[int], beside: int = 0) -> "Task[Outcome]":
     """Trains until the run's end, its time limit or a request to stop; `beside` others are in training as it begins.
 
     requests: those to stop, as they come in (see stop.py).
@@ -169,32 +172,32 @@ def train_in_turns(prepared: Prepared, requests: Sequence[int], beside: int = 0)
     """
     from reproduce import device as devices
     from reproduce import train
-    from reproduce.memory import tell_shortage
-    from reproduce.turns import on_own_stream
+    from reproduce.interleave import on_own_stream
+    from reproduce.memory import explain_out_of_memory
 
-    config, machine, device, data = prepared.config, prepared.machine, prepared.device, prepared.data
-    set_numerics = partial(devices.set_numerics, device, config.precision, machine.deterministic)
-    with open_folder(config, machine.out) as folder, tell_shortage(config, device):
+    config, options, device, data = prepared.config, prepared.options, prepared.device, prepared.data
+    set_numerics = partial(devices.set_numerics, device, config.precision, options.deterministic)
+    with open_run_folder(config, options.out) as folder, explain_out_of_memory(config, device):
         session = {"flags": prepared.flags, "data": describe_data(config, data), "beside": beside}
-        add_session(folder, config, machine, devices.describe_device(device) | session)
+        add_session(folder, config, options, devices.describe_device(device) | session)
         devices.reset_peak_memory(device)
-        training = train.train(config, machine, data, device, folder, prepared.deadline, requests, prepared.network)
+        training = train.train(config, options, data, device, folder, prepared.deadline, requests, prepared.network)
         ending = yield from on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:
-        return Ended(EXIT_STATUS[ending], f"stopped early with a checkpoint; the same command goes on from there; {folder}")
-    return Ended(EXIT_STATUS[ending], describe_ending(config, folder, result))
+        return Outcome(EXIT_STATUS[ending], f"stopped early with a checkpoint; the same command goes on from there; {folder}")
+    return Outcome(EXIT_STATUS[ending], format_outcome(config, folder, result))
 
 
-def train_alone(prepared: Prepared) -> Ended:
-    """Trains with nothing beside it; SIGTERM, SIGINT and SIGHUP stop it with a checkpoint. Raises as `train_in_turns`.
+def train_prepared(prepared: PreparedRun) -> Outcome:
+    """Trains with nothing beside it; SIGTERM, SIGINT and SIGHUP stop it with a checkpoint. Raises as `training_task`.
 
     A second SIGINT ends it at once, by KeyboardInterrupt, with the checkpoint before.
     """
-    from reproduce.turns import complete
+    from reproduce.interleave import run_task
 
-    with stop_requests(STOPPING, insist=True) as requests:
-        return complete(train_in_turns(prepared, requests))
+    with collect_stop_signals(STOPPING, insist=True) as requests:
+        return run_task(training_task(prepared, requests))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -205,15 +208,15 @@ def run(arguments: Sequence[str]) -> int:
         OSError: the data or the run folder cannot be read or written.
     """
     prepared = prepare(arguments)  # meanwhile a signal may end the process at once
-    ended = prepared if isinstance(prepared, Ended) else train_alone(prepared)
-    say(ended.sentence)
+    ended = prepared if isinstance(prepared, Outcome) else train_prepared(prepared)
+    print_line(ended.sentence)
     return ended.status
 
 
 def main(arguments: Sequence[str]) -> int:
     """`run`, with what goes wrong told in one sentence on stderr."""
-    command.shorten_warnings()
-    return command.tell(run, arguments)
+    cli.shorten_warnings()
+    return cli.run_cli(run, arguments)
 
 
 if __name__ == "__main__":

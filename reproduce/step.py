@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from reproduce.config import Config
-from reproduce.data import Data, batch, plan_once
-from reproduce.device import Device, autocast, capture_graph, mark_position
-from reproduce.model import build_network, freeze
+from reproduce.device import Device, autocast, capture_graph, record_event
+from reproduce.interleave import Task
+from reproduce.model import build_network, freeze_layers
 from reproduce.optimizer import make_optimizer
-from reproduce.turns import Turns
+from reproduce.sampling import Data, gather_batch, sample_batches_cached
 
 EAGER_ITERATIONS = 3
 """Iterations before a capture, in which libraries choose their kernels and the optimizer makes its state."""
@@ -39,7 +39,7 @@ class Training:
         """network: of `build_network`, where it is built already."""
         self.config, self.data, self.device = config, data, device
         self.network = (network or build_network(config)).to(device.torch_device).to(memory_format=device.memory_format).train()
-        freeze(self.network, config.trainable)
+        freeze_layers(self.network, config.trainable)
         on_device: dict[str, Any] = {"device": device.torch_device}
         self.rows_T4N = torch.zeros(device.chunk_iterations, 4, config.batch_size, dtype=torch.int32, **on_device)
         self.rates_T = torch.zeros(device.chunk_iterations, **on_device)
@@ -56,7 +56,7 @@ class Training:
         """One iteration: the batch at the cursor, forward, backward, update, loss and wrong answers noted, cursor moved."""
         row_4N = self.rows_T4N.index_select(0, self.cursor)[0]
         self.rate.copy_(self.rates_T.index_select(0, self.cursor)[0])
-        images_NCHW, labels_N = batch(self.data.train, self.data, row_4N)
+        images_NCHW, labels_N = gather_batch(self.data.train, self.data, row_4N)
         images_NCHW = images_NCHW.contiguous(memory_format=self.device.memory_format)
         with autocast(self.device, self.config.precision):
             parts = images_NCHW.chunk(2) if self.config.bn_batch == "halves" else [images_NCHW]
@@ -69,7 +69,7 @@ class Training:
         self.wrong_T.index_copy_(0, self.cursor, (logits_NK.argmax(1) != labels_N).sum()[None])
         self.cursor.add_(1)
 
-    def train_chunk(self, start: int, stop: int, rates: list[float]) -> Turns[tuple[list[float], list[int]]]:
+    def train_chunk(self, start: int, stop: int, rates: list[float]) -> Task[tuple[list[float], list[int]]]:
         """The iterations start <= i < stop, no more than the device's chunk_iterations, at their learning rates.
 
         Returns: each one's loss and number of wrong answers.
@@ -91,7 +91,7 @@ class Training:
             while len(ahead) == BURSTS_AHEAD and not ahead[0]():
                 yield
             self.train_burst(min(BURST, count - begin))
-            ahead.append(mark_position(self.device))
+            ahead.append(record_event(self.device))
             yield
         # Planned, while the device is busy: the next chunk.
         if stop < self.config.iterations:
@@ -115,7 +115,7 @@ class Training:
         first, last = start - self.planned_from, stop - self.planned_from
         if first < 0 or last > len(self.planned_T4N):
             enough = start + self.device.chunk_iterations
-            self.planned_T4N, self.planned_from = plan_once(self.config, len(self.data.train), start, enough), start
+            self.planned_T4N, self.planned_from = sample_batches_cached(self.config, len(self.data.train), start, enough), start
             first, last = 0, stop - start
         return self.planned_T4N[first:last]
 

@@ -12,15 +12,15 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from reproduce import record
-from reproduce.config import Config, Machine
-from reproduce.content import Amount, Count, Row, find_problem
-from reproduce.data import Data
-from reproduce.device import Device, count_threads, peak_memory, write_device
-from reproduce.measure import evaluate, layer_responses, predict_classes, take_population_statistics
+from reproduce.config import Config, RunOptions
+from reproduce.device import Device, count_threads, format_device, peak_memory
+from reproduce.evaluation import measure_error, measure_layer_responses, predict_classes, update_population_statistics
+from reproduce.interleave import Task
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate
-from reproduce.progress import Progress, open_board, say, show_row_on_board, write_opening
+from reproduce.progress import Progress, format_header, log_to_tensorboard, open_tensorboard, print_line
+from reproduce.sampling import Data
+from reproduce.schema import Amount, Count, Row, validate
 from reproduce.step import EAGER_ITERATIONS, Training
-from reproduce.turns import Turns
 
 Ending = Literal["finished", "diverged", "stopped"]
 ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
@@ -47,7 +47,7 @@ class History:
     seconds: Amount = 0.0
     training_seconds: Amount = 0.0
 
-    def note_chunk(self, config: Config, losses: list[float], wrong: list[int]):
+    def update(self, config: Config, losses: list[float], wrong: list[int]):
         """Takes in a chunk, and ends an error-triggered warm-up when its window closes on a low enough error."""
         for value in losses:  # one by one, so that the sum does not depend on how iterations fall into chunks
             self.loss += value
@@ -61,7 +61,7 @@ class History:
                 self.window_wrong = 0
 
 
-def find_misfit(training: Training, checkpoint: dict[str, Any]) -> str | None:
+def validate_checkpoint(training: Training, checkpoint: dict[str, Any]) -> str | None:
     """What keeps a checkpoint of the same config and data from being taken up; None where nothing does.
 
     One of an earlier version holds no rows.
@@ -69,18 +69,18 @@ def find_misfit(training: Training, checkpoint: dict[str, Any]) -> str | None:
     config, history, rows = training.config, checkpoint.get("history"), checkpoint.get("rows", [])
     if not isinstance(history, dict) or set(history) != {field.name for field in fields(History)}:
         return "its history has other fields"
-    problem = find_problem(history, History) or find_problem(rows, list[Row])
+    problem = validate(history, History) or validate(rows, list[Row])
     if problem is not None:
         return problem
     if not history["evaluated"] <= history["iteration"] <= config.iterations:
         return f"iteration {history['iteration']}, evaluated at {history['evaluated']}, of {config.iterations}"
     if "rows" in checkpoint and (rows[-1]["iteration"] if rows else 0) != history["evaluated"]:
         return f"it lacks the row of iteration {history['evaluated']}"
-    return find_tensor_misfit(training, checkpoint, begun=history["iteration"] > 0)
+    return validate_tensors(training, checkpoint, begun=history["iteration"] > 0)
 
 
-def find_tensor_misfit(training: Training, checkpoint: dict[str, Any], begun: bool) -> str | None:
-    """As `find_misfit`, of the network and the optimizer alone."""
+def validate_tensors(training: Training, checkpoint: dict[str, Any], begun: bool) -> str | None:
+    """As `validate_checkpoint`, of the network and the optimizer alone."""
     config, network, expected = training.config, checkpoint.get("network"), training.network.state_dict()
     if not isinstance(network, dict) or network.keys() != expected.keys():
         return "its network has other tensors"
@@ -109,9 +109,9 @@ def is_scalar(found: Any) -> bool:
     return isinstance(found, Tensor) and found.dim() == 0
 
 
-def chunk_end(config: Config, machine: Machine, device: Device, history: History, most: int) -> int:
+def next_chunk_end(config: Config, options: RunOptions, device: Device, history: History, most: int) -> int:
     """Where the next chunk ends: after the device's length, or `most` iterations, cut at whatever the host has to do."""
-    periods = [machine.eval_every, machine.checkpoint_every]
+    periods = [options.eval_every, options.checkpoint_every]
     if config.warmup == "error" and history.warmup_ended is None:
         periods.append(WARMUP_WINDOW)
     at = history.iteration
@@ -120,14 +120,14 @@ def chunk_end(config: Config, machine: Machine, device: Device, history: History
 
 def train(
     config: Config,
-    machine: Machine,
+    options: RunOptions,
     data: Data,
     device: Device,
     folder: Path,
     deadline: float,
     requests: Sequence[int],
     network: nn.Module | None = None,
-) -> Turns[Ending]:
+) -> Task[Ending]:
     """Trains from the folder's checkpoint, or from the start, until the end, the deadline (of time.monotonic) or a request.
 
     requests: those to stop, as they come in (see stop.py). network: of `build_network`, where it is built already.
@@ -140,28 +140,30 @@ def train(
         OSError: the folder cannot be written.
     """
     with ExitStack() as at_the_end:
-        training, history = Training(config, data, device, machine.capture, network), History()
-        identity = record.identify(config, data.fingerprint)
-        checkpoint = record.load_checkpoint(folder, identity, partial(find_misfit, training))
+        training, history = Training(config, data, device, options.capture, network), History()
+        identity = record.checkpoint_identity(config, data.fingerprint)
+        checkpoint = record.load_checkpoint(folder, identity, partial(validate_checkpoint, training))
         rows: list[dict[str, Any]] = []
         if checkpoint is not None:
             history = History(**checkpoint["history"])
             rows = checkpoint["rows"] if "rows" in checkpoint else record.read_metrics_until(folder, config, history.evaluated)
             training.restore(checkpoint)
         else:
-            record.require_no_later_rows(folder, machine.checkpoint_every)
+            record.require_no_later_rows(folder, options.checkpoint_every)
         record.restore_metrics(folder, rows)
         at = None if checkpoint is None else history.iteration
-        say(write_opening(config, machine, folder, write_device(device), count_parameters(training), count_images(data), at))
-        board = open_board(folder, history.iteration) if machine.tensorboard else None
+        print_line(
+            format_header(config, options, folder, format_device(device), count_parameters(training), count_images(data), at)
+        )
+        board = open_tensorboard(folder, history.iteration) if options.tensorboard else None
         if board is not None:
             at_the_end.callback(board.close)
         saved = history.iteration if checkpoint is not None else None
-        if machine.keep_best and checkpoint is not None:
-            if ends_best(config, rows) and history.evaluated == history.iteration:
+        if options.keep_best and checkpoint is not None:
+            if is_best_evaluation(config, rows) and history.evaluated == history.iteration:
                 record.save_best(folder, checkpoint)
             elif rows and not (folder / record.BEST).exists():
-                say(f"{record.BEST} is kept from the next evaluation on that is better than those of {folder} so far")
+                print_line(f"{record.BEST} is kept from the next evaluation on that is better than those of {folder} so far")
         clock = time.monotonic()
 
         def add_seconds():
@@ -187,46 +189,46 @@ def train(
                     if saved != history.iteration:
                         save_progress()
                     return "stopped"
-                start, end = history.iteration, chunk_end(config, machine, device, history, most)
+                start, end = history.iteration, next_chunk_end(config, options, device, history, most)
                 rates = [learning_rate(config, i, history.warmup_ended) for i in range(start, end)]
                 before = time.monotonic()
                 losses, wrong = yield from training.train_chunk(start, end, rates)
-                spent = time.monotonic() - before
-                history.training_seconds += spent
+                elapsed = time.monotonic() - before
+                history.training_seconds += elapsed
                 bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
                 if bad:
                     record.write_result(folder, {"status": "diverged", "iteration": start + bad[0]})
                     return "diverged"
-                history.note_chunk(config, losses, wrong)
-                progress.show_chunk(losses, wrong, spent)
-                most = max(1, int(CHUNK_SECONDS * len(losses) / spent))
+                history.update(config, losses, wrong)
+                progress.show_chunk(losses, wrong, elapsed)
+                most = max(1, int(CHUNK_SECONDS * len(losses) / elapsed))
                 last, best = end == config.iterations, False
-                if last or end % machine.eval_every == 0:
+                if last or end % options.eval_every == 0:
                     add_seconds()
                     row = measure_row(training, history, rates[-1])
                     rows.append(row)
                     record.append_metrics(folder, row)
                     if board is not None:
-                        show_row_on_board(board, row)
+                        log_to_tensorboard(board, row)
                     progress.show_row(row)
-                    best = machine.keep_best and ends_best(config, rows)
-                if last or best or end % machine.checkpoint_every == 0:
+                    best = options.keep_best and is_best_evaluation(config, rows)
+                if last or best or end % options.checkpoint_every == 0:
                     saved = save_progress(best)
-        responses = layer_responses(training.network, data, device, config)
+        responses = measure_layer_responses(training.network, data, device, config)
         if not all(map(math.isfinite, responses)):  # by the last update of all, which no loss has shown
             record.write_result(folder, {"status": "diverged", "iteration": history.iteration})
             return "diverged"
         if config.family == "6n+2":
             record.write_responses(folder, responses, len(data.test))
         predicted, labels = predict_classes(training.network, data, device, config)
-        classes = len(config.data_set.class_names)
+        classes = len(config.dataset_info.class_names)
         record.write_predictions(folder, predicted, [a == b for a, b in zip(predicted, labels, strict=True)], classes)
         record.write_confusion(folder, predicted, labels, classes)
-        record.write_result(folder, summarise_run(training, history, rows))
+        record.write_result(folder, summarize_run(training, history, rows))
         return "finished"
 
 
-def ends_best(config: Config, rows: list[dict[str, Any]]) -> bool:
+def is_best_evaluation(config: Config, rows: list[dict[str, Any]]) -> bool:
     """Whether the last evaluation is better than all before it."""
     errors = [row[record.BEST_BY[config.split]] for row in rows]
     return bool(errors) and errors.index(min(errors)) == len(errors) - 1
@@ -238,7 +240,7 @@ def count_parameters(training: Training) -> int:
 
 def count_images(data: Data) -> dict[str, int]:
     """How many images there are of each kind."""
-    kinds = {"training": data.train, "held-out": data.held_out, "test": data.test}
+    kinds = {"training": data.train, "held-out": data.validation, "test": data.test}
     return {kind: len(images) for kind, images in kinds.items() if images is not None}
 
 
@@ -247,21 +249,21 @@ def measure_row(training: Training, history: History, rate: float) -> dict[str, 
     config, data = training.config, training.data
     count = history.iteration - history.evaluated
     if config.bn_statistics == "population":
-        take_population_statistics(training.network, data, training.device, config)
+        update_population_statistics(training.network, data, training.device, config)
     row = {
         "iteration": history.iteration,
         "learning_rate": rate,
         "train_loss": history.loss / count,
         "train_error": 100 * history.wrong / (count * config.batch_size),
-        "test_error": evaluate(training.network, data.test, data, training.device, config),
+        "test_error": measure_error(training.network, data.test, data, training.device, config),
     }
-    if data.held_out is not None:
-        row["held_out_error"] = evaluate(training.network, data.held_out, data, training.device, config)
+    if data.validation is not None:
+        row["held_out_error"] = measure_error(training.network, data.validation, data, training.device, config)
     history.loss, history.wrong, history.evaluated = 0.0, 0, history.iteration
     return row | {"seconds": round(history.seconds, 3)}
 
 
-def summarise_run(training: Training, history: History, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize_run(training: Training, history: History, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """result.json: the final iterate's errors; the best only to show how much it would flatter."""
     config, last = training.config, rows[-1]
     tests = [row["test_error"] for row in rows]

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reproduce import record
-from reproduce.card import check_card
-from reproduce.config import Config, UserError
-from reproduce.data import PADDING, Data, choose_folder, load
-from reproduce.model import build_network, find_head
+from reproduce.config import Config
+from reproduce.errors import UserError
+from reproduce.model import build_network, classifier_name
+from reproduce.model_card import check_sha256
+from reproduce.sampling import PADDING, Data, find_data_folder, load_data
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """How akamaster/pytorch_resnet_cifar10 scales its images, by channel."""
@@ -42,7 +43,7 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedNetwork:
     """A trained network, on the CPU and in evaluation mode.
 
     result: what the run's result.json says, or of another repository's network the best test error at most.
@@ -61,8 +62,8 @@ class Trained:
         return replace(data, mean=padded.to(device), std=self.classifier.std.flatten().to(device))
 
 
-def read(path: Path, data: str) -> Trained:
-    """The trained network of a run's folder, of the best.pt in one, of a file by `write`, or of a checkpoint of
+def load_network(path: Path, data: str) -> TrainedNetwork:
+    """The trained network of a run's folder, of the best.pt in one, of a file by `save_network`, or of a checkpoint of
     akamaster/pytorch_resnet_cifar10.
 
     data: as for `--data`, where the training images of a run's folder are, for their mean; the files know their own.
@@ -71,27 +72,27 @@ def read(path: Path, data: str) -> Trained:
         UserError: it is none of them or damaged, the run has not finished, or its data set is missing.
     """
     if path.is_dir():
-        return read_run(path, data)
+        return load_run(path, data)
     if not path.is_file():
         raise UserError(f"there is no run folder and no weights file {path}")
     if path.name == record.BEST and (path.parent / record.CONFIG).is_file():
-        return read_run(path.parent, data, record.BEST)
+        return load_run(path.parent, data, record.BEST)
     if path.suffix != ".safetensors" and (path.parent / record.CONFIG).is_file():
         raise UserError(f"{path} is a file of a run: name the run's folder instead, {path.parent}")
-    return read_published(path) if path.suffix == ".safetensors" else read_akamaster(path)
+    return load_weights_file(path) if path.suffix == ".safetensors" else load_akamaster(path)
 
 
-def read_run(folder: Path, data: str, name: str = record.NEWEST) -> Trained:
+def load_run(folder: Path, data: str, name: str = record.NEWEST) -> TrainedNetwork:
     """The network of a run's last iteration or, of an unfinished one too, of its best evaluation (name best.pt)."""
     config, result, path = record.read_config(folder), record.read_result(folder), folder / name
     if config is None:
         raise UserError(f"{folder} is not a run's folder: it holds no {record.CONFIG}")
     if name == record.NEWEST and (result is None or result["status"] != "finished"):
         raise UserError(f"{folder} is of a run that has not finished: train it to its end")
-    images = load(config, choose_folder(config, data), torch.device("cpu"))
+    images = load_data(config, find_data_folder(config, data), torch.device("cpu"))
     if not path.exists():
         raise UserError(f"{folder} holds no {name}: weights are not part of the committed records")
-    checkpoint = record.read_checkpoint(path, record.identify(config, images.fingerprint))
+    checkpoint = record.read_checkpoint(path, record.checkpoint_identity(config, images.fingerprint))
     if isinstance(checkpoint, str):
         raise UserError(f"{path} {checkpoint}")
     try:
@@ -110,7 +111,7 @@ def read_run(folder: Path, data: str, name: str = record.NEWEST) -> Trained:
     except (KeyError, IndexError, RuntimeError, TypeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__})") from None
     assert result is not None
-    return assemble(config, network, mean.contiguous(), std, result, str(folder if name == record.NEWEST else path))
+    return build_classifier(config, network, mean.contiguous(), std, result, str(folder if name == record.NEWEST else path))
 
 
 def describe_best(config: Config, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -125,15 +126,15 @@ def describe_best(config: Config, checkpoint: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def assemble(
+def build_classifier(
     config: Config, tensors: dict[str, Tensor], mean: Tensor, std: Tensor, result: dict[str, Any], source: str
-) -> Trained:
+) -> TrainedNetwork:
     network = build_network(config)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{source} does not fit a {config.net}: {' '.join(str(error).split())[:200]}") from None
-    channels, side = config.data_set.channels, config.data_set.side
+    channels, side = config.dataset_info.channels, config.dataset_info.side
     if mean.shape != (channels, side, side) or std.shape != (channels, 1, 1):
         shapes = f"{list(mean.shape)} and {list(std.shape)}, not {[channels, side, side]} and {[channels, 1, 1]}"
         raise UserError(f"{source} scales images by a mean and a std of {shapes}")
@@ -141,13 +142,13 @@ def assemble(
     broken = [name for name, tensor in classifier.state_dict().items() if not tensor.isfinite().all()]
     if broken or not bool((std > 0).all()):
         raise UserError(f"{source} is damaged: {broken[0] if broken else 'std'} holds numbers that no trained network has")
-    return Trained(classifier, config, result, source)
+    return TrainedNetwork(classifier, config, result, source)
 
 
 # To train on from ------------------------------------------------------------------------------------------------------
 
 
-def begin_with(path: Path, network: nn.Module, config: Config, data: Data) -> Data:
+def load_initial_weights(path: Path, network: nn.Module, config: Config, data: Data) -> Data:
     """Gives a config's network the weights of a file to begin with; returns the data under the scale that those know.
 
     The last linear layer is the file's where the classes are the same, else it stays as the config's seed has drawn it. A
@@ -157,16 +158,16 @@ def begin_with(path: Path, network: nn.Module, config: Config, data: Data) -> Da
     Raises:
         UserError: the file is not to be read or does not fit the network; the sentence names the first tensor that does not.
     """
-    own, head = network.state_dict(), find_head(network) + "."
+    own, head = network.state_dict(), classifier_name(network) + "."
     theirs = read_state_dict(path) if config.family != "6n+2" and path.suffix != ".safetensors" else None
     if theirs is None:
-        trained = read(path, "")
+        trained = load_network(path, "")
         if config.normalization != Config.normalization:
             raise UserError(f"{path} brings its own normalisation: leave out --normalization {config.normalization}")
         theirs, data = trained.classifier.network.state_dict(), trained.normalise(data)
-        is_known = trained.config.data_set.class_names == config.data_set.class_names
+        is_known = trained.config.dataset_info.class_names == config.dataset_info.class_names
     else:
-        is_known = len(theirs.get(head + "bias", ())) == len(config.data_set.class_names)
+        is_known = len(theirs.get(head + "bias", ())) == len(config.dataset_info.class_names)
     for name, tensor in own.items():
         if name.startswith(head) and not is_known:
             theirs[name] = tensor
@@ -197,7 +198,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 # Published files --------------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, trained: Trained):
+def save_network(path: Path, trained: TrainedNetwork):
     """Writes weights, normalisation, config and result as one safetensors file, whole or not at all."""
     tensors = {name: tensor.contiguous() for name, tensor in trained.classifier.state_dict().items()}
     described = {"config": record.describe_config(trained.config), "result": trained.result}
@@ -210,9 +211,9 @@ def write(path: Path, trained: Trained):
     record.write_atomically(path, content[:start] + ordered + content[start + length :])
 
 
-def read_published(path: Path) -> Trained:
-    """A file by `write`, and the one of its card where that is beside it."""
-    check_card(path)
+def load_weights_file(path: Path) -> TrainedNetwork:
+    """A file by `save_network`, and the one of its card where that is beside it."""
+    check_sha256(path)
     config, result = record.read_weights_header(path)
     try:
         tensors = load_file(path)
@@ -223,7 +224,7 @@ def read_published(path: Path) -> Trained:
     if not isinstance(result, dict) or not all(isinstance(result.get(name, 0.0), int | float) for name in errors):
         raise UserError(f"{path} is not a weights file of this repository: its result does not read as one")
     network = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
-    return assemble(config, network, mean, std, result, str(path))
+    return build_classifier(config, network, mean, std, result, str(path))
 
 
 # Checkpoints of akamaster/pytorch_resnet_cifar10 ------------------------------------------------------------------------
@@ -242,7 +243,7 @@ def rename(name: str, blocks_per_stage: int) -> str:
     return ".".join([{"conv1": "conv", "bn1": "bn"}.get(first, first), *rest])
 
 
-def read_akamaster(path: Path) -> Trained:
+def load_akamaster(path: Path) -> TrainedNetwork:
     """A checkpoint that holds "state_dict" and "best_prec1", option-A shortcuts with zero channels on both sides as here."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -258,4 +259,4 @@ def read_akamaster(path: Path) -> Trained:
             f"akamaster/pytorch_resnet_cifar10 ({type(error).__name__})"
         ) from None
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return assemble(config, tensors, mean.expand(3, 32, 32).contiguous(), std, result, str(path))
+    return build_classifier(config, tensors, mean.expand(3, 32, 32).contiguous(), std, result, str(path))

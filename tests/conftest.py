@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from reproduce import device, train
-from reproduce.config import Config, Machine
-from reproduce.data import Data, Images, load, write_synthetic
+from reproduce.config import Config, RunOptions
 from reproduce.device import Device, own_stream
+from reproduce.interleave import run_task
 from reproduce.model import Network, build_network
-from reproduce.stop import stop_requests
-from reproduce.turns import complete
+from reproduce.sampling import Data, Images, load_data, write_synthetic
+from reproduce.signals import collect_stop_signals
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar-10-batches-py"
 CPU = device.DEVICES["cpu"]
@@ -37,10 +37,10 @@ QUICK = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 """The smallest net of the family; its milestones are at 12 and 18."""
 
 
-def train_alone(config: Config, machine: Machine, data: Data, device: Device, folder: Path) -> train.Ending:
+def train_alone(config: Config, options: RunOptions, data: Data, device: Device, folder: Path) -> train.Ending:
     """A run with nothing beside it, which SIGTERM and SIGINT stop, as reproduce/run.py trains it."""
-    with stop_requests() as requests, own_stream(device):
-        return complete(train.train(config, machine, data, device, folder, math.inf, requests))
+    with collect_stop_signals() as requests, own_stream(device):
+        return run_task(train.train(config, options, data, device, folder, math.inf, requests))
 
 
 def build(config: Config) -> Network:
@@ -78,7 +78,7 @@ def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def synthetic(synthetic_folder: Path) -> Data:
     """The generated set with a test set of 100 images, so that an evaluation takes no time."""
-    data = load(QUICK, synthetic_folder, CPU.torch_device)
+    data = load_data(QUICK, synthetic_folder, CPU.torch_device)
     return replace(data, test=Images(data.test.positions[: 100 * 1600], data.test.labels[:100]))
 
 

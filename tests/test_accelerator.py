@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from reproduce import device as devices
-from reproduce import record, together, train
-from reproduce.config import Config, Machine
-from reproduce.data import load
+from reproduce import record, train, train_many
+from reproduce.config import Config, RunOptions
+from reproduce.interleave import run_task
 from reproduce.run import main, parse
+from reproduce.sampling import load_data
 from reproduce.step import Training
-from reproduce.turns import complete
 from tests.conftest import CPU, QUICK, assert_equal, train_alone
 from tests.test_npu import CONFIGS, outcome_anywhere
 from tests.test_resume import interrupt
@@ -25,7 +25,7 @@ from tests.test_resume import interrupt
 import torch  # isort: skip
 from torch.nn import functional as F
 
-KIND = next((kind for kind in ("npu", "cuda") if devices.find_problem(kind) is None), "none")
+KIND = next((kind for kind in ("npu", "cuda") if devices.unusable_reason(kind) is None), "none")
 STEPS = 53
 """Three before a capture, fifty of it."""
 
@@ -42,10 +42,10 @@ def steps(config: Config, folder: Path, device: devices.Device, capture: bool) -
     """Losses and state after some steps, and whether they were captured."""
     device = replace(device, chunk_iterations=STEPS)
     devices.set_numerics(device, config.precision, deterministic=True)
-    data = load(config, folder, device.torch_device)
+    data = load_data(config, folder, device.torch_device)
     with devices.own_stream(device):
         training = Training(config, data, device, capture)
-        losses, _ = complete(training.train_chunk(0, STEPS, [config.lr or 0.0] * STEPS))
+        losses, _ = run_task(training.train_chunk(0, STEPS, [config.lr or 0.0] * STEPS))
         return losses, training.state(), training.replay is not None
 
 
@@ -84,7 +84,7 @@ def test_runs_side_by_side_equal_runs_alone(workplace: Path):
     lines = [f"{FLAGS} --device {KIND} {variant}" for variant in VARIANTS]
     for line in lines:
         assert main([*line.split(), "--out", "alone"]) == 0
-    assert together.train_lines(f"{line} --out together" for line in lines) == 0
+    assert train_many.train_lines(f"{line} --out together" for line in lines) == 0
     for line in lines:
         folder = parse(line.split())[0].folder
         assert_equal(outcome_anywhere(Path("together") / folder), outcome_anywhere(Path("alone") / folder))
@@ -93,11 +93,11 @@ def test_runs_side_by_side_equal_runs_alone(workplace: Path):
 def test_an_interrupted_run_ends_as_an_unbroken_one(synthetic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     device = devices.choose_device(KIND)
     devices.set_numerics(device, QUICK.precision, deterministic=True)
-    data = load(QUICK, synthetic_folder, device.torch_device)
+    data = load_data(QUICK, synthetic_folder, device.torch_device)
 
     def run(out: Path) -> train.Ending:
-        with record.open_folder(QUICK, out) as folder:
-            return train_alone(QUICK, Machine(eval_every=6, checkpoint_every=4), data, device, folder)
+        with record.open_run_folder(QUICK, out) as folder:
+            return train_alone(QUICK, RunOptions(eval_every=6, checkpoint_every=4), data, device, folder)
 
     assert run(tmp_path / "unbroken") == "finished"
     interrupt(monkeypatch, 11, lambda: os.kill(os.getpid(), signal.SIGTERM))

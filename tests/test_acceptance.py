@@ -10,9 +10,21 @@ from scipy import stats
 from torch import nn
 
 from analysis.acceptance import describe_acceptance
-from experiments import acceptance
-from experiments.acceptance import FAULTS, NETS, REFERENCE, TESTS, Measures, compare, is_alarm, load_runs, main, select_seeds
-from reproduce.config import Config, UserError
+from experiments.devices import acceptance
+from experiments.devices.acceptance import (
+    FAULTS,
+    NETS,
+    REFERENCE,
+    TESTS,
+    Measures,
+    compare,
+    is_alarm,
+    load_runs,
+    main,
+    select_seeds,
+)
+from reproduce.config import Config
+from reproduce.errors import UserError
 from reproduce.model import Network
 from tests.conftest import QUICK
 from tests.fake_records import write_run

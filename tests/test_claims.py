@@ -15,12 +15,12 @@ from analysis.claims import (
     POINTS_TO,
     REPRODUCED,
     count_verdicts,
+    format_claims,
     judge,
     judge_all,
-    list_claims,
 )
 from analysis.paper import find_spread, load_paper
-from analysis.records import load
+from analysis.records import load_records
 from experiments.lenet import LENET
 from experiments.wide import RESNET18, RESNET18_BY_THE_PAPER
 from reproduce.config import Block, Config
@@ -261,7 +261,7 @@ def write_cells(records, scenario: Cells, seeds: int = 3):
 )
 def test_verdicts_on_three_seeds(tmp_path, name, verdict, scenario):
     write_cells(tmp_path, scenario)
-    judged = judge(name, load(tmp_path)[0])
+    judged = judge(name, load_records(tmp_path)[0])
     assert judged.verdict == verdict, judged.numbers
     assert judged.words == verdict and "fp32" in judged.numbers
     tested = verdict != NO_DATA and name not in ("T6", "B4", "M1")  # these rest on no test
@@ -282,25 +282,25 @@ AGAINST = {"C1": 1, "C5": 0, "A1": 1, "A3": 0}
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_single_runs_only_point(tmp_path, name):
     write_cells(tmp_path, SCENARIOS[name][REPRODUCED][0], seeds=1)
-    runs, _ = load(tmp_path)
+    runs, _ = load_records(tmp_path)
     judged = judge(name, runs)
     assert (judged.verdict, judged.p) == (ALONE[name], None), judged.numbers
     spread = "" if name in ("C6", "C7", "W1", "W2", "M1") else ", spread as published"  # there is none of these
     assert judged.words == f"{ALONE[name]} (one seed)" and f"[fp32; one seed{spread}]" in judged.numbers
     write_cells(tmp_path / "two", SCENARIOS[name][REPRODUCED][0], seeds=2)
-    two = judge(name, load(tmp_path / "two")[0])
+    two = judge(name, load_records(tmp_path / "two")[0])
     assert two.verdict in (POINTS_TO, OPEN) and two.words.endswith("(two seeds)")
 
 
 @pytest.mark.parametrize("name", AGAINST)
 def test_single_runs_can_point_against_a_claim(tmp_path, name):
     write_cells(tmp_path, SCENARIOS[name][NOT_REPRODUCED][AGAINST[name]], seeds=1)
-    assert judge(name, load(tmp_path)[0]).words == f"{POINTS_AGAINST} (one seed)"
+    assert judge(name, load_records(tmp_path)[0]).words == f"{POINTS_AGAINST} (one seed)"
 
 
 def test_one_cell_of_few_runs_makes_the_verdict_one_of_few(tmp_path):
     write_cells(tmp_path, SCENARIOS["B2"][REPRODUCED][0])
-    runs, _ = load(tmp_path)
+    runs, _ = load_records(tmp_path)
     assert judge("B2", runs).verdict == REPRODUCED
     assert judge("B2", runs[(runs["block"] == "original") | (runs["seed"] == 0)]).words == f"{POINTS_TO} (one seed)"
 
@@ -308,7 +308,7 @@ def test_one_cell_of_few_runs_makes_the_verdict_one_of_few(tmp_path):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_verdict_refuses_runs_of_another_length_or_data(tmp_path, name):
     write_cells(tmp_path, SCENARIOS[name][REPRODUCED][0])
-    runs, _ = load(tmp_path)
+    runs, _ = load_records(tmp_path)
     for change in ({"iterations": 32_000}, {"split": "val"}, {"dataset": "synthetic"}, {"status": "unfinished"}):
         assert judge(name, runs.assign(**change)).verdict == NO_DATA, change
 
@@ -316,7 +316,7 @@ def test_a_verdict_refuses_runs_of_another_length_or_data(tmp_path, name):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_verdict_is_in_one_precision_whichever(tmp_path, name):
     write_cells(tmp_path, SCENARIOS[name][REPRODUCED][0])
-    runs, _ = load(tmp_path)
+    runs, _ = load_records(tmp_path)
     runs["precision"] = "bf16"
     judged = judge(name, runs)
     assert judged.verdict == REPRODUCED and "[bf16]" in judged.numbers
@@ -328,7 +328,7 @@ def test_a_verdict_is_in_one_precision_whichever(tmp_path, name):
 def test_a_diverged_warm_up_is_no_convergence(tmp_path):
     write_cells(tmp_path, SCENARIOS["C4"][REPRODUCED][0])
     write_run(tmp_path, Config(depth=110, seed=3), status="diverged")
-    judged = judge("C4", load(tmp_path)[0])
+    judged = judge("C4", load_records(tmp_path)[0])
     assert judged.verdict == NOT_REPRODUCED and "residual110 1 of 4 diverged [fp32]" in judged.numbers
     assert judged.p is None, "what the other runs say is no evidence for the claim"
 
@@ -339,15 +339,15 @@ def test_runs_that_all_diverge_are_data(tmp_path, name, warmup, seeds, words):
     for seed in range(seeds):
         write_run(tmp_path, Config(depth=110, warmup=warmup, precision="bf16", seed=seed), status="diverged")
     if name == "C8":
-        assert judge(name, load(tmp_path)[0]).verdict == NO_DATA, "of the warm-up there is none yet"
+        assert judge(name, load_records(tmp_path)[0]).verdict == NO_DATA, "of the warm-up there is none yet"
         write_cells(tmp_path, [residual(110, 6.6, precision="bf16")])
-    judged = judge(name, load(tmp_path)[0])
+    judged = judge(name, load_records(tmp_path)[0])
     assert judged.words == words and f"{seeds} of {seeds} diverged" in judged.numbers
 
 
 def test_all_nets_of_a_claim_have_one_kind_of_spread(tmp_path):
     write_cells(tmp_path, SCENARIOS["A5"][REPRODUCED][0])
-    runs, _ = load(tmp_path)
+    runs, _ = load_records(tmp_path)
     numbers = judge("A5", runs[(runs["depth"] == 20) | (runs["seed"] == 0)]).numbers
     assert numbers.count("one seed, spread as published") == 3
     gap = re.search(r"residual20 \(adam\) - SGD \+[\d.]+ \(\+([\d.]+) to \+([\d.]+)\)", numbers)
@@ -358,7 +358,7 @@ def test_all_nets_of_a_claim_have_one_kind_of_spread(tmp_path):
 
 def test_the_numbers_behind_a_verdict(tmp_path):
     write_cells(tmp_path, SCENARIOS["B2"][REPRODUCED][0])
-    numbers = judge("B2", load(tmp_path)[0]).numbers
+    numbers = judge("B2", load_records(tmp_path)[0]).numbers
     # Both cells have a std of 0.1: a standard error of 0.1 sqrt(2/3), 4 degrees of freedom, t = 2.776.
     assert "residual110 (bn-after-add) 8.20 ± 0.10 (n=3), residual110 6.60 ± 0.10 (n=3)" in numbers
     assert "after - before +1.60 (+1.37 to +1.83)" in numbers
@@ -366,14 +366,14 @@ def test_the_numbers_behind_a_verdict(tmp_path):
 
 def test_claims_are_adjusted_for_each_other(tmp_path):
     write_cells(tmp_path, SCENARIOS["B2"][REPRODUCED][0])
-    verdict = judge("B2", load(tmp_path)[0])
-    assert f"{REPRODUCED} (p {verdict.p:.2g})" in list_claims([verdict])
+    verdict = judge("B2", load_records(tmp_path)[0])
+    assert f"{REPRODUCED} (p {verdict.p:.2g})" in format_claims([verdict])
     weak = [replace(verdict, name=f"B{i}", p=0.04) for i in (2, 3)]
-    assert list_claims(weak).count("| open (p 0.08) |") == 2, "twice 0.04 is no longer below 0.05"
+    assert format_claims(weak).count("| open (p 0.08) |") == 2, "twice 0.04 is no longer below 0.05"
 
 
 def test_every_claim_has_its_rule_and_its_scenarios(tmp_path):
-    verdicts, of_transfer = judge_all(load(tmp_path)[0]), ["P1", "P2", "P3"]  # in tests/test_transfer.py
+    verdicts, of_transfer = judge_all(load_records(tmp_path)[0]), ["P1", "P2", "P3"]  # in tests/test_transfer.py
     assert [verdict.name for verdict in verdicts] == [*SCENARIOS, *of_transfer]
     assert all(verdict.claim and verdict.rule and verdict.verdict == NO_DATA for verdict in verdicts)
     assert count_verdicts(verdicts).endswith(f"{len(SCENARIOS) + 3} no data")
@@ -381,7 +381,7 @@ def test_every_claim_has_its_rule_and_its_scenarios(tmp_path):
 
 def test_numbers_quoted_in_a_claim_are_published(tmp_path):
     published = set(load_paper()["value"]) | set(load_paper()["upto"])
-    for verdict in judge_all(load(tmp_path)[0]):
+    for verdict in judge_all(load_records(tmp_path)[0]):
         for number in re.findall(r"\d+\.\d+", verdict.claim):
             assert float(number) in published or (verdict.name in ("A1", "A2") and number == "0.001"), verdict.claim
 
@@ -389,13 +389,13 @@ def test_numbers_quoted_in_a_claim_are_published(tmp_path):
 @pytest.mark.parametrize("name", ["C6", "A5"])
 def test_a_claim_of_several_nets_is_in_one_precision_throughout(tmp_path, name):
     write_cells(tmp_path, SCENARIOS[name][REPRODUCED][0])
-    runs, _ = load(tmp_path)
+    runs, _ = load_records(tmp_path)
     runs.loc[runs["depth"] == 20, "precision"] = "bf16"
     assert judge(name, runs).verdict == NO_DATA
 
 
 def test_runs_without_responses_are_no_data_for_claims_on_them(tmp_path):
     write_cells(tmp_path, SCENARIOS["C6"][REPRODUCED][0])
-    runs, _ = load(tmp_path)
+    runs, _ = load_records(tmp_path)
     runs["responses"] = [None if depth == 56 else std for depth, std in zip(runs["depth"], runs["responses"], strict=True)]
     assert judge("C6", runs).verdict == NO_DATA

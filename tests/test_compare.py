@@ -8,7 +8,8 @@ import matplotlib.image
 import pytest
 
 from analysis import compare
-from reproduce.config import Config, UserError
+from reproduce.config import Config
+from reproduce.errors import UserError
 from tests.fake_records import SESSION, write_cell, write_run
 
 

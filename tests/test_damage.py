@@ -11,7 +11,7 @@ import pytest
 
 from analysis import compare, plot_degradation, table
 from experiments import sweep
-from reproduce import command, record, run
+from reproduce import cli, record, run
 from reproduce.config import Config
 from tests.fake_records import SESSION, write_run
 
@@ -139,7 +139,7 @@ def test_a_damaged_record_is_one_sentence(folder: Path, capsys: pytest.CaptureFi
     harm, sentence = DAMAGES[damage]
     harm(folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert command.tell(main, flags.split()) == 2
+    assert cli.run_cli(main, flags.split()) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
     assert re.search(sentence, said), said
@@ -154,14 +154,14 @@ def test_a_sound_record_passes(folder: Path, capsys: pytest.CaptureFixture[str],
     put("result.json", new_field="of a version to come")(folder)
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"iteration": 6')  # torn by a crash
-    assert command.tell(main, flags.split()) == 0, capsys.readouterr().err
+    assert cli.run_cli(main, flags.split()) == 0, capsys.readouterr().err
     lose("environment.json")(folder)
-    assert command.tell(main, flags.split()) == 0, capsys.readouterr().err
+    assert cli.run_cli(main, flags.split()) == 0, capsys.readouterr().err
 
 
 def test_the_committed_records_are_sound():
     records = Path(__file__).parents[1] / "experiments" / "records"
-    for folder in record.list_folders(records):
+    for folder in record.list_run_folders(records):
         config = record.read_config(folder)
         assert config is not None and record.read_record(folder, config).result is not None
 
@@ -180,14 +180,14 @@ def test_with_a_checkpoint_the_remedy_is_small(folder: Path, capsys: pytest.Capt
     record.save_checkpoint(folder, {"any": 1})
     write(name, b"{\n")(folder)
     main, flags = READERS["sweep.py --status"]
-    assert command.tell(main, flags.split()) == 2
+    assert cli.run_cli(main, flags.split()) == 2
     assert remedy in capsys.readouterr().err
 
 
 def test_a_damaged_record_does_not_hide_the_state_of_the_others(folder: Path, capsys: pytest.CaptureFixture[str]):
     write_run(Path("records"), replace(CONFIG, seed=1))
     tear("result.json")(folder)
-    assert command.tell(sweep.main, "degradation --out records --status --only residual20".split()) == 2
+    assert cli.run_cli(sweep.main, "degradation --out records --status --only residual20".split()) == 2
     said = capsys.readouterr().out
     assert "1 finished, 0 diverged, 0 unfinished, 3 missing, 1 damaged; in records" in said
     assert "seed 0 damaged, 1 finished (8.00%), 2 missing" in said

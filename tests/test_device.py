@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from reproduce import device
-from reproduce.config import UserError
+from reproduce.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,20 +24,20 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(("usable", "chosen"), [({"npu", "cuda"}, "npu"), ({"cuda"}, "cuda"), ({"npu"}, "npu"), (set(), "cpu")])
 def test_auto_takes_npu_then_cuda_then_cpu(monkeypatch: pytest.MonkeyPatch, usable: set[str], chosen: str):
     reasons = {kind: None if kind in usable | {"cpu"} else "it is not there" for kind in device.DEVICES}
-    monkeypatch.setattr(device, "find_problem", reasons.get)
+    monkeypatch.setattr(device, "unusable_reason", reasons.get)
     assert device.choose_device("auto").kind == chosen
 
 
 @pytest.mark.parametrize("kind", ["npu", "cuda"])
 def test_a_device_asked_for_is_refused_with_the_reason_and_never_replaced(monkeypatch: pytest.MonkeyPatch, kind: str):
-    monkeypatch.setattr(device, "find_problem", lambda kind: "it is not there")
+    monkeypatch.setattr(device, "unusable_reason", lambda kind: "it is not there")
     with pytest.raises(UserError, match=f"^device {kind} is not usable: it is not there$"):
         device.choose_device(kind)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
 def test_a_missing_cuda_device_is_explained():
-    assert "CUDA" in (device.find_problem("cuda") or "")
+    assert "CUDA" in (device.unusable_reason("cuda") or "")
 
 
 def import_again(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str | None, autoload: str | None) -> str:
@@ -71,7 +71,7 @@ def test_what_stands_in_the_way_of_an_npu(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_torch_is_loaded_where_its_own_loading_of_torch_npu_would_fail(tmp_path: Path):
     (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open shared object file')")
-    code = "from reproduce import device; print(device.find_problem('npu'))"
+    code = "from reproduce import device; print(device.unusable_reason('npu'))"
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "", device.AUTOLOAD: "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.startswith("torch_npu is installed but does not load (ImportError: libhccl.so: cannot open")

@@ -12,15 +12,15 @@ from analysis.estimates import (
     Contrast,
     Finding,
     Term,
-    adjust,
     all_of,
-    clearly_positive,
     contrast,
     estimate,
-    met,
-    predict_half,
-    rises,
-    similar,
+    holm_adjust,
+    increases,
+    is_equivalent,
+    is_positive,
+    matches_published,
+    prediction_half_width,
 )
 
 # Statistics -----------------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def test_a_difference_is_welchs(first: list[float], second: list[float]):
     interval = theirs.confidence_interval()
     assert (ours.low, ours.high) == (pytest.approx(interval.low, abs=1e-6), pytest.approx(interval.high, abs=1e-6))
     above = stats.ttest_ind(first, second, equal_var=False, alternative="greater")
-    assert clearly_positive(ours).p == pytest.approx(min(1, 2 * np.asarray(above)[1]), abs=1e-9)
+    assert is_positive(ours).p == pytest.approx(min(1, 2 * np.asarray(above)[1]), abs=1e-9)
 
 
 def test_known_spreads_give_normal_intervals():
@@ -83,7 +83,7 @@ def test_a_difference_of_differences():
 
 def test_cells_without_any_spread_have_an_interval_of_no_width():
     gap = contrast([Term(3, 9.0, 0.0), Term(3, 8.0, 0.0)], [1, -1])
-    assert gap.low == gap.high == 1 and clearly_positive(gap) == Finding(True, 0.0)
+    assert gap.low == gap.high == 1 and is_positive(gap) == Finding(True, 0.0)
 
 
 # Rules ----------------------------------------------------------------------------------------------------------------
@@ -109,9 +109,9 @@ def make_contrast(low: float, high: float) -> Contrast:
 )
 def test_what_an_interval_says(low, high, clear, clear_by_half, rising, near_zero):
     difference = make_contrast(low, high)
-    assert clearly_positive(difference).holds is clear and clearly_positive(difference, 0.5).holds is clear_by_half
-    assert rises(difference).holds is rising and similar(difference, 0.5).holds is near_zero
-    for finding, holds in ((clearly_positive(difference), clear), (similar(difference, 0.5), near_zero)):
+    assert is_positive(difference).holds is clear and is_positive(difference, 0.5).holds is clear_by_half
+    assert increases(difference).holds is rising and is_equivalent(difference, 0.5).holds is near_zero
+    for finding, holds in ((is_positive(difference), clear), (is_equivalent(difference, 0.5), near_zero)):
         assert finding.p is not None and (finding.p < 0.05) == (holds is True)
 
 
@@ -131,14 +131,14 @@ def test_what_an_interval_says(low, high, clear, clear_by_half, rising, near_zer
     ],
 )
 def test_a_published_number_is_met_within_the_prediction_and_half_a_point(term: Term, holds: bool | None):
-    assert met(term, 8.4, 0.5).holds is holds
+    assert matches_published(term, 8.4, 0.5).holds is holds
 
 
 def test_a_prediction_interval_holds_19_of_20_further_runs():
     generator = np.random.default_rng(0)
     samples = generator.normal(8, 0.3, (4000, 4))
     hits = [
-        abs(sample[3] - sample[:3].mean()) <= predict_half(Term(3, sample[:3].mean(), sample[:3].std(ddof=1)))
+        abs(sample[3] - sample[:3].mean()) <= prediction_half_width(Term(3, sample[:3].mean(), sample[:3].std(ddof=1)))
         for sample in samples
     ]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
@@ -154,5 +154,5 @@ def test_a_rule_of_several_parts():
 
 def test_holms_adjustment_by_hand():
     # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, and 0.04, which may not be less than before.
-    assert adjust([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert adjust([0.6, 0.7]) == [1.0, 1.0] and adjust([]) == []
+    assert holm_adjust([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm_adjust([0.6, 0.7]) == [1.0, 1.0] and holm_adjust([]) == []

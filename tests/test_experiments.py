@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from experiments import EXPERIMENTS, ambiguity, block_design, bn_placement, deep, degradation, optimizer
 from reproduce import config as options
-from reproduce.config import Config, Machine, write_flags
+from reproduce.config import Config, RunOptions, format_flags
 from reproduce.run import parse
 
 PAPER = asdict(Config())
@@ -29,7 +29,7 @@ def test_every_experiment_has_distinct_full_length_seed_0_cells_and_says_what_it
     configs = getattr(module, "GRID", []) + module.CONFIGS
     assert len({config.key for config in configs}) == len(configs) > 0
     assert {config.seed for config in configs} == {0}
-    assert all(config.iterations == config.data_set.iterations for config in module.CONFIGS)
+    assert all(config.iterations == config.dataset_info.iterations for config in module.CONFIGS)
     assert {config.dataset for config in configs} == {"mnist" if name == "lenet" else "cifar10"}
     assert module.__doc__ is not None
     assert f"python experiments/sweep.py {name}\n" in module.__doc__
@@ -174,7 +174,7 @@ def configs(draw: st.DrawFn) -> Config:
         "family": st.sampled_from(get_args(options.Family)),
         "schedule": st.sampled_from(get_args(options.Schedule)),
     } | (of_residual if residual else {})
-    named = {"trainable", *options.NAMED_BY_MACHINE} - {"dataset"}  # of files: in test_pictures.py, test_finetuning.py
+    named = {"trainable", *options.FIELDS_FROM_OPTIONS} - {"dataset"}  # of files: in test_pictures.py, test_finetuning.py
     assert set(fields) | {"residual", *of_residual, *named} == set(PAPER), "a new field of Config needs its values here"
     # Mostly defaults, as in an experiment: a value is drawn for some of the fields only.
     chosen = draw(st.sets(st.sampled_from(sorted(fields))))
@@ -188,7 +188,7 @@ def configs(draw: st.DrawFn) -> Config:
 
 
 machines = st.builds(
-    Machine,
+    RunOptions,
     device=st.sampled_from(("auto", "npu", "cuda", "cpu")),
     data=st.sampled_from(("data", "elsewhere/cifar 10")),
     out=st.sampled_from((Path("runs"), Path("experiments/records"))),
@@ -202,25 +202,25 @@ machines = st.builds(
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(configs(), machines)
-def test_the_command_of_a_config_gives_the_same_config_and_machine(config: Config, machine: Machine):
+def test_the_command_of_a_config_gives_the_same_config_and_machine(config: Config, options: RunOptions):
     if config.dataset != "cifar10":
-        machine = replace(machine, data=config.data_set.given)
-    assert parse(write_flags(config, machine)) == (config, machine)
+        options = replace(options, data=config.dataset_info.given)
+    assert parse(format_flags(config, options)) == (config, options)
 
 
 def test_the_command_finds_a_sets_own_folder_below_the_data():
     lenet = Config(family="lenet", dataset="mnist")
-    assert write_flags(lenet) == ["--family", "lenet", "--data", "mnist"]
+    assert format_flags(lenet) == ["--family", "lenet", "--data", "mnist"]
     for data, written in (("data", "data/MNIST"), ("/big/sets", "/big/sets/MNIST"), ("/big/MNIST", "/big/MNIST")):
-        flags = write_flags(lenet, Machine(data=data))
+        flags = format_flags(lenet, RunOptions(data=data))
         assert flags == ["--family", "lenet", "--data", written] and parse(flags)[0] == lenet
 
 
 def test_the_command_holds_no_default():
-    assert write_flags(Config(), Machine()) == []
-    assert write_flags(Config(depth=110, lr=0.1, warmup="error"), Machine()) == ["--depth", "110"]
+    assert format_flags(Config(), RunOptions()) == []
+    assert format_flags(Config(depth=110, lr=0.1, warmup="error"), RunOptions()) == ["--depth", "110"]
     config = Config(depth=56, residual=False, optimizer="adam", lr=1e-3, augment=False, warmup="iterations", seed=3)
-    assert write_flags(config, Machine(time_limit=60.0, capture=False)) == [
+    assert format_flags(config, RunOptions(time_limit=60.0, capture=False)) == [
         "--depth", "56", "--no-residual", "--optimizer", "adam", "--warmup", "iterations", "--no-augment",
         "--seed", "3", "--time-limit", "60.0", "--no-capture",
     ]  # fmt: skip

@@ -26,12 +26,13 @@ from analysis import (
     runs,
     table,
 )
-from experiments import acceptance, first_contact, kills, parity, sweep, throughput
-from reproduce import command, device, evaluate, export, predict, record, run, together, weights
+from experiments import sweep
+from experiments.devices import acceptance, parity, throughput
+from reproduce import cli, device, evaluate, export, predict, record, run, train_many, weights
 from reproduce.config import Config
 from reproduce.model import build_network
 from tests.fake_records import write_run
-from tests.test_data import forbid_network
+from tests.test_sampling import forbid_network
 
 NET = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 RESULT = {"test_error": 50.0, "train_error": 50.0, "best_test_error": 49.0, "parameters": 77_850}
@@ -74,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> I
         Path("half.png").write_bytes(Path("grey.png").read_bytes()[:60])
         Image.new("RGB", (1, 1)).save("fine.png")
         classifier = weights.Classifier(build_network(NET), torch.zeros(3, 32, 32), torch.ones(3, 1, 1))
-        weights.write(Path("good.safetensors"), weights.Trained(classifier.eval(), NET, RESULT, ""))
+        weights.save_network(Path("good.safetensors"), weights.TrainedNetwork(classifier.eval(), NET, RESULT, ""))
         content = Path("good.safetensors").read_bytes()
         Path("half.safetensors").write_bytes(content[: len(content) // 2])
         Path("empty.safetensors").write_bytes(b"")
@@ -104,8 +105,8 @@ class Foreign:
 
 
 def tell_lines(flags: Sequence[str]) -> int:
-    """A single line of together.py, whose ending it prints."""
-    return together.train_lines([" ".join(flags)])
+    """A single line of train_many.py, whose ending it prints."""
+    return train_many.train_lines([" ".join(flags)])
 
 
 Main = Callable[[Sequence[str]], int]
@@ -136,7 +137,7 @@ CASES: list[tuple[Main, str, str]] = [
     (run.main, "--data synthetic --device cpu --depth 8 --out text.txt/below", "cannot read or write text.txt/below"),
     (run.main, "--data synthetic --device cpu --depth 8 --out /dev/null", "cannot read or write /dev/null"),
     (run.main, "--device cpu cpu", "cpu"),
-    # together.py
+    # train_many.py
     (tell_lines, "--depth 9", "line 1, exit status 2: depth must be 6n.2"),
     (tell_lines, "'--depth 8", "line 1, exit status 2: the line is not flags .*No closing quotation"),
     (tell_lines, "--nonsense", "line 1, exit status 2: Unrecognized options: --nonsense"),
@@ -241,9 +242,6 @@ CASES: list[tuple[Main, str, str]] = [
     (parity.main, "--devices cpu cpu --data empty", "CIFAR-10 is not in .*empty"),
     (acceptance.main, "--device tpu", "tpu"),
     (acceptance.main, "--device cpu", "has no reference"),
-    (first_contact.main, "--device tpu", "tpu"),
-    (kills.main, "--kills 0", "kills must be at least 1"),
-    (kills.main, "--data empty", "CIFAR-10 is not in .*empty"),
     # analysis
     (compare.main, "", "RUN"),
     (compare.main, "nowhere", "nowhere is not a run's folder"),
@@ -280,7 +278,7 @@ def test_a_fault_is_one_sentence_and_leaves_nothing(
     place: Path, capsys: pytest.CaptureFixture[str], main: Main, flags: str, sentence: str
 ):
     before = sorted(place.rglob("*"))
-    status = command.tell(main, flags.split())
+    status = cli.run_cli(main, flags.split())
     out, err = capsys.readouterr()
     if main is tell_lines:
         assert status != 0 and re.search(sentence, out), out + err

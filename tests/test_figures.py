@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import (
-    command,
+    cli,
     drawing,
     plot_bn_placement,
     plot_confusion,
@@ -29,9 +29,10 @@ from analysis import (
     plot_length,
     plot_optimizer,
 )
-from analysis.records import load
+from analysis.records import load_records
 from experiments.lenet import LENET
-from reproduce.config import Config, UserError
+from reproduce.config import Config
+from reproduce.errors import UserError
 from tests.fake_records import make_curve, write_cell, write_run
 
 SCRIPTS = {
@@ -85,7 +86,7 @@ def write_degradation(records: Path, **changes):
 
 def test_degradation_draws_the_means_of_the_records(tmp_path):
     write_degradation(tmp_path)
-    figure = plot_degradation.draw(*load(tmp_path))
+    figure = plot_degradation.draw(*load_records(tmp_path))
     plain, residual = figure.axes
     assert (plain.get_title(), residual.get_title()) == ("plain nets", "residual nets")
     assert [len(drawn(axes)) for axes in (plain, residual)] == [4, 4]
@@ -114,7 +115,7 @@ def test_degradation_draws_the_means_of_the_records(tmp_path):
 
 def test_single_seeds_are_thin_lines_and_the_papers_errors_marks_at_the_edge(tmp_path):
     write_degradation(tmp_path)
-    plain, residual = plot_degradation.draw(*load(tmp_path)).axes
+    plain, residual = plot_degradation.draw(*load_records(tmp_path)).axes
     thin = [line for line in residual.get_lines() if line.get_linewidth() < THIN]
     assert len(thin) == 2 * 2 * 3 and {xy(line)[1][-1] for line in thin} >= {8.0, 8.3, 8.6}
     marks = [line for line in residual.get_lines() if line.get_marker() == "<"]
@@ -125,7 +126,7 @@ def test_single_seeds_are_thin_lines_and_the_papers_errors_marks_at_the_edge(tmp
 
 def test_the_band_is_one_standard_deviation_of_the_seeds(tmp_path):
     write_degradation(tmp_path)
-    residual = plot_degradation.draw(*load(tmp_path)).axes[1]
+    residual = plot_degradation.draw(*load_records(tmp_path)).axes[1]
     band = np.asarray(residual.collections[1].get_paths()[0].vertices)  # test error of 20 layers: 8.0, 8.3, 8.6
     last = band[band[:, 0] == 6.4][:, 1]
     assert last.min() == pytest.approx(8.0) and last.max() == pytest.approx(8.6)
@@ -138,7 +139,7 @@ def test_colours_tell_depths_apart():
 def test_a_net_above_the_axis_is_named(tmp_path):
     write_degradation(tmp_path)
     write_cell(tmp_path, Config(depth=110, residual=False), [61.0, 62.0], train_error=60.0)
-    plain, residual = plot_degradation.draw(*load(tmp_path)).axes
+    plain, residual = plot_degradation.draw(*load_records(tmp_path)).axes
     assert [text.get_text() for text in plain.texts] == ["plain-110: above 20%, not displayed"]
     assert not residual.texts and plain.get_ylim() == (0, 20)
 
@@ -146,7 +147,7 @@ def test_a_net_above_the_axis_is_named(tmp_path):
 def test_full_runs_are_drawn_and_shortened_ones_left_out(tmp_path):
     write_cell(tmp_path, Config(depth=20), [8.0, 9.0])
     write_cell(tmp_path, Config(depth=20, iterations=1000), [50.0] * 4)
-    figure = plot_degradation.draw(*load(tmp_path))
+    figure = plot_degradation.draw(*load_records(tmp_path))
     assert len(drawn(figure.axes[1])) == 2 and xy(drawn(figure.axes[1])[1])[1][-1] == pytest.approx(8.5)
     assert "shortened" not in title(figure)
 
@@ -154,7 +155,7 @@ def test_full_runs_are_drawn_and_shortened_ones_left_out(tmp_path):
 def test_shortened_runs_alone_are_drawn_with_a_warning(tmp_path):
     write_cell(tmp_path, Config(depth=20, iterations=1000), [50.0, 52.0])
     write_cell(tmp_path, Config(depth=32, iterations=60), [88.0])
-    figure = plot_degradation.draw(*load(tmp_path))
+    figure = plot_degradation.draw(*load_records(tmp_path))
     assert title(figure).startswith("shortened: 1000 of 64000 iterations, not comparable")
     plain, residual = figure.axes
     assert [text.get_text() for text in plain.texts] == ["no runs"]
@@ -167,24 +168,24 @@ def test_shortened_runs_alone_are_drawn_with_a_warning(tmp_path):
 def test_a_run_of_another_recipe_is_not_drawn(tmp_path, change):
     write_cell(tmp_path, Config(depth=20, **change), [8.0])
     with pytest.raises(UserError):
-        plot_degradation.draw(*load(tmp_path))
+        plot_degradation.draw(*load_records(tmp_path))
 
 
 def test_synthetic_runs_are_drawn_only_when_asked_for(tmp_path):
     write_degradation(tmp_path, dataset="synthetic")
     with pytest.raises(UserError, match="cifar10"):
-        plot_degradation.draw(*load(tmp_path))
-    figure = plot_degradation.draw(*load(tmp_path), data_set="synthetic")
+        plot_degradation.draw(*load_records(tmp_path))
+    figure = plot_degradation.draw(*load_records(tmp_path), dataset_info="synthetic")
     assert title(figure).startswith("synthetic data, not comparable") and len(drawn(figure.axes[0])) == 4
 
 
 def test_precisions_are_not_pooled(tmp_path):
     write_cell(tmp_path, Config(depth=20), [8.0] * 3)
     write_cell(tmp_path, Config(depth=20, precision="bf16"), [9.0] * 5)
-    figure = plot_degradation.draw(*load(tmp_path))
+    figure = plot_degradation.draw(*load_records(tmp_path))
     assert xy(drawn(figure.axes[1])[1])[1][-1] == 8.0 and "; fp32" in title(figure)
     write_cell(tmp_path, Config(depth=32, precision="bf16"), [7.0])
-    figure = plot_degradation.draw(*load(tmp_path))
+    figure = plot_degradation.draw(*load_records(tmp_path))
     assert xy(drawn(figure.axes[1])[1])[1][-1] == 9.0 and "; bf16" in title(figure)
 
 
@@ -192,7 +193,7 @@ def test_runs_without_a_result_are_counted(tmp_path):
     write_degradation(tmp_path)
     write_run(tmp_path, Config(depth=56, residual=False, seed=3), status="diverged")
     write_run(tmp_path, Config(depth=56, seed=3), status="unfinished")
-    figure = plot_degradation.draw(*load(tmp_path))
+    figure = plot_degradation.draw(*load_records(tmp_path))
     assert "1 diverged not drawn; 1 unfinished not drawn" in title(figure)
     assert xy(drawn(figure.axes[0])[3])[1][-1] == pytest.approx(13.1)
 
@@ -200,7 +201,7 @@ def test_runs_without_a_result_are_counted(tmp_path):
 def test_bn_placement_draws_seeds_means_and_published_numbers(tmp_path):
     write_cell(tmp_path, Config(depth=110), [6.5, 6.6, 6.7])
     write_cell(tmp_path, Config(depth=110, block="bn-after-add"), [8.0, 8.2, 8.4])
-    figure = plot_bn_placement.draw(*load(tmp_path))
+    figure = plot_bn_placement.draw(*load_records(tmp_path))
     before, after, final = figure.axes
     assert before.get_title() == "BN before the addition" and len(drawn(before)) == len(drawn(after)) == 2
     assert xy(drawn(before)[1])[1][-1] == pytest.approx(6.6) and xy(drawn(after)[1])[1][-1] == pytest.approx(8.2)
@@ -215,7 +216,7 @@ def test_bn_placement_draws_seeds_means_and_published_numbers(tmp_path):
 def test_the_mean_of_two_seeds_has_no_interval(tmp_path):
     write_cell(tmp_path, Config(depth=110), [6.5, 6.7])
     write_cell(tmp_path, Config(depth=110, block="bn-after-add"), [8.0])
-    final = plot_bn_placement.draw(*load(tmp_path)).axes[2]
+    final = plot_bn_placement.draw(*load_records(tmp_path)).axes[2]
     heights = [round(y, 2) for line in drawn(final) for y in xy(line)[1]]
     assert {6.5, 6.6, 6.7, 8.0} <= set(heights) and not [y for y in heights if y < 6.5]
 
@@ -223,9 +224,9 @@ def test_the_mean_of_two_seeds_has_no_interval(tmp_path):
 def test_shortened_bn_placement_stands_alone(tmp_path):
     write_cell(tmp_path, Config(depth=20, iterations=1000), [50.0])
     with pytest.raises(UserError, match="bn_placement"):
-        plot_bn_placement.draw(*load(tmp_path))  # the baseline alone is no comparison
+        plot_bn_placement.draw(*load_records(tmp_path))  # the baseline alone is no comparison
     write_cell(tmp_path, Config(depth=20, iterations=1000, block="bn-after-add"), [51.0])
-    final = plot_bn_placement.draw(*load(tmp_path)).axes[2]
+    final = plot_bn_placement.draw(*load_records(tmp_path)).axes[2]
     assert sorted(y for line in drawn(final) for y in xy(line)[1]) == [50.0, 51.0]
 
 
@@ -238,7 +239,7 @@ def test_a_shortened_comparison_is_drawn_beside_its_own_baseline(tmp_path, draw)
     write_cell(tmp_path, Config(iterations=1000, precision="bf16"), [50.0])
     write_cell(tmp_path, Config(iterations=1000), [49.0] * 3)
     write_cell(tmp_path, Config(), [8.0])
-    figure = draw(*load(tmp_path))
+    figure = draw(*load_records(tmp_path))
     assert "shortened: 1000 of 64000 iterations" in title(figure) and "bf16" in title(figure)
     curves = [line for axes in figure.axes[:2] for line in drawn(axes)]
     assert sorted(xy(line)[1][-1] for line in curves if line.get_linestyle() == "-") == [50.0, 51.0]
@@ -249,7 +250,7 @@ def test_optimizers_without_a_baseline_and_on_pictures_do_no_harm(tmp_path):
     write_cell(tmp_path, Config(optimizer="adam", iterations=3200), [20.0])
     write_cell(tmp_path, Config(depth=56, residual=False, optimizer="adam"), [14.0])
     write_cell(tmp_path, Config(optimizer="adam", dataset="pictures", classes="a/b", pictures="0" * 64), [14.0])
-    assert [axes.get_title() for axes in plot_optimizer.draw(*load(tmp_path)).axes] == ["plain-56"]
+    assert [axes.get_title() for axes in plot_optimizer.draw(*load_records(tmp_path)).axes] == ["plain-56"]
 
 
 def test_errors_are_drawn_against_the_length_of_training(tmp_path):
@@ -257,14 +258,14 @@ def test_errors_are_drawn_against_the_length_of_training(tmp_path):
         write_cell(tmp_path, Config(iterations=length), [error, error + 1])
     write_cell(tmp_path, Config(depth=56, residual=False, iterations=3200), [60.0])
     write_cell(tmp_path, Config(depth=32, iterations=3200), [50.0])
-    axes = plot_length.draw(load(tmp_path)[0]).axes[0]
+    axes = plot_length.draw(load_records(tmp_path)[0]).axes[0]
     lines = {str(line.get_label()): xy(line) for line in axes.get_lines() if not str(line.get_label()).startswith("_")}
     assert lines["ResNet-20"] == ([3200, 16_000, 64_000], [20.5, 10.5, 8.5]) and lines["plain-56"] == ([3200], [60.0])
     assert axes.get_xscale() == "log"
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match="no finished run"):
-        plot_length.draw(load(empty)[0])
+        plot_length.draw(load_records(empty)[0])
 
 
 def test_optimizers_share_a_panel_per_net(tmp_path):
@@ -274,7 +275,7 @@ def test_optimizers_share_a_panel_per_net(tmp_path):
             write_cell(tmp_path, replace(net, optimizer="adam", lr=1e-3), [9.0, 9.4])
     write_cell(tmp_path, Config(optimizer="adamw", lr=3e-3), [8.8])
     write_cell(tmp_path, Config(optimizer="adamw", lr=0.03, split="val"), [8.7])
-    figure = plot_optimizer.draw(*load(tmp_path))
+    figure = plot_optimizer.draw(*load_records(tmp_path))
     panels = {axes.get_title(): axes for axes in figure.axes}
     assert list(panels) == ["ResNet-20", "plain-56", "ResNet-32, no augmentation"]
     assert [len(drawn(axes)) for axes in panels.values()] == [6, 4, 4]
@@ -289,7 +290,7 @@ def test_any_number_of_optimizers_has_a_colour_each(tmp_path):
     write_cell(tmp_path, Config(), [8.0])
     for step in range(1, 12):
         write_cell(tmp_path, Config(optimizer="adam", lr=step * 1e-3), [9.0 + step / 10])
-    axes = plot_optimizer.draw(*load(tmp_path)).axes[0]
+    axes = plot_optimizer.draw(*load_records(tmp_path)).axes[0]
     assert len({line.get_color() for line in drawn(axes)}) == 12
 
 
@@ -297,7 +298,7 @@ def test_an_optimizer_above_the_axis_is_drawn_nevertheless(tmp_path):
     write_cell(tmp_path, Config(depth=32, augment=False), [12.5])
     write_cell(tmp_path, Config(depth=32, augment=False, optimizer="adam"), [39.0])
     write_cell(tmp_path, Config(depth=32, augment=False, optimizer="adamw"), [14.0])
-    axes = plot_optimizer.draw(*load(tmp_path)).axes[0]
+    axes = plot_optimizer.draw(*load_records(tmp_path)).axes[0]
     assert axes.get_ylim()[1] > 39 and not axes.texts and len(drawn(axes)) == 6
 
 
@@ -307,7 +308,7 @@ def test_layer_responses_in_order_and_ranked(tmp_path):
     write_run(tmp_path, Config(depth=20, seed=1), responses=[2 * std for std in rising])
     write_run(tmp_path, Config(depth=20, residual=False), responses=[3.0] * 19)
     write_run(tmp_path, Config(depth=32), responses=[1.0] * 31)  # not in the paper's figure
-    figure = plot_layer_responses.draw(load(tmp_path)[0])
+    figure = plot_layer_responses.draw(load_records(tmp_path)[0])
     above, below = figure.axes
     mean = [1.5 * std for std in rising]
     (plain, residual), (_, ranked) = drawn(above), drawn(below)
@@ -364,7 +365,7 @@ def complain(monkeypatch, capsys, name: str, *arguments: str) -> str:
     """What a script says that ends with exit status 2: one line on stderr and nothing else."""
     monkeypatch.setattr(sys, "argv", [f"plot_{name}.py", *arguments])
     with pytest.raises(SystemExit) as ending:
-        command.end(SCRIPTS[name].main)
+        cli.run_script(SCRIPTS[name].main)
     out, err = capsys.readouterr()
     assert ending.value.code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
     return err
@@ -436,9 +437,9 @@ def test_every_figure_of_the_results_is_compared_with_the_records():
 def test_confusions_are_summed_over_the_seeds(tmp_path):
     write_cell(tmp_path, LENET, [2.0, 3.0])
     write_cell(tmp_path, replace(LENET, precision="bf16"), [4.0])
-    axes = plot_confusion.draw(load(tmp_path)[0]).axes[0]
+    axes = plot_confusion.draw(load_records(tmp_path)[0]).axes[0]
     written = [int(text.get_text()) for text in axes.texts]
     assert sum(written) == 20_000 and sum(written[::11]) == 19_500 and "2 runs in fp32; error 2.50%" in axes.get_title()
     with pytest.raises(UserError, match=r"sweep\.py lenet"):
         write_cell(tmp_path / "other", Config(), [8.0])
-        plot_confusion.draw(load(tmp_path / "other")[0])
+        plot_confusion.draw(load_records(tmp_path / "other")[0])

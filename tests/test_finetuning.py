@@ -16,16 +16,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision import models
 
-from reproduce import evaluate, export, pictures, record, run, weights
-from reproduce.config import Config, UserError, write_flags
-from reproduce.data import Data, load
-from reproduce.measure import evaluate as measure_error
-from reproduce.measure import take_population_statistics
+from reproduce import evaluate, export, image_folder, record, run, weights
+from reproduce.config import Config, format_flags
+from reproduce.errors import UserError
+from reproduce.evaluation import measure_error, update_population_statistics
 from reproduce.model import build_network, conv3x3
+from reproduce.sampling import Data, load_data
 from reproduce.step import Training
 from tests.conftest import CPU, assert_equal
-from tests.test_pictures import write_pictures
-from tests.test_resume import interrupt, outcome
+from tests.outcome import read_outcome
+from tests.test_image_folder import write_pictures
+from tests.test_resume import interrupt
 
 BEFORE = "--depth 8 --batch-size 8 --iterations 16 --device cpu --data before --lr 0.05".split()
 AFTER = "--depth 8 --batch-size 8 --iterations 12 --device cpu --data after --initial net.safetensors".split()
@@ -66,9 +67,9 @@ def network_of(path: str) -> dict[str, Tensor]:
 
 def begin_with(path: Path, config: Config) -> tuple[dict[str, Tensor], Data]:
     """What a network of the config begins with, of pictures in the folder of that name, and its data."""
-    network, folder = build_network(config), {3: "before", 4: "after"}[len(config.data_set.class_names)]
+    network, folder = build_network(config), {3: "before", 4: "after"}[len(config.dataset_info.class_names)]
     folder = "renamed" if "pear" in config.classes else folder
-    data = weights.begin_with(path, network, config, load(config, Path(folder), CPU.torch_device))
+    data = weights.load_initial_weights(path, network, config, load_data(config, Path(folder), CPU.torch_device))
     return network.state_dict(), data
 
 
@@ -85,10 +86,10 @@ def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(place: Path, traina
 
 
 def test_bn_that_is_frozen_normalises_by_its_statistics_whatever_is_measured_in_between(place: Path):
-    config, machine = run.parse([*AFTER, "--trainable", "head"])
-    assert machine.initial is not None
+    config, options = run.parse([*AFTER, "--trainable", "head"])
+    assert options.initial is not None
     network = build_network(config)
-    data = weights.begin_with(machine.initial, network, config, load(config, Path("after"), CPU.torch_device))
+    data = weights.load_initial_weights(options.initial, network, config, load_data(config, Path("after"), CPU.torch_device))
     initial = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     training = Training(config, data, CPU, False, network)
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -96,11 +97,11 @@ def test_bn_that_is_frozen_normalises_by_its_statistics_whatever_is_measured_in_
     def features(network: Any) -> Tensor:
         return network.blocks(torch.relu(network.bn(network.conv(images))))
 
-    theirs, before = weights.read(machine.initial, "").classifier.network, features(training.network)
+    theirs, before = weights.load_network(options.initial, "").classifier.network, features(training.network)
     assert torch.allclose(before, features(theirs.eval()), atol=1e-4)
     assert not torch.allclose(before, features(theirs.train()), atol=0.1)
     measure_error(training.network, data.test, data, CPU, config)
-    take_population_statistics(training.network, data, CPU, config)
+    update_population_statistics(training.network, data, CPU, config)
     assert torch.equal(features(training.network), before)
     assert_equal({name: tensor for name, tensor in training.network.state_dict().items() if "running" in name},
                  {name: tensor for name, tensor in initial.items() if "running" in name})  # fmt: skip
@@ -114,7 +115,7 @@ def test_the_head_is_the_files_for_the_same_classes_and_else_the_seeds(place: Pa
         drawn, taken = build_network(config).state_dict(), network_of("net.safetensors")
         for name, tensor in tensors.items():
             assert torch.equal(tensor, (drawn if name.startswith("linear") and not same else taken)[name])
-    pictures.name_pictures.cache_clear()
+    image_folder.describe_image_folder.cache_clear()
     shutil.copytree("before", "renamed", symlinks=False)
     for part in ("train", "test"):
         Path("renamed", part, "apple").rename(Path("renamed", part, "pear"))
@@ -126,11 +127,11 @@ def test_the_head_is_the_files_for_the_same_classes_and_else_the_seeds(place: Pa
 def test_pictures_are_scaled_as_those_that_the_file_has_learnt_from(place: Path, capsys: pytest.CaptureFixture[str]):
     assert run.main(AFTER) == 0
     (folder,) = Path("runs").glob("*/seed0")
-    trained, mean = weights.read(folder, "after"), load_file("net.safetensors")["mean"]
+    trained, mean = weights.load_network(folder, "after"), load_file("net.safetensors")["mean"]
     assert torch.equal(trained.classifier.mean, mean)
     config = record.read_config(folder)
     assert config is not None
-    own = load(config, Path("after"), CPU.torch_device)
+    own = load_data(config, Path("after"), CPU.torch_device)
     assert not torch.equal(own.unpad(own.mean)[0].permute(2, 0, 1), mean)
     assert evaluate.main([str(folder), "--data", "after", "--device", "cpu"]) == 0
     result = record.read_result(folder)
@@ -142,18 +143,18 @@ def test_pictures_are_scaled_as_those_that_the_file_has_learnt_from(place: Path,
 
 
 def test_the_record_knows_the_file_by_its_content(place: Path):
-    config, machine = run.parse([*AFTER, "--trainable", "head"])
-    assert run.parse(write_flags(config, machine)) == (config, machine)
-    assert write_flags(config)[-4:] == ["--data", "DIR", "--initial", "FILE"]
+    config, options = run.parse([*AFTER, "--trainable", "head"])
+    assert run.parse(format_flags(config, options)) == (config, options)
+    assert format_flags(config)[-4:] == ["--data", "DIR", "--initial", "FILE"]
     shutil.copy("net.safetensors", "copy.safetensors")
     flags = [*AFTER[:-1], "copy.safetensors", "--trainable", "head"]
     assert run.parse(flags)[0] == config, "its name does not matter"
     Path("copy.safetensors").write_bytes(Path("net.safetensors").read_bytes() + b" ")
     other = run.parse(flags)[0]
     assert other.key != config.key and replace(other, initial=config.initial) == config
-    assert machine.initial is not None
-    with record.open_folder(config, Path("runs")) as folder:
-        inside = replace(machine, initial=Path("/somewhere/net.safetensors"))
+    assert options.initial is not None
+    with record.open_run_folder(config, Path("runs")) as folder:
+        inside = replace(options, initial=Path("/somewhere/net.safetensors"))
         about: dict[str, Any] = {"device": "cpu", "device_name": "", "threads": 1, "platform": "", "versions": {}, "flags": {}}
         record.add_session(folder, config, inside, about | {"data": {"name": "pictures", "sha256": ""}})
         (session,) = record.read_sessions(folder)
@@ -166,9 +167,9 @@ def test_a_run_does_not_go_on_with_another_file(place: Path, capsys: pytest.Capt
     assert run.main([*AFTER, "--time-limit", "0.001"]) == 75
     first = run.parse(AFTER)[0]
     tensors = load_file("net.safetensors")
-    trained = weights.read(Path("net.safetensors"), "")
+    trained = weights.load_network(Path("net.safetensors"), "")
     trained.classifier.load_state_dict(tensors | {"network.conv.weight": tensors["network.conv.weight"] * 2})
-    weights.write(Path("other.safetensors"), trained)
+    weights.save_network(Path("other.safetensors"), trained)
     flags = [*AFTER[:-1], "other.safetensors"]
     second = run.parse(flags)[0]
     shutil.copytree(Path("runs") / first.folder, Path("runs") / second.folder)
@@ -187,7 +188,7 @@ def test_a_stopped_run_goes_on_to_the_bit(place: Path, monkeypatch: pytest.Monke
     assert run.main([*line, "--out", "again", "--checkpoint-every", "5"]) == 75
     assert run.main([*line, "--out", "again"]) == 0
     folder = run.parse(line)[0].folder
-    assert_equal(outcome(Path("again") / folder), outcome(Path("unbroken") / folder))
+    assert_equal(read_outcome(Path("again") / folder), read_outcome(Path("unbroken") / folder))
 
 
 # Files that do not fit --------------------------------------------------------------------------------------------------

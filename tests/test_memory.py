@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.engine import backlog, display
-from reproduce import memory, record, run, together
-from reproduce.config import Config, OutOfMemory
+from experiments.engine import dashboard, run_queue
+from reproduce import memory, record, run, train_many
+from reproduce.config import Config
+from reproduce.errors import OutOfMemory
 from reproduce.step import Training
 from tests.conftest import CPU
 from tests.test_run import QUICK_FLAGS, QUICK_FOLDER
@@ -16,7 +17,7 @@ from tests.test_run import QUICK_FLAGS, QUICK_FOLDER
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch):
     """A machine with 16 GB."""
-    monkeypatch.setattr(memory, "find_memory", lambda device: 16 * 10**9)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 16 * 10**9)
 
 
 @pytest.mark.parametrize(
@@ -34,15 +35,15 @@ def test_the_estimate_is_what_autograd_was_seen_to_keep(config: Config, gigabyte
 def test_memory_is_what_the_system_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert memory.find_memory(CPU) is None
+    assert memory.available_memory(CPU) is None
     memory.MEMINFO.write_text("MemTotal: 9 kB\nMemAvailable:   5 kB\n")
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    assert memory.find_memory(CPU) == 5120
+    assert memory.available_memory(CPU) == 5120
     (tmp_path / "memory.max").write_text("5000\n")
-    assert memory.find_memory(CPU) == 4000
+    assert memory.available_memory(CPU) == 4000
     (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 600\nfile 700\n")
-    assert memory.find_memory(CPU) == 4600, "files that were read can be dropped"
+    assert memory.available_memory(CPU) == 4600, "files that were read can be dropped"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_of_several_runs_only_the_one_that_does_not_fit_is_refused(
     small: None, workplace: Path, capsys: pytest.CaptureFixture[str]
 ):
     lines = [f"{QUICK_FLAGS} --depth 60002", QUICK_FLAGS]
-    assert together.train_lines(lines) == OutOfMemory.status
+    assert train_many.train_lines(lines) == OutOfMemory.status
     said = capsys.readouterr().out
     assert "line 1, exit status 6: training residual60002 in batches of 8 takes" in said
     assert "line 2, exit status 0: residual8" in said
@@ -125,7 +126,7 @@ def test_of_several_runs_only_the_one_that_does_not_fit_is_refused(
 
 def test_a_net_that_does_not_fit_is_in_the_way_of_no_other_run(tmp_path: Path):
     configs = [Config(depth=depth, seed=seed) for seed in (0, 1) for depth in (1202, 20)]
-    waiting = backlog.Backlog(lambda: configs, tmp_path, display.Display())
+    waiting = run_queue.RunQueue(lambda: configs, tmp_path, dashboard.Dashboard())
     while (config := waiting.take_run()) is not None:
         if config.depth == 1202:
             waiting.note_end(config, OutOfMemory.status, "training residual1202 takes", stopping=False)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from reproduce.config import Block as BlockDesign
 from reproduce.config import Config, Shortcut
-from reproduce.model import Block, Network, build_network, make_other, make_shortcut
+from reproduce.model import Block, Network, build_network, build_other_family, make_shortcut
 from tests.conftest import build
 
 DESIGNS = get_args(BlockDesign)
@@ -226,15 +226,15 @@ OTHERS = {
 def test_other_families_have_the_parameters_that_tutorials_give(family: Any, parameters: int):
     config = Config(family=family, dataset="mnist" if family == "lenet" else "cifar10")
     with torch.device("meta"):
-        network = make_other(config)
-        logits = network(torch.empty(2, config.data_set.channels, config.data_set.side, config.data_set.side))
+        network = build_other_family(config)
+        logits = network(torch.empty(2, config.dataset_info.channels, config.dataset_info.side, config.dataset_info.side))
     assert count(network) == parameters and logits.shape == (2, 10)
 
 
 def test_a_wide_net_sees_maps_of_32_to_4_pixels():
     sizes = []
     with torch.device("meta"):
-        network = make_other(Config(family="resnet18"))
+        network = build_other_family(Config(family="resnet18"))
         for name in ("layer1", "layer2", "layer3", "layer4"):
             getattr(network, name).register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[1:])))
         network(torch.empty(1, 3, 32, 32))

@@ -23,15 +23,16 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from experiments import parity
+from experiments.devices import parity
 from reproduce import device as devices
-from reproduce import record, turns
-from reproduce.config import SCHEMA, Block, Config, Machine
-from reproduce.data import Images, load
+from reproduce import interleave, record
+from reproduce.config import SCHEMA, Block, Config, RunOptions
+from reproduce.sampling import Images, load_data
 from reproduce.step import Training
 from tests.conftest import QUICK, assert_equal, train_alone
 from tests.npu_standin import build
-from tests.test_resume import interrupt, outcome
+from tests.outcome import read_outcome
+from tests.test_resume import interrupt
 from tests.test_sweep import STARTER
 
 STANDIN = Path(__file__).with_name("npu_standin")
@@ -84,7 +85,7 @@ def get_device(kind: str) -> devices.Device:
 def prepare(kind: str, config: Config, folder: Path, capture: bool = False) -> Training:
     device = get_device(kind)
     devices.set_numerics(device, config.precision, deterministic=False)
-    return Training(config, load(config, folder, device.torch_device), device, capture)
+    return Training(config, load_data(config, folder, device.torch_device), device, capture)
 
 
 # The stand-in itself ----------------------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = Fa
 
     training.capture_step = counted
     with devices.own_stream(training.device):
-        chunk = turns.complete(training.train_chunk(0, STEPS, [config.lr or 0.0] * STEPS))
+        chunk = interleave.run_task(training.train_chunk(0, STEPS, [config.lr or 0.0] * STEPS))
     return pack({"chunk": chunk, "state": training.state(), "replays": len(replays)})
 
 
@@ -184,7 +185,7 @@ def on_standin_without_capture(variable: str, fault: str, folder: Path) -> bytes
         patch.setenv(variable, fault)
         training = prepare("npu", CONFIGS["plain"], folder, capture=True)
         with devices.own_stream(training.device):
-            chunk = turns.complete(training.train_chunk(0, STEPS, [0.1] * STEPS))
+            chunk = interleave.run_task(training.train_chunk(0, STEPS, [0.1] * STEPS))
     return pack({"said": said.getvalue(), "chunk": chunk, "state": training.state()})
 
 
@@ -217,7 +218,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
     training = prepare("npu", config, folder, capture)
     with devices.own_stream(training.device):
-        turns.complete(training.train_chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
+        interleave.run_task(training.train_chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
         name = "replay" if capture else "step"
         step, seen = getattr(training, name), []
 
@@ -228,7 +229,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
 
         setattr(training, name, counted)
         torch_npu.reset_counts()
-        turns.complete(training.train_chunk(5, 5 + steps, [0.1] * steps))
+        interleave.run_task(training.train_chunk(5, 5 + steps, [0.1] * steps))
         return pack([seen[0], seen[-1], torch_npu.counts()])
 
 
@@ -262,7 +263,7 @@ def on_standin_count_update(config: Config, folder: Path) -> bytes:
     import torch_npu  # pyright: ignore[reportMissingImports]
 
     training = prepare("npu", config, folder)
-    turns.complete(training.train_chunk(0, 1, [0.1]))
+    interleave.run_task(training.train_chunk(0, 1, [0.1]))
     torch_npu.reset_counts()
     training.optimizer.step()
     return pack(torch_npu.counts())
@@ -283,7 +284,7 @@ def test_an_update_takes_five_kernels_however_many_parameters_there_are(
 
 def outcome_anywhere(folder: Path) -> dict[str, Any]:
     """What a run leaves, apart from what depends on how it was computed."""
-    found = outcome(folder)
+    found = read_outcome(folder)
     del found["result.json"]["peak_memory"]
     return found
 
@@ -291,12 +292,12 @@ def outcome_anywhere(folder: Path) -> dict[str, Any]:
 def on_standin_run(kind: str, config: Config, folder: Path, out: Path, stop_at: int | None = None) -> bytes:
     """A run that ends, or that SIGTERM stops soon after an iteration."""
     device = get_device(kind)
-    data = load(config, folder, device.torch_device)
+    data = load_data(config, folder, device.torch_device)
     data = replace(data, test=Images(data.test.positions[: 100 * 1600], data.test.labels[:100]))
-    with record.open_folder(config, out) as run_folder, pytest.MonkeyPatch.context() as patch:
+    with record.open_run_folder(config, out) as run_folder, pytest.MonkeyPatch.context() as patch:
         if stop_at is not None:
             interrupt(patch, stop_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        ending = train_alone(config, Machine(eval_every=6, checkpoint_every=4), data, device, run_folder)
+        ending = train_alone(config, RunOptions(eval_every=6, checkpoint_every=4), data, device, run_folder)
     assert ending == ("finished" if stop_at is None else "stopped")
     return pack(outcome_anywhere(run_folder) if stop_at is None else None)
 
@@ -356,7 +357,7 @@ def side_by_side(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Pat
     (folder / "data" / "synthetic").symlink_to(synthetic_folder)
     environment = os.environ | {"PYTHONPATH": f"{STANDIN}{os.pathsep}{ROOT}"}
     lines = [" ".join(FLAGS), " ".join([*FLAGS, "--seed 1"]), " ".join([*FLAGS, "--no-residual --precision bf16"])]
-    together = command(program="reproduce/together.py")
+    together = command(program="reproduce/train_many.py")
     done = subprocess.run(together, input="\n".join(lines), capture_output=True, text=True, cwd=folder, env=environment)
     assert (done.returncode, done.stderr) == (0, ""), "captured, too"
     (session,) = json.loads((folder / "runs" / SHORT.folder / "environment.json").read_text())
@@ -400,7 +401,7 @@ def test_a_sweep_pins_its_workers_to_their_devices_two_runs_on_each(host: Path, 
 
 def test_no_device_is_told_and_auto_does_without(host: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPU_STANDIN_DEVICES", "0")
-    code = "import sys; from reproduce import command, device, run; print(device.choose_device('auto').kind); "
+    code = "import sys; from reproduce import cli, device, run; print(device.choose_device('auto').kind); "
     code += "sys.exit(command.tell(run.main, sys.argv[1:]))"
     done = execute(sys.executable, "-c", code, *FLAGS, "--device", "npu", status=2)
     assert done.stderr == (

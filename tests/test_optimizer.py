@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, OneCycleLR
 
 from reproduce.config import Config
-from reproduce.data import Data
+from reproduce.interleave import run_task
 from reproduce.optimizer import ForeachSGD, learning_rate
+from reproduce.sampling import Data
 from reproduce.step import Training
-from reproduce.turns import complete
 from tests.conftest import CPU, QUICK, assert_equal
 
 MOMENTS = (0, 399, 400, 31_999, 32_000, 47_999, 48_000, 63_999)
@@ -121,7 +121,7 @@ def test_foreach_sgd_goes_on_from_a_checkpoint(synthetic: Data, decay: Any):
     device, config = replace(CPU, fused=False, memory_format=torch.contiguous_format), replace(QUICK, decay=decay)
 
     def train(training: Training, start: int) -> Training:
-        complete(training.train_chunk(start, start + 3, [0.1] * 3))
+        run_task(training.train_chunk(start, start + 3, [0.1] * 3))
         return training
 
     unbroken = train(Training(config, synthetic, device, capture=False), 0)

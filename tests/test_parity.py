@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import parity
-from reproduce.config import UserError
+from experiments.devices import parity
+from reproduce.errors import UserError
 from reproduce.step import Training
 from tests.conftest import CPU, QUICK
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reproduce.config import Config, Machine
-from reproduce.progress import CHUNKS, FIRST_SIGN, NEXT_SIGN, Progress, say, write_opening
+from reproduce.config import Config, RunOptions
+from reproduce.progress import CHUNKS, FIRST_SIGN, NEXT_SIGN, Progress, format_header, print_line
 
 CONFIG = Config(depth=20, batch_size=100, iterations=1000)
 NAME = "residual20 seed 0"
@@ -45,9 +45,9 @@ def row(test_error: float) -> dict[str, float]:
 
 
 def test_the_opening_says_what_is_trained_where_and_from_when_on():
-    config, machine = Config(precision="bf16", seed=3), Machine(data="there", deterministic=True)
+    config, options = Config(precision="bf16", seed=3), RunOptions(data="there", deterministic=True)
     images = {"training": 45_000, "held-out": 5000, "test": 10_000}
-    opening = write_opening(config, machine, Path("runs/a/seed3"), "cpu (Abacus), 2 threads", 269_722, images, 2000)
+    opening = format_header(config, options, Path("runs/a/seed3"), "cpu (Abacus), 2 threads", 269_722, images, 2000)
     assert opening.split("\n  ") == [
         "residual20 seed 3: 269,722 parameters; recipe: not the paper's in precision bf16 (the paper: fp32)",
         "on cpu (Abacus), 2 threads, bf16, deterministic kernels",
@@ -67,7 +67,7 @@ def test_a_training_that_nobody_can_read_goes_on_in_silence(monkeypatch: pytest.
     gone = Gone(io.FileIO(tmp_path / "log", "w"))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", gone)
-        say("a line")
+        print_line("a line")
     assert os.fstat(gone.fileno()).st_rdev == os.stat(os.devnull).st_rdev, "what is still to come goes nowhere"
     gone.buffer.close()
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from experiments import sweep
-from experiments.engine import ray_cluster
-from experiments.engine.backlog import is_locked
+from experiments.engine import ray_engine
+from experiments.engine.run_queue import is_locked
 from reproduce import record
-from reproduce.config import UserError
+from reproduce.errors import UserError
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -42,7 +42,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     It ignores SIGINT, as whatever a shell's script starts in the background does, and soon notices that a node is gone.
     """
-    from reproduce.data import write_synthetic
+    from reproduce.sampling import write_synthetic
 
     small_set = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"
     small_set.mkdir(parents=True)
@@ -108,13 +108,13 @@ def test_a_stopped_sweep_leaves_checkpoints(cluster):
 
 
 def test_the_tasks_occupy_what_the_cluster_has():
-    assert ray_cluster.choose_kind([], {"CPU": 8, "GPU": 2}) == "cuda"
-    assert ray_cluster.choose_kind([], {"CPU": 8, "NPU": 8}) == "npu"
-    assert ray_cluster.choose_kind(["cpu"], {"CPU": 8, "NPU": 8}) == "cpu"
+    assert ray_engine.choose_kind([], {"CPU": 8, "GPU": 2}) == "cuda"
+    assert ray_engine.choose_kind([], {"CPU": 8, "NPU": 8}) == "npu"
+    assert ray_engine.choose_kind(["cpu"], {"CPU": 8, "NPU": 8}) == "cpu"
     with pytest.raises(UserError, match="has no GPU"):
-        ray_cluster.choose_kind(["cuda"], {"CPU": 8})
+        ray_engine.choose_kind(["cuda"], {"CPU": 8})
     with pytest.raises(UserError, match="one of cpu, cuda, npu"):
-        ray_cluster.choose_kind(["cuda:0"], {"CPU": 8, "GPU": 2})
+        ray_engine.choose_kind(["cuda:0"], {"CPU": 8, "GPU": 2})
 
 
 def test_without_a_cluster_the_sweep_says_how_to_start_one(tmp_path, monkeypatch):

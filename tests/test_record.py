@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from reproduce import record
-from reproduce.command import explain
-from reproduce.config import Config, Machine, UserError
+from reproduce.cli import format_error
+from reproduce.config import Config, RunOptions
+from reproduce.errors import UserError
 from tests.conftest import assert_equal
 from tests.fake_records import SESSION, make_curve
 
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
-IDENTITY = record.identify(Config(), "fingerprint")
+IDENTITY = record.checkpoint_identity(Config(), "fingerprint")
 SESSION_PARTS = {name: value for name, value in SESSION.items() if name not in ("command", "began", "git")}
 
 
@@ -94,7 +95,7 @@ def replace_by_tensor(path: Path):
 
 
 def replace_by_other_run(path: Path):
-    torch.save(state(7) | record.identify(Config(depth=32), "fingerprint"), path)
+    torch.save(state(7) | record.checkpoint_identity(Config(depth=32), "fingerprint"), path)
 
 
 def replace_by_program(path: Path):
@@ -203,38 +204,38 @@ def test_confusions_are_counted_by_true_and_given_class(tmp_path: Path):
 
 
 def test_a_folder_of_another_config_is_refused(tmp_path: Path):
-    with record.open_folder(Config(), tmp_path) as folder:
+    with record.open_run_folder(Config(), tmp_path) as folder:
         path = folder / "config.json"
     path.write_text(json.dumps(record.describe_config(Config(momentum=0.8))))
     with (
         pytest.raises(UserError, match=r"describes another run \(key, momentum differing\)"),
-        record.open_folder(Config(), tmp_path),
+        record.open_run_folder(Config(), tmp_path),
     ):
         pass
 
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "environment.json"])
 def test_a_damaged_description_is_refused(tmp_path: Path, name: str):
-    with record.open_folder(Config(), tmp_path) as folder:
+    with record.open_run_folder(Config(), tmp_path) as folder:
         (folder / name).write_text('{"depth": 2')
-    with pytest.raises(UserError, match=f"{name} is damaged"), record.open_folder(Config(), tmp_path):
+    with pytest.raises(UserError, match=f"{name} is damaged"), record.open_run_folder(Config(), tmp_path):
         record.read_result(folder)
-        record.add_session(folder, Config(), Machine(), {})
+        record.add_session(folder, Config(), RunOptions(), {})
 
 
 def test_two_holders_of_one_folder(tmp_path: Path):
-    with record.open_folder(Config(), tmp_path):
-        with record.open_folder(Config(seed=1), tmp_path):
+    with record.open_run_folder(Config(), tmp_path):
+        with record.open_run_folder(Config(seed=1), tmp_path):
             pass
-        with pytest.raises(UserError, match="another process"), record.open_folder(Config(), tmp_path):
+        with pytest.raises(UserError, match="another process"), record.open_run_folder(Config(), tmp_path):
             pass
-    with record.open_folder(Config(), tmp_path):
+    with record.open_run_folder(Config(), tmp_path):
         pass
 
 
 def test_every_session_is_recorded(tmp_path: Path):
-    record.add_session(tmp_path, Config(depth=44), Machine(time_limit=60.0), SESSION_PARTS | {"device": "cpu"})
-    record.add_session(tmp_path, Config(depth=44), Machine(), SESSION_PARTS | {"device": "npu"})
+    record.add_session(tmp_path, Config(depth=44), RunOptions(time_limit=60.0), SESSION_PARTS | {"device": "cpu"})
+    record.add_session(tmp_path, Config(depth=44), RunOptions(), SESSION_PARTS | {"device": "npu"})
     sessions = json.loads((tmp_path / "environment.json").read_text())
     assert [session["device"] for session in sessions] == ["cpu", "npu"]
     commands = [session["command"] for session in sessions]
@@ -242,13 +243,13 @@ def test_every_session_is_recorded(tmp_path: Path):
 
 
 def test_a_recorded_command_names_no_folder_of_the_machine(tmp_path: Path):
-    record.add_session(tmp_path, Config(), Machine(data=str(tmp_path / "data"), out=tmp_path), SESSION_PARTS)
-    elsewhere = Machine(data="synthetic", out=Path("elsewhere"))
+    record.add_session(tmp_path, Config(), RunOptions(data=str(tmp_path / "data"), out=tmp_path), SESSION_PARTS)
+    elsewhere = RunOptions(data="synthetic", out=Path("elsewhere"))
     record.add_session(tmp_path, Config(dataset="synthetic"), elsewhere, SESSION_PARTS)
     first, second = (session["command"] for session in json.loads((tmp_path / "environment.json").read_text()))
     assert (first, second) == ("python reproduce/run.py", "python reproduce/run.py --data synthetic")
     for number, data in enumerate((str(tmp_path / "MNIST"), "mnist")):
-        record.add_session(tmp_path, Config(dataset="mnist"), Machine(data=data, out=tmp_path), SESSION_PARTS)
+        record.add_session(tmp_path, Config(dataset="mnist"), RunOptions(data=data, out=tmp_path), SESSION_PARTS)
         sessions = json.loads((tmp_path / "environment.json").read_text())
         assert sessions[2 + number]["command"] == "python reproduce/run.py --data mnist"
 
@@ -300,7 +301,7 @@ def test_a_field_to_come_moves_no_key_and_keeps_every_record_readable(monkeypatc
     for key, config in KEYS.items():
         assert Wider(**asdict(config)).key == key
         assert Wider(**asdict(config), label_smoothing=0.1).key not in KEYS
-    folders = record.list_folders(RECORDS)
+    folders = record.list_run_folders(RECORDS)
     assert len(folders) >= 11
     for folder in folders:
         config = record.read_config(folder)
@@ -312,7 +313,7 @@ def test_a_field_to_come_moves_no_key_and_keeps_every_record_readable(monkeypatc
 def test_a_field_to_come_is_recorded_where_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(record, "Config", Wider)
     for config, recorded in ((Wider(), False), (Wider(label_smoothing=0.1), True)):
-        with record.open_folder(config, tmp_path) as folder:
+        with record.open_run_folder(config, tmp_path) as folder:
             assert ("label_smoothing" in json.loads((folder / record.CONFIG).read_text())) == recorded
             assert record.read_config(folder) == config
 
@@ -344,5 +345,5 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(
     monkeypatch.setattr(record, "open", open_full, raising=False)
     with pytest.raises(OSError) as caught:
         write(tmp_path)
-    assert explain(caught.value).startswith(f"no space is left to write {tmp_path / name}: free some there")
+    assert format_error(caught.value).startswith(f"no space is left to write {tmp_path / name}: free some there")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

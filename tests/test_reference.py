@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from reproduce import reference
-from reproduce.config import Config, UserError
-from reproduce.data import PADDING, Data, batch, plan
+from reproduce.config import Config
+from reproduce.errors import UserError
+from reproduce.interleave import run_task
 from reproduce.model import build_network
 from reproduce.optimizer import learning_rate
+from reproduce.sampling import PADDING, Data, gather_batch, sample_batches
 from reproduce.step import Training
-from reproduce.turns import complete
 from tests.conftest import CPU
-from tests.test_data import as_data, random_images
+from tests.test_sampling import as_data, random_images
 
 
 @pytest.mark.parametrize("iterations", [2_000, 200, 13])
@@ -32,9 +33,9 @@ def test_the_papers_recipe_trains_as_the_reference_does():
     training = Training(config, data, CPU, capture=False)
     losses = []
     for start in (0, 6):
-        losses += complete(training.train_chunk(start, start + 6, rates[start : start + 6]))[0]
+        losses += run_task(training.train_chunk(start, start + 6, rates[start : start + 6]))[0]
     network = build_network(config)
-    batches = [batch(data.train, data, row) for row in plan(config, 64, 0, 12)]
+    batches = [gather_batch(data.train, data, row) for row in sample_batches(config, 64, 0, 12)]
     steps = reference.train_network(network, reference.make_sgd(network), batches, reference.list_rates(12))
     assert losses == pytest.approx([loss.item() for loss, _, _ in steps], rel=1e-3)
     for ours, plain in zip(training.network.parameters(), network.parameters(), strict=True):
@@ -54,7 +55,7 @@ def test_the_images_of_a_batch_are_the_references(synthetic: Data):
     grid = torch.cartesian_prod(torch.arange(2 * PADDING + 1), torch.arange(2 * PADDING + 1), torch.arange(2)).T
     drawn = set()
     for image_CHW, index in zip(first, whose, strict=True):
-        views, _ = batch(synthetic.train, synthetic, torch.cat([index.expand(1, grid.shape[1]), grid]))
+        views, _ = gather_batch(synthetic.train, synthetic, torch.cat([index.expand(1, grid.shape[1]), grid]))
         equal = (views == image_CHW).flatten(1).all(1)
         assert equal.any()
         drawn.add(tuple(grid[:, int(equal.nonzero()[0])].tolist()))

@@ -2,10 +2,7 @@
 
 import math
 import os
-import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.kills import read_outcome as outcome
-from experiments.kills import without_times
 from reproduce import record, train
-from reproduce.config import SCHEMA, Config, Machine, UserError
-from reproduce.data import Data
+from reproduce.config import SCHEMA, Config, RunOptions
+from reproduce.errors import UserError
+from reproduce.sampling import Data
 from reproduce.step import Training
 from tests.conftest import CPU, QUICK, assert_equal, train_alone
 from tests.fake_records import SESSION
+from tests.outcome import read_outcome, without_times
 
-KILLS = Path(__file__).parents[1] / "experiments" / "kills.py"
-MACHINE = Machine(eval_every=6, checkpoint_every=4)
+MACHINE = RunOptions(eval_every=6, checkpoint_every=4)
 
 
 def run(config: Config, data: Data, out: Path, chunk_iterations: int = 10) -> train.Ending:
-    with record.open_folder(config, out) as folder:
+    with record.open_run_folder(config, out) as folder:
         return train_alone(config, MACHINE, data, replace(CPU, chunk_iterations=chunk_iterations), folder)
 
 
@@ -35,7 +31,7 @@ def run(config: Config, data: Data, out: Path, chunk_iterations: int = 10) -> tr
 def unbroken(synthetic: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("unbroken")
     assert run(QUICK, synthetic, out) == "finished"
-    return outcome(out / QUICK.folder)
+    return read_outcome(out / QUICK.folder)
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, action: Any):
@@ -65,7 +61,7 @@ def test_stopped_after_an_iteration(
     assert isinstance(checkpoint, dict) and checkpoint["history"]["iteration"] == at
     assert not (tmp_path / QUICK.folder / "result.json").exists()
     assert run(QUICK, synthetic, tmp_path) == "finished"
-    assert_equal(outcome(tmp_path / QUICK.folder), unbroken)
+    assert_equal(read_outcome(tmp_path / QUICK.folder), unbroken)
 
 
 class Killed(BaseException):
@@ -85,7 +81,7 @@ def test_killed_within_a_chunk(
     with pytest.raises(Killed):
         run(QUICK, synthetic, tmp_path, chunk_iterations=3)
     assert run(QUICK, synthetic, tmp_path) == "finished"
-    assert_equal(outcome(tmp_path / QUICK.folder), unbroken)
+    assert_equal(read_outcome(tmp_path / QUICK.folder), unbroken)
 
 
 @pytest.mark.parametrize("name", ["append_metrics", "save_checkpoint", "write_json"])
@@ -105,7 +101,7 @@ def test_killed_between_two_files(
         with pytest.raises(Killed):
             run(QUICK, synthetic, tmp_path)
     assert run(QUICK, synthetic, tmp_path) == "finished"
-    assert_equal(outcome(tmp_path / QUICK.folder), unbroken)
+    assert_equal(read_outcome(tmp_path / QUICK.folder), unbroken)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +121,7 @@ def test_every_kind_of_state_is_taken_up(synthetic: Data, tmp_path: Path, monkey
     interrupt(monkeypatch, 13, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert run(config, few, tmp_path / "stopped", chunk_iterations=1) == "stopped"
     assert run(config, few, tmp_path / "stopped") == "finished"
-    assert_equal(outcome(tmp_path / "stopped" / config.folder), outcome(tmp_path / "unbroken" / config.folder))
+    assert_equal(read_outcome(tmp_path / "stopped" / config.folder), read_outcome(tmp_path / "unbroken" / config.folder))
 
 
 def test_stopped_within_a_warmup_window(synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -134,15 +130,7 @@ def test_stopped_within_a_warmup_window(synthetic: Data, tmp_path: Path, monkeyp
     interrupt(monkeypatch, 57, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert run(config, synthetic, tmp_path / "stopped", chunk_iterations=1) == "stopped"
     assert run(config, synthetic, tmp_path / "stopped") == "finished"
-    assert_equal(outcome(tmp_path / "stopped" / config.folder), outcome(tmp_path / "unbroken" / config.folder))
-
-
-def test_killed_for_real_at_random_moments(workplace: Path):
-    """As processes, by three signals, and resumed until they end."""
-    line = [sys.executable, str(KILLS), "--kills", "3", "--data", "synthetic"]
-    process = subprocess.run(line, capture_output=True, text=True)
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert re.search(r"^3 kills, (\d+) runs: \1 of \1 ended equal", process.stdout, re.MULTILINE), process.stdout
+    assert_equal(read_outcome(tmp_path / "stopped" / config.folder), read_outcome(tmp_path / "unbroken" / config.folder))
 
 
 # The best checkpoint beside the last ------------------------------------------------------------------------------------
@@ -153,9 +141,9 @@ RESTLESS = replace(QUICK, schedule="constant", lr=0.3, seed=1)
 EVERY_ROW = replace(MACHINE, eval_every=3, keep_best=True)
 
 
-def train_keeping_best(config: Config, data: Data, out: Path, machine: Machine = EVERY_ROW) -> train.Ending:
-    with record.open_folder(config, out) as folder:
-        return train_alone(config, machine, data, replace(CPU, chunk_iterations=3), folder)
+def train_keeping_best(config: Config, data: Data, out: Path, options: RunOptions = EVERY_ROW) -> train.Ending:
+    with record.open_run_folder(config, out) as folder:
+        return train_alone(config, options, data, replace(CPU, chunk_iterations=3), folder)
 
 
 def best_of(folder: Path) -> dict[str, Any]:
@@ -171,7 +159,7 @@ def with_best(synthetic: Data, tmp_path_factory: pytest.TempPathFactory) -> tupl
     assert train_keeping_best(RESTLESS, synthetic, out) == "finished"
     best = best_of(out / RESTLESS.folder)
     assert 3 < best["history"]["iteration"] < 24
-    return outcome(out / RESTLESS.folder), best
+    return read_outcome(out / RESTLESS.folder), best
 
 
 def test_the_best_checkpoint_is_that_of_the_first_lowest_error(with_best: tuple[dict[str, Any], dict[str, Any]]):
@@ -182,9 +170,9 @@ def test_the_best_checkpoint_is_that_of_the_first_lowest_error(with_best: tuple[
 
 
 def test_keeping_the_best_changes_nothing_else(unbroken: dict[str, Any], synthetic: Data, tmp_path: Path):
-    machine = replace(MACHINE, keep_best=True)
-    assert train_keeping_best(QUICK, synthetic, tmp_path, machine) == "finished"
-    assert_equal(outcome(tmp_path / QUICK.folder), unbroken)
+    options = replace(MACHINE, keep_best=True)
+    assert train_keeping_best(QUICK, synthetic, tmp_path, options) == "finished"
+    assert_equal(read_outcome(tmp_path / QUICK.folder), unbroken)
     folder = tmp_path / QUICK.folder
     record.read_record(folder, QUICK)
     assert not list(folder.glob(".*unfinished"))
@@ -201,7 +189,7 @@ def test_the_best_checkpoint_survives_a_kill(
     with pytest.raises(Killed):
         train_keeping_best(RESTLESS, synthetic, tmp_path)
     assert train_keeping_best(RESTLESS, synthetic, tmp_path) == "finished"
-    assert_equal([outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)], list(with_best))
+    assert_equal([read_outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)], list(with_best))
 
 
 @pytest.mark.parametrize("name", ["append_metrics", "save_checkpoint", "save_best"])
@@ -230,7 +218,7 @@ def test_the_best_checkpoint_survives_a_kill_between_two_files(
         with pytest.raises(Killed):
             train_keeping_best(RESTLESS, synthetic, tmp_path)
     assert train_keeping_best(RESTLESS, synthetic, tmp_path) == "finished"
-    assert_equal([outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)], list(with_best))
+    assert_equal([read_outcome(tmp_path / RESTLESS.folder), best_of(tmp_path / RESTLESS.folder)], list(with_best))
 
 
 def test_who_asks_for_the_best_too_late_is_told(
@@ -294,7 +282,7 @@ def test_a_checkpoint_that_does_not_fit_falls_back(
     edit_checkpoint(folder, MISFITS[misfit])
     with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged \(.*goes on from checkpoint\.previous\.pt"):
         assert run(QUICK, synthetic, tmp_path) == "finished"
-    assert_equal(outcome(folder), unbroken)
+    assert_equal(read_outcome(folder), unbroken)
 
 
 def keep_rows(count: int, tail: str = "") -> Any:
@@ -329,7 +317,7 @@ def test_rows_that_are_lost_come_back_from_the_checkpoint(
     METRICS_DAMAGES[damage](folder)
     with pytest.warns(UserWarning, match=r"metrics\.jsonl (lacked rows of|was damaged).* restored it"):
         assert run(QUICK, synthetic, tmp_path) == "finished"
-    assert_equal(outcome(folder), unbroken)
+    assert_equal(read_outcome(folder), unbroken)
 
 
 def make_old(folder: Path):
@@ -350,7 +338,7 @@ def test_an_old_checkpoint_goes_on_with_the_rows_of_its_file(
     folder = stop_at(13, synthetic, tmp_path, monkeypatch)
     make_old(folder)
     assert run(QUICK, synthetic, tmp_path) == "finished"
-    assert_equal(outcome(folder), unbroken)
+    assert_equal(read_outcome(folder), unbroken)
 
 
 @pytest.mark.parametrize(
@@ -386,4 +374,4 @@ def test_rows_without_any_checkpoint_are_not_thrown_away(
     # A row that was there before the first checkpoint could be is of a run that was killed then: it starts over.
     record.write_metrics(folder, [record.read_metrics(folder)[0] | {"iteration": MACHINE.checkpoint_every}])
     assert run(QUICK, synthetic, tmp_path) == "finished"
-    assert_equal(outcome(folder), unbroken)
+    assert_equal(read_outcome(folder), unbroken)

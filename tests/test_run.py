@@ -21,11 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reproduce import device
-from reproduce.config import Config, Machine, UserError
-from reproduce.run import STOPPING, Prepared, main, parse, prepare, train_in_turns
-from reproduce.turns import complete
+from reproduce.config import Config, RunOptions
+from reproduce.errors import UserError
+from reproduce.interleave import run_task
+from reproduce.run import STOPPING, PreparedRun, main, parse, prepare, training_task
 from tests.fake_records import write_run
-from tests.test_data import forbid_network
+from tests.test_sampling import forbid_network
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
 QUICK_FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu"
@@ -63,7 +64,7 @@ def assert_one_sentence(ended: Ended):
 
 
 def test_flags_become_config_and_machine():
-    config, machine = parse(
+    config, options = parse(
         "--depth 44 --no-residual --optimizer adamw --lr 1e-2 --warmup iterations --no-augment --split val --seed 3 "
         "--precision bf16 --device cpu --data somewhere --out there --time-limit 60 --no-capture --deterministic".split()
     )
@@ -71,7 +72,7 @@ def test_flags_become_config_and_machine():
         depth=44, residual=False, optimizer="adamw", lr=0.01, warmup="iterations", augment=False, split="val", seed=3,
         precision="bf16",
     )  # fmt: skip
-    assert machine == Machine(
+    assert options == RunOptions(
         device="cpu", data="somewhere", out=Path("there"), time_limit=60, capture=False, deterministic=True
     )
     assert parse(["--depth", "44", "--residual"])[0] == Config(depth=44)
@@ -113,7 +114,7 @@ def test_a_wrong_flag_is_one_sentence(flags: str, part: str, encoding: str):
     assert part in message and "\n" not in message and not re.search("[│╭╮╰╯─]", message)
 
 
-FLAGS = [f"--{name.replace('_', '-')}" for settings in (Config, Machine) for name in settings.__dataclass_fields__]
+FLAGS = [f"--{name.replace('_', '-')}" for settings in (Config, RunOptions) for name in settings.__dataclass_fields__]
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 NUMBER = st.one_of(st.integers(), st.floats()).map(str)
 
@@ -122,12 +123,12 @@ NUMBER = st.one_of(st.integers(), st.floats()).map(str)
 @given(st.lists(st.tuples(st.sampled_from(FLAGS), st.one_of(TEXT, NUMBER)), min_size=1, max_size=3))
 def test_any_flag_with_any_value_is_taken_or_refused_in_one_sentence(pairs: list[tuple[str, str]]):
     try:
-        config, machine = parse([part for pair in pairs for part in pair])
+        config, options = parse([part for pair in pairs for part in pair])
     except UserError as error:
         assert len(str(error)) > 10 and len(str(error).splitlines()) == 1
     else:
         assert config.depth % 6 == 2 and config.lr is not None and 0 < config.lr < math.inf
-        assert machine.time_limit is None or machine.time_limit > 0
+        assert options.time_limit is None or options.time_limit > 0
 
 
 @pytest.mark.parametrize("value", ["20", True, 20.0, None])
@@ -255,10 +256,10 @@ def test_a_run_from_beginning_to_end_and_again(workplace: Path, run: Run):
 
 def test_preparing_loads_the_data_and_leaves_the_folder_to_training(workplace: Path):
     prepared = prepare(f"{QUICK_FLAGS} --time-limit 1000".split())
-    assert isinstance(prepared, Prepared) and len(prepared.data.test) > 0
+    assert isinstance(prepared, PreparedRun) and len(prepared.data.test) > 0
     assert prepared.flags["precision"] == "fp32" and 0 < prepared.deadline - time.monotonic() <= 1000
     assert not (workplace / "runs").exists()
-    ended = complete(train_in_turns(prepared, [], beside=2))
+    ended = run_task(training_task(prepared, [], beside=2))
     assert ended.status == 0 and "final test error" in ended.sentence
     (session,) = json.loads((workplace / "runs" / QUICK_FOLDER / "environment.json").read_text())
     assert (session["beside"], session["flags"]) == (2, prepared.flags)
@@ -267,8 +268,8 @@ def test_preparing_loads_the_data_and_leaves_the_folder_to_training(workplace: P
 
 def test_a_signal_while_the_data_are_read_ends_the_process_at_once(workplace: Path):
     code = (
-        "import os, sys\nfrom reproduce import device, data, run\n"
-        f"data.load_once = lambda *_: os.kill(os.getpid(), {int(signal.SIGTERM)})\n"
+        "import os, sys\nfrom reproduce import device, sampling, run\n"
+        f"sampling.load_data_cached = lambda *_: os.kill(os.getpid(), {int(signal.SIGTERM)})\n"
         "sys.exit(run.main(sys.argv[1:]))"
     )
     process = subprocess.run([sys.executable, "-c", code, *QUICK_FLAGS.split()])

@@ -10,20 +10,20 @@ from torch import nn
 
 from reproduce import reference, step
 from reproduce.config import Config
-from reproduce.data import Data, batch, plan
 from reproduce.device import Device
+from reproduce.interleave import run_task
 from reproduce.model import Network, build_network
+from reproduce.sampling import Data, gather_batch, sample_batches
 from reproduce.step import Training
-from reproduce.turns import complete
 from tests.conftest import CPU, QUICK, assert_equal
-from tests.test_data import as_data, random_images
+from tests.test_sampling import as_data, random_images
 
 
 def test_golden_first_step():
     data = as_data(random_images(64))
     training = Training(Config(batch_size=32), data, CPU, capture=False)
     before = [parameter.detach().clone() for parameter in training.network.parameters()]
-    losses, _ = complete(training.train_chunk(0, 1, [0.1]))
+    losses, _ = run_task(training.train_chunk(0, 1, [0.1]))
     after = list(training.network.parameters())
     gradient = nn.utils.get_total_norm([p.grad for p in after if p.grad is not None]).item()
     update = nn.utils.get_total_norm([(p - q).detach() for p, q in zip(after, before, strict=True)]).item()
@@ -44,7 +44,7 @@ def test_training_equals_the_reference(optimizer: Any, decay: Any):
     data = as_data(random_images(32))
     rates = [0.05, 0.05, 0.05, 0.005, 0.005, 0.005]
     training = Training(config, data, CPU, capture=False)
-    losses, wrong = complete(training.train_chunk(0, 6, rates))
+    losses, wrong = run_task(training.train_chunk(0, 6, rates))
 
     network = build_network(config).to(memory_format=torch.channels_last).train()
     decayed = [p for name, p in network.named_parameters() if decay == "all" or "conv" in name or name == "linear.weight"]
@@ -55,7 +55,7 @@ def test_training_equals_the_reference(optimizer: Any, decay: Any):
         "adam": lambda: torch.optim.Adam(groups, lr=1, betas=(0.8, 0.999), weight_decay=0.01),
         "adamw": lambda: torch.optim.AdamW(groups, lr=1, betas=(0.8, 0.999), weight_decay=0.01),
     }[optimizer]()
-    batches = [batch(data.train, data, row) for row in plan(config, 32, 0, 6)]
+    batches = [gather_batch(data.train, data, row) for row in sample_batches(config, 32, 0, 6)]
     plain = reference.train_network(network, usual, batches, rates)
     for loss, mistakes, (expected, logits_NK, labels_N) in zip(losses, wrong, plain, strict=True):
         assert loss == pytest.approx(expected.item(), rel=1e-4)
@@ -69,7 +69,7 @@ def state_after(config: Config, data: Data, cuts: list[int], device: Device = CP
     training = Training(config, data, device, capture=True)
     losses = []
     for start, stop in itertools.pairwise(cuts):
-        losses += complete(training.train_chunk(start, stop, [0.1] * (stop - start)))[0]
+        losses += run_task(training.train_chunk(start, stop, [0.1] * (stop - start)))[0]
     return training.state() | {"losses": losses}
 
 
@@ -91,8 +91,8 @@ def test_bf16_is_not_fp32_and_close_to_it(synthetic: Data):
 def test_bn_over_halves_normalises_each_half(synthetic: Data):
     whole, halves = (Training(replace(QUICK, bn_batch=b), synthetic, CPU, False) for b in ("whole", "halves"))
     for training in (whole, halves):
-        complete(training.train_chunk(0, 1, [0.0]))
-    images, _ = batch(synthetic.train, synthetic, plan(QUICK, len(synthetic.train), 0, 1)[0])
+        run_task(training.train_chunk(0, 1, [0.0]))
+    images, _ = gather_batch(synthetic.train, synthetic, sample_batches(QUICK, len(synthetic.train), 0, 1)[0])
     assert isinstance(whole.network, Network) and isinstance(halves.network, Network)
     means = [whole.network.conv(part).mean((0, 2, 3)) for part in (images, *images.chunk(2))]
     torch.testing.assert_close(whole.network.bn.running_mean, 0.1 * means[0])
@@ -108,7 +108,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     answers: list[Any] = []
     monkeypatch.setattr(Device, "is_accelerator", property(lambda self: True))
     monkeypatch.setattr(step, "capture_graph", lambda device, step: answers[0](step))
-    monkeypatch.setattr(step, "mark_position", lambda device: lambda: True)
+    monkeypatch.setattr(step, "record_event", lambda device: lambda: True)
     monkeypatch.setattr(step, "make_optimizer", lambda c, n, rate, d: torch.optim.SGD(n.parameters(), rate, 0.9))
     return answers
 
@@ -144,8 +144,8 @@ def test_a_training_goes_on_in_another_memory_layout(synthetic: Data):
     """As it has to on another kind of device: with what was saved, to the bit, and from there to rounding."""
     first = Training(QUICK, synthetic, CPU, capture=False)
     second = Training(QUICK, synthetic, replace(CPU, memory_format=torch.contiguous_format, fused=False), capture=False)
-    complete(first.train_chunk(0, 3, [0.1] * 3))
+    run_task(first.train_chunk(0, 3, [0.1] * 3))
     second.restore(first.state())
     assert_equal(second.state(), first.state())
-    losses = [complete(training.train_chunk(3, 5, [0.1] * 2))[0] for training in (first, second)]
+    losses = [run_task(training.train_chunk(3, 5, [0.1] * 2))[0] for training in (first, second)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)

@@ -1,6 +1,6 @@
 """The sweep: what it starts, in what order, where, and what it makes of interruptions and failures.
 
-Most tests put a quick stand-in in the place of reproduce/together.py, which keeps run folders alike but trains nothing.
+Most tests put a quick stand-in in the place of reproduce/train_many.py, which keeps run folders alike but trains nothing.
 """
 
 import json
@@ -20,14 +20,15 @@ import pytest
 from filelock import FileLock
 
 from experiments import degradation, optimizer, sweep
-from experiments.engine import backlog, display, local, worker
+from experiments.engine import dashboard, local_engine, run_queue, worker
 from experiments.engine.progress import judge_ending
 from reproduce import record
-from reproduce.config import Config, Locked, Machine, PrecisionLacking, UserError
+from reproduce.config import Config, RunOptions
+from reproduce.errors import RunLocked, UnsupportedPrecision, UserError
 from reproduce.run import main as train
 from reproduce.run import parse
 from tests.fake_records import SESSION, make_curve
-from tests.test_data import forbid_network
+from tests.test_sampling import forbid_network
 
 ROOT = Path(sweep.__file__).parents[1]
 CELLS = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
@@ -79,7 +80,7 @@ def train(config, machine, folder, log):
     return 0, "finished"
 
 def take(number, line):
-    with one_by_one:  # tyro is not made for several threads at once, and together.py does not ask it to be
+    with one_by_one:  # tyro is not made for several threads at once, and train_many.py does not ask it to be
         config, machine = parse(shlex.split(line))
 
     def log(event):
@@ -121,7 +122,7 @@ if sys.argv[1] != "-":
     worker.RUNNER = Path(sys.argv[1])
 sys.exit(sweep.main(sys.argv[2:]))
 """
-"""A sweep as a process of its own, over CELLS, with the stand-in named first or, for "-", with reproduce/together.py."""
+"""A sweep as a process of its own, over CELLS, with the stand-in named first or, for "-", with reproduce/train_many.py."""
 
 
 @pytest.fixture
@@ -131,9 +132,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(worker, "RUNNER", path)
     monkeypatch.setattr(degradation, "CONFIGS", CELLS)
     monkeypatch.setattr(sweep, "check_obstacles", lambda *_: None)  # there is no data set, and none is wanted
-    monkeypatch.setattr(local, "POLL", 0.02)
+    monkeypatch.setattr(local_engine, "POLL", 0.02)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for variable in local.VISIBLE.values():
+    for variable in local_engine.VISIBLE.values():
         monkeypatch.delenv(variable, raising=False)
     return path
 
@@ -246,24 +247,24 @@ def test_every_worker_sees_one_device_and_so_many_share_it(stand_in, tmp_path, m
 def test_devices_are_those_of_the_machine(monkeypatch):
     from reproduce import device as devices
 
-    monkeypatch.setattr(devices, "find_problem", lambda kind: None if kind in ("cuda", "cpu") else "there is none")
+    monkeypatch.setattr(devices, "unusable_reason", lambda kind: None if kind in ("cuda", "cpu") else "there is none")
     monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 2)
-    assert local.find_devices([]) == ["cuda:0", "cuda:1"]
-    assert local.find_devices(["cuda"]) == ["cuda:0", "cuda:1"]
-    assert local.find_devices(["cuda:1", "cpu"]) == ["cuda:1", "cpu"]
+    assert local_engine.find_devices([]) == ["cuda:0", "cuda:1"]
+    assert local_engine.find_devices(["cuda"]) == ["cuda:0", "cuda:1"]
+    assert local_engine.find_devices(["cuda:1", "cpu"]) == ["cuda:1", "cpu"]
     with pytest.raises(UserError, match="no device cuda:2"):
-        local.find_devices(["cuda:2"])
+        local_engine.find_devices(["cuda:2"])
     with pytest.raises(UserError, match="npu is not usable: there is none"):
-        local.find_devices(["npu:0"])
+        local_engine.find_devices(["npu:0"])
 
 
 def test_runs_side_by_side_on_a_cpu_share_its_cores(monkeypatch):
-    monkeypatch.setattr(local, "count_cores", lambda: 8)
+    monkeypatch.setattr(local_engine, "count_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "4"
-    assert "OMP_NUM_THREADS" not in local.make_environment("cpu", 1)
+    assert local_engine.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in local_engine.make_environment("cpu", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert local.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
+    assert local_engine.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_a_cpu_has_a_run_for_every_core_that_may_be_used(monkeypatch, capsys, th
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if threads is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    assert local.choose_lanes(["cpu"], [Config(seed=seed) for seed in range(runs)]) == {"cpu": lanes}
+    assert local_engine.choose_concurrency(["cpu"], [Config(seed=seed) for seed in range(runs)]) == {"cpu": lanes}
     expected = f"{lanes} {'run at a time' if lanes == 1 else 'runs at the same time'} on cpu ({reason}); --per-device"
     assert capsys.readouterr().out.startswith(expected)
 
@@ -302,16 +303,16 @@ def test_an_accelerator_has_as_many_runs_as_were_measured_the_fastest(tmp_path, 
     for name in ("A1", "B2"):
         own = [one | {"median": 1.0 if name == "B2" else one["median"]} for one in rows]
         (tmp_path / f"{name}.json").write_text(json.dumps({"device_name": name, "rows": own}))
-    monkeypatch.setattr(local, "THROUGHPUT", tmp_path)
+    monkeypatch.setattr(local_engine, "THROUGHPUT", tmp_path)
     monkeypatch.setattr(devices.torch.cuda, "get_device_name", lambda index: ["A1", "other"][index])
 
     def choose(precision) -> dict[str, int]:
-        return local.choose_lanes(["cuda:0", "cuda:1"], [Config(precision=precision)])
+        return local_engine.choose_concurrency(["cuda:0", "cuda:1"], [Config(precision=precision)])
 
     assert choose("fp32") == {"cuda:0": 2, "cuda:1": 1}
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith(f"2 runs at the same time on cuda:0 (the fastest in {tmp_path / 'A1.json'})")
-    assert said[1].startswith("1 run at a time on cuda:1 (experiments/throughput.py has not measured other)")
+    assert said[1].startswith("1 run at a time on cuda:1 (experiments/devices/throughput.py has not measured other)")
     assert choose("bf16")["cuda:0"] == 4, "1 * 3 ms are less than 2 * 1.6, and 8 are measured of one net only"
     assert choose("tf32")["cuda:0"] == 2, "of all nets, for want of that precision"
     (tmp_path / "A1.json").write_text(json.dumps({"device_name": "A1", "rows": rows[:2]}))
@@ -382,12 +383,12 @@ def test_what_every_run_is_refused_for_ends_the_sweep_in_its_words(stand_in, tmp
 
 def test_a_precision_that_the_device_lacks_is_in_the_way_of_no_other_run(tmp_path):
     configs = [Config(precision=precision, seed=seed) for seed in (0, 1) for precision in ("tf32", "fp32")]
-    waiting = backlog.Backlog(lambda: configs, tmp_path, display.Display())
+    waiting = run_queue.RunQueue(lambda: configs, tmp_path, dashboard.Dashboard())
     refused = []
     while (config := waiting.take_run()) is not None:
         if config.precision == "tf32":
             refused.append(config)
-            waiting.note_end(config, PrecisionLacking.status, "tf32 needs an accelerator", stopping=False)
+            waiting.note_end(config, UnsupportedPrecision.status, "tf32 needs an accelerator", stopping=False)
     assert waiting.obstacle is None and list(waiting.failures) == refused == configs[::2]
     assert set(waiting.failures.values()) == {"exit status 2\n    tf32 needs an accelerator"}, "as run.py has it"
 
@@ -430,8 +431,8 @@ def test_a_diverged_run_does_not_stop_the_others_and_is_not_trained_again(stand_
 
 def test_a_run_that_another_process_is_training_is_left_to_it(stand_in, tmp_path, monkeypatch, capsys):
     out = tmp_path / "records"
-    monkeypatch.setattr(backlog, "LOCK_INTERVAL", 0.1)
-    monkeypatch.setattr(backlog, "LOCK_PATIENCE", 0.5)
+    monkeypatch.setattr(run_queue, "LOCK_INTERVAL", 0.1)
+    monkeypatch.setattr(run_queue, "LOCK_PATIENCE", 0.5)
     folder = run_folders()[0]
     (out / folder).mkdir(parents=True)
     with FileLock(out / folder / ".lock"):
@@ -443,9 +444,9 @@ def test_a_run_that_another_process_is_training_is_left_to_it(stand_in, tmp_path
 
 
 def test_a_run_found_locked_only_by_its_worker_is_not_tried_for_ever(stand_in, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(backlog, "LOCK_INTERVAL", 0.1)
-    monkeypatch.setattr(backlog, "LOCK_PATIENCE", 0.5)
-    monkeypatch.setattr(backlog, "is_locked", lambda folder: False)
+    monkeypatch.setattr(run_queue, "LOCK_INTERVAL", 0.1)
+    monkeypatch.setattr(run_queue, "LOCK_PATIENCE", 0.5)
+    monkeypatch.setattr(run_queue, "is_locked", lambda folder: False)
     folder = tmp_path / "records" / run_folders()[0]
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"):
@@ -456,8 +457,8 @@ def test_a_run_found_locked_only_by_its_worker_is_not_tried_for_ever(stand_in, t
 def test_a_run_taken_by_another_process_in_the_meantime_is_no_failure(tmp_path):
     config = CELLS[0]
     for stopping in (False, True):
-        assert judge_ending(config, tmp_path, Locked.status, stopping) == "locked"
-        assert judge_ending(config, tmp_path, PrecisionLacking.status, stopping) == "failed"
+        assert judge_ending(config, tmp_path, RunLocked.status, stopping) == "locked"
+        assert judge_ending(config, tmp_path, UnsupportedPrecision.status, stopping) == "failed"
         assert judge_ending(config, tmp_path, 2, stopping) == "failed"
 
 
@@ -555,8 +556,8 @@ def outcome(out: Path) -> dict[str, dict]:
 
 
 def test_a_sweep_killed_with_all_its_processes_completes_as_if_unbroken(tmp_path, monkeypatch):
-    """With reproduce/together.py itself; one run, since it is importing torch that takes the time here."""
-    from reproduce.data import write_synthetic
+    """With reproduce/train_many.py itself; one run, since it is importing torch that takes the time here."""
+    from reproduce.sampling import write_synthetic
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -632,7 +633,7 @@ def test_the_estimate_takes_the_speed_from_the_records(stand_in, tmp_path, capsy
 def test_status_tells_the_state_of_every_run(stand_in, tmp_path, monkeypatch, capsys):
     out = tmp_path / "records"
     assert sweep.main(arguments(out, "--seeds", "1", "--only", "plain8")) == 0
-    with record.open_folder(replace(CELLS[1], iterations=4), out) as folder:
+    with record.open_run_folder(replace(CELLS[1], iterations=4), out) as folder:
         record.append_metrics(folder, make_curve(3, 40.0, 12.0, 1)[0])
     monkeypatch.setenv("DIVERGE", "plain8")
     assert sweep.main(arguments(out, "--only", "plain8")) == 1
@@ -707,7 +708,7 @@ def test_on_a_terminal_a_table_shows_the_runs_in_training(stand_in, tmp_path):
     assert "0 of 1 done, 1 in training\r\n" in said
     rows = [rf"{run_folders()[1]} +cpu +training +{done}/4 +50\.00% +0:00:0{8 - 2 * done}\r\n" for done in (1, 2, 3)]
     assert any(re.search(row, said) for row in rows), said  # each is there for less than the seconds between two drawings
-    assert display.ERASE in said
+    assert dashboard.ERASE in said
     assert said.endswith("1 of 1 runs finished, 0 diverged, 0 failed, 0 left\r\n")
 
 
@@ -761,5 +762,5 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(stand_
 
 
 def test_machine_settings_reach_the_runs():
-    machine = sweep.parse(["deep", "--eval-every", "7", "--checkpoint-every", "9", "--data", "here"]).machine()
-    assert machine == Machine(data="here", out=Path("experiments/records"), eval_every=7, checkpoint_every=9)
+    options = sweep.parse(["deep", "--eval-every", "7", "--checkpoint-every", "9", "--data", "here"]).options()
+    assert options == RunOptions(data="here", out=Path("experiments/records"), eval_every=7, checkpoint_every=9)

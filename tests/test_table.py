@@ -11,17 +11,18 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from analysis import command, table
+from analysis import cli, table
 from analysis.claims import CLAIMS
 from analysis.estimates import estimate
-from analysis.markdown import write_number, write_table
+from analysis.markdown import format_number, format_table
 from analysis.paper import load_paper
 from analysis.questions.degradation import RESIDUAL
-from analysis.records import load
+from analysis.records import load_records
 from analysis.speed import load_throughput
-from analysis.summary import write_readme_block
-from reproduce.card import find_sha256
-from reproduce.config import Config, UserError
+from analysis.summary import format_readme_block
+from reproduce.config import Config
+from reproduce.errors import UserError
+from reproduce.model_card import sha256_of_file
 from reproduce.record import describe_config, write_predictions
 from reproduce.run import parse
 from tests.fake_records import write_cell, write_run
@@ -396,7 +397,7 @@ def test_a_readme_without_markers_is_one_sentence(place, monkeypatch, capsys, re
     place.readme.write_text(readme)
     monkeypatch.setattr(sys, "argv", ["table.py", *place.flags])
     with pytest.raises(SystemExit) as ending:
-        command.end(table.main)
+        cli.run_script(table.main)
     out, err = capsys.readouterr()
     assert ending.value.code == 2 and out == "" and err.count("\n") == 1 and "<!-- results:begin -->" in err
     assert not place.results.exists() and place.readme.read_text() == readme
@@ -407,7 +408,7 @@ def test_wrong_use_is_one_sentence(tmp_path, monkeypatch, capsys, flags):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["table.py", *flags])
     with pytest.raises(SystemExit) as ending:
-        command.end(table.main)
+        cli.run_script(table.main)
     out, err = capsys.readouterr()
     assert ending.value.code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
 
@@ -431,11 +432,11 @@ def test_wrong_use_is_one_sentence(tmp_path, monkeypatch, capsys, flags):
 def test_published_numbers_in_words(value, upto, spread, n, plot, text):
     row = pd.Series({"value": value, "upto": upto, "spread": spread, "n": n}).astype(float).astype(object)
     row["read_off_plot"] = plot
-    assert write_number(row) == text
+    assert format_number(row) == text
 
 
 def test_a_bar_in_a_cell_does_not_break_the_table():
-    assert write_table(["a"], [["x|y"]]) == "| a |\n| --- |\n| x\\|y |"
+    assert format_table(["a"], [["x|y"]]) == "| a |\n| --- |\n| x\\|y |"
 
 
 def test_the_paper_beside_ours_needs_no_rounding_by_hand(place):
@@ -443,7 +444,7 @@ def test_the_paper_beside_ours_needs_no_rounding_by_hand(place):
     for seed, error in enumerate([8.004, 8.117, 8.2251]):
         write_run(place.records, replace(Config(depth=20), seed=seed), error)
     place.run()
-    runs, _ = load(place.records)
+    runs, _ = load_records(place.records)
     assert place.row("Table 6: residual nets", "**ours, fp32**")[1] == str(estimate(runs["test_error"])) == "8.12 ± 0.11 (n=3)"
 
 
@@ -464,14 +465,14 @@ def write_weights(folder: Path, config: Config):
 
 def test_published_weights_are_listed_with_the_error_of_their_record(place):
     def write_block() -> str:
-        return write_readme_block(load(place.records)[0], [], place.weights)
+        return format_readme_block(load_records(place.records)[0], [], place.weights)
 
     write_cell(place.records, Config(depth=44), [7.25, 7.5])
     assert "No trained weights are published yet" in write_block()
     write_weights(place.weights, Config(depth=44, seed=1))
     config = Config(depth=44, seed=1)
     path = place.weights / "residual44.safetensors"
-    row = f"| [residual44](weights/residual44.md) | 7.50 | 64,000 | fp32 | `{config.folder}` | `{find_sha256(path)}` |"
+    row = f"| [residual44](weights/residual44.md) | 7.50 | 64,000 | fp32 | `{config.folder}` | `{sha256_of_file(path)}` |"
     assert row in write_block()
     path.with_suffix(".md").write_text(f"SHA-256 `{'0' * 64}`")
     with pytest.raises(UserError, match="residual44.safetensors is damaged or is not the file of its card"):

@@ -13,13 +13,22 @@ import torch
 from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from experiments import throughput
-from experiments.throughput import NativeBatchNorm, Settings, candidates, compile_network, count_work, measure_nets, round_up
+from experiments.devices import throughput
+from experiments.devices.throughput import (
+    NativeBatchNorm,
+    Settings,
+    candidates,
+    compile_network,
+    count_work,
+    measure_nets,
+    round_up,
+)
 from reproduce import device as devices
 from reproduce import step
-from reproduce.config import Config, UserError
-from reproduce.data import Data
+from reproduce.config import Config
+from reproduce.errors import UserError
 from reproduce.model import build_network
+from reproduce.sampling import Data
 from tests.conftest import CPU, QUICK, assert_equal
 
 
@@ -185,6 +194,6 @@ def test_wrong_settings_are_refused(wrong):
 
 
 def test_an_unusable_device_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("reproduce.device.find_problem", lambda kind: "it is not there")
+    monkeypatch.setattr("reproduce.device.unusable_reason", lambda kind: "it is not there")
     with pytest.raises(UserError, match="device cuda is not usable"):
         measure_nets(Settings(data="synthetic", device="cuda"))

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from reproduce import record
-from reproduce.config import Config, Machine, UserError
-from reproduce.data import Data, load
+from reproduce.config import Config, RunOptions
+from reproduce.errors import UserError
 from reproduce.optimizer import WARMUP_WINDOW
+from reproduce.sampling import Data, load_data
 from reproduce.train import History
 from tests.conftest import CPU, QUICK, train_alone
 
@@ -18,16 +19,16 @@ def test_error_triggered_warmup_ends_when_a_whole_window_is_below_80_percent():
     for wrong in (9, 8, 7):  # 90%, 80% and 70% error over windows of 100 iterations, in chunks of 50
         for _ in range(2):
             assert history.warmup_ended is None
-            history.note_chunk(config, [1.0] * 50, [wrong] * 50)
+            history.update(config, [1.0] * 50, [wrong] * 50)
     assert history.warmup_ended == 300
-    history.note_chunk(config, [1.0] * 100, [9] * 100)
+    history.update(config, [1.0] * 100, [9] * 100)
     assert history.warmup_ended == 300
 
 
 def test_warmup_ends_in_a_real_run(synthetic: Data, tmp_path):
     """At lr/10 the net falls below 80% error within one window; the rates of the rows before and after show when."""
     config = replace(QUICK, warmup="error", iterations=300, lr=0.2)
-    assert train_alone(config, Machine(eval_every=50), synthetic, CPU, tmp_path) == "finished"
+    assert train_alone(config, RunOptions(eval_every=50), synthetic, CPU, tmp_path) == "finished"
     rates = [row["learning_rate"] for row in record.read_metrics(tmp_path)]
     assert rates == pytest.approx([0.02, 0.02, 0.2, 0.02, 0.002, 0.002])
     assert (record.read_result(tmp_path) or {})["warmup_ended"] == WARMUP_WINDOW
@@ -36,8 +37,8 @@ def test_warmup_ends_in_a_real_run(synthetic: Data, tmp_path):
 @pytest.mark.parametrize("family", ["lenet", "resnet18"])
 def test_another_family_trains_and_leaves_a_record_without_responses(synthetic: Data, tmp_path, family):
     config = Config(family=family, dataset="synthetic", batch_size=4, iterations=2, schedule="onecycle", lr=0.01)
-    with record.open_folder(config, tmp_path) as folder:
-        assert train_alone(config, Machine(), synthetic, CPU, folder) == "finished"
+    with record.open_run_folder(config, tmp_path) as folder:
+        assert train_alone(config, RunOptions(), synthetic, CPU, folder) == "finished"
     assert folder.parent.name.startswith(f"{family}-")
     found = record.read_record(folder, config)
     assert found.responses is None and (found.result or {})["status"] == "finished"
@@ -52,12 +53,12 @@ def test_another_family_trains_and_leaves_a_record_without_responses(synthetic: 
 
 def test_another_family_that_its_last_update_breaks_has_diverged(synthetic: Data, tmp_path):
     config = Config(family="lenet", dataset="synthetic", batch_size=4, iterations=1, lr=1e38)
-    assert train_alone(config, Machine(), synthetic, CPU, tmp_path) == "diverged"
+    assert train_alone(config, RunOptions(), synthetic, CPU, tmp_path) == "diverged"
 
 
 def test_a_run_that_overflows_is_recorded_as_diverged(synthetic: Data, tmp_path):
     config = replace(QUICK, lr=1e30)
-    assert train_alone(config, Machine(), synthetic, CPU, tmp_path) == "diverged"
+    assert train_alone(config, RunOptions(), synthetic, CPU, tmp_path) == "diverged"
     result = record.read_result(tmp_path)
     assert result is not None and result["status"] == "diverged" and 0 < result["iteration"] < 24
     assert record.read_metrics(tmp_path) == []
@@ -65,7 +66,7 @@ def test_a_run_that_overflows_is_recorded_as_diverged(synthetic: Data, tmp_path)
 
 def test_the_synthetic_set_is_learned(synthetic_folder, tmp_path):
     config = Config(depth=8, iterations=100, batch_size=32, dataset="synthetic")
-    data = load(config, synthetic_folder, CPU.torch_device)
-    assert train_alone(config, Machine(), data, CPU, tmp_path) == "finished"
+    data = load_data(config, synthetic_folder, CPU.torch_device)
+    assert train_alone(config, RunOptions(), data, CPU, tmp_path) == "finished"
     result = record.read_result(tmp_path)
     assert result is not None and result["test_error"] < 20

@@ -14,12 +14,13 @@ from PIL import Image
 
 from analysis import claims
 from analysis.plot_transfer import draw
-from analysis.questions.transfer import write_section
-from analysis.records import load
+from analysis.questions.transfer import format_section
+from analysis.records import load_records
 from experiments import transfer
-from reproduce import data, record
-from reproduce.config import Config, UserError
-from reproduce.data import Data
+from reproduce import record, sampling
+from reproduce.config import Config
+from reproduce.errors import UserError
+from reproduce.sampling import Data
 from tests.fake_records import SESSION, write_run
 
 DATA_FLAGS = ["--data", "unused", "--work", "sets", "--out", "records", "--seeds", "1"]
@@ -29,8 +30,10 @@ DATA_FLAGS = ["--data", "unused", "--work", "sets", "--out", "records", "--seeds
 def place(tmp_path: Path, synthetic: Data, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, in which the experiment is small, and generated images are CIFAR-10."""
     monkeypatch.chdir(tmp_path)
-    load = data.load
-    monkeypatch.setattr(data, "load", lambda config, *where: synthetic if config.dataset == "cifar10" else load(config, *where))
+    load_records = sampling.load_data
+    monkeypatch.setattr(
+        sampling, "load", lambda config, *where: synthetic if config.dataset == "cifar10" else load_records(config, *where)
+    )
     monkeypatch.setattr(transfer, "PICTURES", (2, 5))
     monkeypatch.setattr(transfer, "RECIPE", ["--depth", "8", "--batch-size", "8", "--device", "cpu"])
     monkeypatch.setattr(transfer, "LENGTH_BEFORE", 3)
@@ -66,7 +69,7 @@ def test_it_makes_its_sets_and_trains_each_way_from_what_was_learnt_before(
     few, more = ({path.read_bytes() for path in Path("sets", f"second-{n}-1", "train").rglob("*.ppm")} for n in (2, 5))
     assert few < more, "the fewer pictures are among the more"
     file = hashlib.sha256(Path("sets/first-seed1.safetensors").read_bytes()).hexdigest()
-    ended = [record.read_config(folder) for folder in record.list_folders(Path("records"))]
+    ended = [record.read_config(folder) for folder in record.list_run_folders(Path("records"))]
     configs = [config for config in ended if config is not None and config.seed == 1]
     assert len(configs) == len(ended) == 9
     before, *after = sorted(configs, key=lambda config: config.classes)
@@ -121,7 +124,7 @@ def write_found(records: Path, errors: dict[tuple[str, int], float], seeds: int 
             folder = write_run(records, config, error + 0.1 * (seed - 1))
             session = SESSION | {"data": SESSION["data"] | {"name": "pictures", "images": 5 * per_class}}
             (folder / "environment.json").write_text(json.dumps([session]))
-    return load(records)[0]
+    return load_records(records)[0]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +163,7 @@ def test_fewer_than_three_seeds_have_no_spread(tmp_path: Path):
 
 def test_the_section_and_the_figure_show_every_cell(tmp_path: Path):
     runs = write_found(tmp_path, FOUND)
-    said = write_section(runs, "records")
+    said = format_section(runs, "records")
     assert "| 50 | all layers | 62.00 ± 0.10 (n=3), bf16 | +8.00 (+7.77 to +8.23) | 1.00 ± 0.00 (n=3), bf16 |" in said
     assert said.count("seed 0, 1, 2 |") == 8 and "drawn by" in said.lower()
     panels = draw(runs).axes

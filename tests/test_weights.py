@@ -19,16 +19,18 @@ from safetensors.torch import load_file, save_file
 from torchvision import datasets
 
 import hubconf
-from reproduce import command, evaluate, export, measure, predict, record, run, train, weights
-from reproduce.card import find_sha256, write_card
-from reproduce.config import DATA_SETS, Config, UserError
-from reproduce.data import central, load
-from reproduce.model import build_network, make_other
+from reproduce import cli, evaluate, evaluation, export, predict, record, run, train, weights
+from reproduce.config import Config
+from reproduce.dataset import DATASETS
+from reproduce.errors import UserError
+from reproduce.model import build_network, build_other_family
+from reproduce.model_card import format_card, sha256_of_file
+from reproduce.sampling import center_crops, load_data
 from tests.conftest import CPU, QUICK
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --out".split()
 SYNTHETIC = "synthetic"
-CIFAR10 = DATA_SETS["cifar10"]
+CIFAR10 = DATASETS["cifar10"]
 PUBLISHED = [path.stem for path in sorted(hubconf.WEIGHTS.glob("*.safetensors"))]
 
 
@@ -98,7 +100,7 @@ def test_the_best_checkpoint_is_looked_at_and_used_as_a_run_is(
     (folder,) = Path("runs").glob("*/seed0")
     _, best, *_ = record.read_metrics(folder)
     source = folder / record.BEST
-    trained = weights.read(source, SYNTHETIC)
+    trained = weights.load_network(source, SYNTHETIC)
     assert {name: trained.result[name] for name in ("test_error", "train_error")} == {
         name: best[name] for name in ("test_error", "train_error")
     }
@@ -117,10 +119,10 @@ def test_the_best_checkpoint_is_looked_at_and_used_as_a_run_is(
         evaluate.main([str(source), "--data", SYNTHETIC, "--device", "cpu", "--record", str(folder)])
     source.write_bytes((folder / record.NEWEST).read_bytes()[:-99])
     with pytest.raises(UserError, match="best.pt is damaged"):
-        weights.read(source, SYNTHETIC)
+        weights.load_network(source, SYNTHETIC)
     source.unlink()
     with pytest.raises(UserError, match="no run folder and no weights file"):
-        weights.read(source, SYNTHETIC)
+        weights.load_network(source, SYNTHETIC)
 
 
 def test_several_networks_are_evaluated_one_after_the_other(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -197,8 +199,8 @@ def test_a_picture_of_any_size_is_cut_to_its_centre(folder: Path, tmp_path: Path
     pixels = np.zeros((64, 200, 3), dtype=np.uint8)
     pixels[:, 68:132] = 200  # all of the centre
     Image.fromarray(pixels).save(path)
-    assert predict.read_image(path, CIFAR10).shape == (1, 3, 32, 32)
-    assert predict.read_image(path, CIFAR10).mean() == pytest.approx(200 / 255, abs=0.01)
+    assert predict.load_input(path, CIFAR10).shape == (1, 3, 32, 32)
+    assert predict.load_input(path, CIFAR10).mean() == pytest.approx(200 / 255, abs=0.01)
     weights_file = published(folder, tmp_path)
     capsys.readouterr()
     assert predict.main([str(weights_file), str(path), str(path)]) == 0
@@ -210,13 +212,13 @@ def test_a_picture_of_any_size_is_cut_to_its_centre(folder: Path, tmp_path: Path
 
 def test_prediction_agrees_with_evaluation(folder: Path, tmp_path: Path):
     """A test image saved as a picture gets the very logits that it gets as data."""
-    trained = weights.read(folder, SYNTHETIC)
-    data = load(trained.config, Path("data/synthetic"), CPU.torch_device)
+    trained = weights.load_network(folder, SYNTHETIC)
+    data = load_data(trained.config, Path("data/synthetic"), CPU.torch_device)
     probabilities, _ = evaluate.predict_all(trained, trained.normalise(data), CPU)
     image = data.unpad(data.test.positions)[7].numpy()
     Image.fromarray(image).save(tmp_path / "seven.png")
     with torch.inference_mode():
-        seen = trained.classifier(predict.read_image(tmp_path / "seven.png", CIFAR10)).softmax(1)[0]
+        seen = trained.classifier(predict.load_input(tmp_path / "seven.png", CIFAR10)).softmax(1)[0]
     assert torch.allclose(seen, probabilities[7], atol=1e-5)
 
 
@@ -229,19 +231,19 @@ def test_a_picture_is_seen_as_its_camera_was_held(tmp_path: Path):
     sideways = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
     sideways.save(tmp_path / "sideways.png", exif=turned.tobytes())
     sideways.save(tmp_path / "damaged.png", exif=b"Exif\0\0no EXIF")
-    upright = predict.read_image(tmp_path / "upright.png", CIFAR10)
+    upright = predict.load_input(tmp_path / "upright.png", CIFAR10)
     assert upright[0, 0, 0].min() > 0.9 and upright[0, 0, -1].max() == 0
-    assert torch.equal(predict.read_image(tmp_path / "sideways.png", CIFAR10), upright)
-    assert torch.equal(predict.read_image(tmp_path / "damaged.png", CIFAR10), upright.rot90(dims=(2, 3)))
+    assert torch.equal(predict.load_input(tmp_path / "sideways.png", CIFAR10), upright)
+    assert torch.equal(predict.load_input(tmp_path / "damaged.png", CIFAR10), upright.rot90(dims=(2, 3)))
 
 
 def test_a_very_large_picture_is_taken_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # Pillow warns of more, and refuses twice as many
-    assert predict.read_image(tmp_path / "large.png", CIFAR10).shape == (1, 3, 32, 32)
+    assert predict.load_input(tmp_path / "large.png", CIFAR10).shape == (1, 3, 32, 32)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     with pytest.raises(UserError, match="large.png cannot be read as a picture"):
-        predict.read_image(tmp_path / "large.png", CIFAR10)
+        predict.load_input(tmp_path / "large.png", CIFAR10)
 
 
 @pytest.mark.parametrize(("encoding", "bar", "name"), [("ascii", "#", "b\\xe4r"), ("utf-8", "█", "bär")])
@@ -251,7 +253,7 @@ def test_a_prediction_is_printed_whatever_stdout_takes(
     Image.fromarray(np.zeros((32, 32, 3), dtype=np.uint8)).save(tmp_path / "bär.png")
     output = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output, encoding, errors="strict", write_through=True))
-    assert command.tell(predict.main, [str(folder), str(tmp_path / "bär.png"), "--data", SYNTHETIC]) == 0
+    assert cli.run_cli(predict.main, [str(folder), str(tmp_path / "bär.png"), "--data", SYNTHETIC]) == 0
     said = output.getvalue().decode(encoding)
     assert f"{name}.png\n" in said and re.search(rf"%  {bar}+\n", said)
 
@@ -286,7 +288,7 @@ def test_an_exported_network_gives_the_same_logits(
     assert "on 200 test images within" in capsys.readouterr().out
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = weights.read(folder, SYNTHETIC).classifier(images)
+        expected = weights.load_network(folder, SYNTHETIC).classifier(images)
         export.compare(export.run_exported(output, format, images), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [f"net{extension}", *(["net.md"] if format == "safetensors" else [])]
@@ -298,7 +300,7 @@ def test_large_logits_are_compared_by_their_size(folder: Path, tmp_path: Path, f
     """Those of a net that was trained to its end are near 40, and fp32's rounding of them above 1e-5."""
     if format == "onnx":
         pytest.importorskip("onnxruntime")
-    trained = weights.read(folder, SYNTHETIC)
+    trained = weights.load_network(folder, SYNTHETIC)
     images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         trained.classifier.network.get_parameter("linear.weight").mul_(200 / trained.classifier(images).abs().max())
@@ -331,13 +333,13 @@ def test_an_older_checkpoint_is_not_taken_for_the_end_of_a_run(folder: Path, tmp
     state["history"]["iteration"] -= 1
     torch.save(state, copy / record.NEWEST)
     with pytest.raises(UserError, match=rf"is of iteration {state['history']['iteration']} of .*: set result.json aside"):
-        weights.read(copy, SYNTHETIC)
+        weights.load_network(copy, SYNTHETIC)
 
 
 @pytest.mark.parametrize(("warmup", "told"), [("error", "Nothing changed"), ("none", "Changed from the paper's: warmup none")])
 def test_the_card_knows_the_warm_up_of_deep_nets(warmup: Any, told: str):
     result = {"parameters": 1, "best_test_error": 6.4, "test_error": 6.5, "train_error": 0.1}
-    assert told in write_card(Config(depth=110, warmup=warmup), result, "0" * 64)
+    assert told in format_card(Config(depth=110, warmup=warmup), result, "0" * 64)
 
 
 def test_the_card_tells_recipe_result_and_limits(folder: Path, tmp_path: Path):
@@ -351,7 +353,7 @@ def test_the_card_tells_recipe_result_and_limits(folder: Path, tmp_path: Path):
 @pytest.mark.parametrize("net", PUBLISHED)
 def test_a_published_card_is_what_is_written_today(net: str):
     path = hubconf.WEIGHTS / f"{net}.safetensors"
-    card = write_card(*record.read_weights_header(path), find_sha256(path))
+    card = format_card(*record.read_weights_header(path), sha256_of_file(path))
     assert card.encode() == path.with_suffix(".md").read_bytes()
 
 
@@ -371,17 +373,17 @@ def test_a_flipped_bit_in_a_published_file_is_one_sentence(
         hubconf.resnet20_cifar10(pretrained=True)
     Image.new("RGB", (32, 32)).save(tmp_path / "grey.png")
     for main, flags in ((predict.main, [str(path), str(tmp_path / "grey.png")]), (evaluate.main, [str(path)])):
-        assert command.tell(main, flags) == 2
+        assert cli.run_cli(main, flags) == 2
         said = capsys.readouterr().err
         assert sentence in said and said.count("\n") == 1
     path.with_suffix(".md").unlink()  # nothing tells then
-    weights.read(path, "")
+    weights.load_network(path, "")
 
 
 def test_the_same_net_is_the_same_file_every_time(folder: Path, tmp_path: Path):
-    trained = weights.read(folder, SYNTHETIC)
+    trained = weights.load_network(folder, SYNTHETIC)
     for number in range(10):
-        weights.write(tmp_path / str(number), trained)
+        weights.save_network(tmp_path / str(number), trained)
     (content,) = {(tmp_path / str(number)).read_bytes() for number in range(10)}
     assert safetensors.torch.load(content).keys() == trained.classifier.state_dict().keys()
 
@@ -406,7 +408,7 @@ def test_a_card_replaces_a_card_and_nothing_else(folder: Path, tmp_path: Path):
 def test_sources_that_cannot_be_read_are_refused_in_one_sentence(folder: Path, tmp_path: Path):
     def complaint(path: Path) -> str:
         with pytest.raises(UserError) as error:
-            weights.read(path, SYNTHETIC)
+            weights.load_network(path, SYNTHETIC)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -429,7 +431,7 @@ def test_sources_that_cannot_be_read_are_refused_in_one_sentence(folder: Path, t
 def test_a_file_of_a_run_is_not_the_run(folder: Path):
     for name in ("checkpoint.pt", "result.json"):
         with pytest.raises(UserError, match=f"{name} is a file of a run: name the run's folder instead, {folder}"):
-            weights.read(folder / name, SYNTHETIC)
+            weights.load_network(folder / name, SYNTHETIC)
 
 
 CONFIG = record.describe_config(Config(depth=8))
@@ -451,7 +453,7 @@ def test_an_odd_header_is_one_sentence(tmp_path: Path, odd: str):
     path = tmp_path / "odd.safetensors"
     save_file(tensors, path, {name: json.dumps(value) for name, value in described.items()})
     with pytest.raises(UserError, match=sentence):
-        weights.read(path, "")
+        weights.load_network(path, "")
 
 
 ODD_TENSORS: dict[str, tuple[str, Any, str]] = {
@@ -472,7 +474,7 @@ def test_odd_tensors_are_one_sentence(folder: Path, tmp_path: Path, odd: str):
     save_file(load_file(path) | {name: tensor}, path, header)
     path.with_suffix(".md").unlink()  # which knows another SHA-256
     with pytest.raises(UserError, match=sentence):
-        weights.read(path, "")
+        weights.load_network(path, "")
 
 
 def test_a_mean_in_another_precision_is_taken(folder: Path, tmp_path: Path):
@@ -482,7 +484,7 @@ def test_a_mean_in_another_precision_is_taken(folder: Path, tmp_path: Path):
     tensors = load_file(path)
     save_file(tensors | {"mean": tensors["mean"].double()}, path, header)
     path.with_suffix(".md").unlink()
-    assert weights.read(path, "").classifier(torch.rand(1, 3, 32, 32)).dtype == torch.float32
+    assert weights.load_network(path, "").classifier(torch.rand(1, 3, 32, 32)).dtype == torch.float32
 
 
 def test_the_worst_images_want_a_folder_for_figures():
@@ -508,17 +510,17 @@ def test_a_foreign_checkpoint_is_the_same_network_under_its_own_normalisation(
     theirs = {in_their_names(name): tensor for name, tensor in network.state_dict().items()}
     assert {"module.conv1.weight", "module.layer3.1.bn2.bias", "module.linear.bias"} <= theirs.keys()
     torch.save({"state_dict": theirs, "best_prec1": 91.25}, tmp_path / "theirs.th")
-    trained = weights.read(tmp_path / "theirs.th", "")
+    trained = weights.load_network(tmp_path / "theirs.th", "")
     assert trained.config.net == "residual14" and trained.result == {"best_test_error": 8.75}
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.inference_mode():
         assert torch.allclose(trained.classifier(images), network((images - mean) / std), atol=1e-6)
-    data = trained.normalise(load(QUICK, home / "data" / "synthetic", CPU.torch_device))
-    views, _ = measure.single_views(data.test, data, CPU).__next__()
+    data = trained.normalise(load_data(QUICK, home / "data" / "synthetic", CPU.torch_device))
+    views, _ = evaluation.iterate_single_views(data.test, data, CPU).__next__()
     raw = data.unpad(data.test.positions)[: len(views)].permute(0, 3, 1, 2).float() / 255
     assert torch.allclose(views, (raw - mean) / std, atol=1e-5)
-    assert central(0, 1, CPU.torch_device).shape == (4, 1)
+    assert center_crops(0, 1, CPU.torch_device).shape == (4, 1)
     said = evaluate.describe(trained, torch.eye(10), torch.arange(10), [str(name) for name in range(10)])
     assert said.splitlines()[1] == "its best epoch, recorded with it: 8.75%"
 
@@ -531,7 +533,7 @@ def test_an_odd_foreign_checkpoint_is_one_sentence(tmp_path: Path, changed: dict
     theirs = {in_their_names(name): tensor for name, tensor in build_network(Config(depth=14)).state_dict().items()}
     torch.save({"state_dict": theirs, "best_prec1": 91.25} | changed, tmp_path / "theirs.th")
     with pytest.raises(UserError, match=rf"nor a checkpoint of akamaster/pytorch_resnet_cifar10 \({reason}\)"):
-        weights.read(tmp_path / "theirs.th", "")
+        weights.load_network(tmp_path / "theirs.th", "")
 
 
 def test_hub_gives_every_network_and_its_published_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -546,7 +548,7 @@ def test_hub_gives_every_network_and_its_published_weights(folder: Path, tmp_pat
     published(folder, tmp_path).rename(tmp_path / "residual8.safetensors")
     images = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
-        expected = weights.read(folder, SYNTHETIC).classifier(images)
+        expected = weights.load_network(folder, SYNTHETIC).classifier(images)
         assert torch.equal(hubconf.load(Config(depth=8), pretrained=True)(images), expected)
 
 
@@ -557,7 +559,7 @@ def test_the_hubs_example_gives_the_published_weights(monkeypatch: pytest.Monkey
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     names: dict[str, Any] = {"torch": torch, "images": images}
     exec(textwrap.dedent("\n".join(example)), names)
-    expected = weights.read(hubconf.WEIGHTS / "residual20.safetensors", "").classifier(images)
+    expected = weights.load_network(hubconf.WEIGHTS / "residual20.safetensors", "").classifier(images)
     assert torch.equal(names["logits"], expected)
 
 
@@ -568,7 +570,7 @@ def test_a_published_network_answers_as_its_record_says(cifar10_folder: Path, ne
     images_NHWC = torch.from_numpy(datasets.CIFAR10(cifar10_folder, train=False).data[:1_000])
     with torch.inference_mode():
         answers = entry_point(pretrained=True)(images_NHWC.permute(0, 3, 1, 2) / 255).argmax(1)
-    recorded = weights.read(hubconf.WEIGHTS / f"{net}.safetensors", "")
+    recorded = weights.load_network(hubconf.WEIGHTS / f"{net}.safetensors", "")
     folder = hubconf.WEIGHTS.parent / "experiments" / "records" / recorded.config.folder
     assert record.read_result(folder) == recorded.result
     there = [(record.RIGHT + record.WRONG).index(character) % 10 for character in record.read_predictions(folder) or ""]
@@ -602,20 +604,20 @@ def test_tensorboard_that_is_not_there_is_told_at_once(workplace: Path, monkeypa
 @pytest.mark.parametrize("family", ["lenet", "resnet18"])
 def test_another_family_is_exported_and_sees_pictures_as_its_data_set_has_them(tmp_path: Path, family: Any, format: Any):
     config = Config(family=family, dataset="mnist" if family == "lenet" else "cifar10", schedule="cosine")
-    channels, side = config.data_set.channels, config.data_set.side
+    channels, side = config.dataset_info.channels, config.dataset_info.side
     classifier = hubconf.load(config, pretrained=False).eval()
     classifier.mean, classifier.std = torch.full((channels, side, side), 0.5), torch.ones(channels, 1, 1)
     result = {"test_error": 3.0, "train_error": 2.0, "best_test_error": 2.9, "parameters": 13_242}
-    trained = weights.Trained(classifier, config, result, "")
+    trained = weights.TrainedNetwork(classifier, config, result, "")
     Image.fromarray(np.full((40, 50, 3), 200, dtype=np.uint8)).save(tmp_path / "grey.png")
-    images = predict.read_image(tmp_path / "grey.png", config.data_set)
+    images = predict.load_input(tmp_path / "grey.png", config.dataset_info)
     assert images.shape == (1, channels, side, side) and float(images.mean()) == pytest.approx(200 / 255)
     path = tmp_path / f"net.{format}"
     assert export.export(trained, format, path, images.repeat(4, 1, 1, 1)) <= 1e-6
     if format == "safetensors":
-        assert weights.read(path, "").config == config
+        assert weights.load_network(path, "").config == config
         assert predict.main([str(path), str(tmp_path / "grey.png")]) == 0
-        card = write_card(config, result, "0" * 64)
+        card = format_card(config, result, "0" * 64)
         assert f"A {family} for {side} x {side} images in ten classes, beyond section" in card and "(cosine) over" in card
 
 
@@ -623,5 +625,5 @@ def test_every_network_of_the_hub_has_as_many_parameters_as_it_says():
     with torch.device("meta"):
         for name in ("resnet34", "resnet50", "resnet101", "resnext50_32x4d"):
             entry = getattr(hubconf, f"{name}_cifar10")
-            millions = sum(parameter.numel() for parameter in make_other(Config(family=name)).parameters()) / 1e6
+            millions = sum(parameter.numel() for parameter in build_other_family(Config(family=name)).parameters()) / 1e6
             assert f"{millions:.1f}M parameters" in entry.__doc__

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from analysis.markdown import write_runs, write_table
-from analysis.questions.precision import write_effect
+from analysis.markdown import format_runs, format_table
+from analysis.questions.precision import format_effect
 from analysis.records import PRECISIONS
-from analysis.sample import write_difference
+from analysis.sample import format_difference
 from experiments.ambiguity import ALTERNATIVES
 from experiments.deep import FIXED_WARMUP
 from reproduce.config import Config
@@ -28,7 +28,7 @@ LEDGER = {
 CONFIGS = ALTERNATIVES | {"warmup": FIXED_WARMUP}
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
+def format_section(runs: pd.DataFrame, link: str) -> str:
     """The ledger compares our own runs: here, and only here, the 45,000 images of --split val count."""
     return f"""## The ambiguity ledger
 
@@ -40,13 +40,13 @@ warm-up): the difference alternative - ours.
 
 def measure_effects(runs: pd.DataFrame) -> dict[str, str]:
     """The effect of every alternative of the ledger and of the lower precisions, as alternative - ours."""
-    effects = {name: write_difference(runs, config, Config(depth=config.depth)) for name, config in CONFIGS.items()}
-    effects |= {precision: write_effect(runs, precision, Config()) for precision in PRECISIONS[1:]}
+    effects = {name: format_difference(runs, config, Config(depth=config.depth)) for name, config in CONFIGS.items()}
+    effects |= {precision: format_effect(runs, precision, Config()) for precision in PRECISIONS[1:]}
     return {f"effect_{name}": "not measured" if effect == "-" else effect for name, effect in effects.items()}
 
 
 def write_ledger(runs: pd.DataFrame, link: str) -> str:
     effects = measure_effects(runs)
     rows = [[*choice, effects[f"effect_{name}"]] for name, choice in LEDGER.items()]
-    behind = write_runs(runs, [CONFIGS[name] for name in LEDGER], link)
-    return write_table(["open in the paper", "ours", "alternative", "effect"], rows) + "\n\n" + behind
+    behind = format_runs(runs, [CONFIGS[name] for name in LEDGER], link)
+    return format_table(["open in the paper", "ours", "alternative", "effect"], rows) + "\n\n" + behind

@@ -5,17 +5,17 @@ from itertools import combinations
 import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
-from analysis.estimates import Finding, all_of, clearly_positive
-from analysis.markdown import write_estimates, write_number, write_runs, write_table
+from analysis.estimates import Finding, all_of, is_positive
+from analysis.markdown import format_estimates, format_number, format_runs, format_table
 from analysis.paper import IDENTITY, load_paper, paper_value, published
-from analysis.records import comparable, select
-from analysis.sample import Sample, write_difference
+from analysis.records import comparable_runs, select_runs
+from analysis.sample import Sample, format_difference
 from experiments.block_design import BLOCKS, CONFIGS, DEPTHS
 from reproduce.config import Config
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable(runs)
+def format_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable_runs(runs)
     shown_elsewhere = ("original", "bn-after-add")
     return f"""## Block designs
 
@@ -24,7 +24,7 @@ difference from the original block.
 
 {compare_block_designs(full)}
 
-{write_runs(full, [net for net in CONFIGS if net.block not in shown_elsewhere], link)}"""
+{format_runs(full, [net for net in CONFIGS if net.block not in shown_elsewhere], link)}"""
 
 
 def load_identity() -> pd.DataFrame:
@@ -33,17 +33,17 @@ def load_identity() -> pd.DataFrame:
 
 
 def compare_block_designs(runs: pd.DataFrame) -> str:
-    theirs = {row["variant"]: write_number(row) for _, row in load_identity().iterrows()}
+    theirs = {row["variant"]: format_number(row) for _, row in load_identity().iterrows()}
     rows = []
     for block in BLOCKS:
         ours = []
         for depth in DEPTHS:
             net = Config(depth=depth, block=block)
-            difference = write_difference(runs, net, Config(depth=depth)) if block != "original" else "-"
-            ours.append(write_estimates(select(runs, net)) + (f" [{difference}]" if difference != "-" else ""))
+            difference = format_difference(runs, net, Config(depth=depth)) if block != "original" else "-"
+            ours.append(format_estimates(select_runs(runs, net)) + (f" [{difference}]" if difference != "-" else ""))
         rows.append([block, *ours, theirs.get(block, "-")])
     depths = [f"ours, {depth}" for depth in DEPTHS]
-    return write_table(["block", *depths, "Identity Mappings, 110, median of five"], rows)
+    return format_table(["block", *depths, "Identity Mappings, 110, median of five"], rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def order_of_blocks(runs: pd.DataFrame) -> Outcome:
     parts: list[Finding] = []
     for (i, better), (j, worse) in combinations(enumerate(theirs), 2):
         if theirs[worse] - theirs[better] >= TOLERANCE:
-            reversed_here = clearly_positive(sample.difference(i, j)).holds
+            reversed_here = is_positive(sample.difference(i, j)).holds
             parts.append(Finding(True if ours[better] < ours[worse] else False if reversed_here else None))
     in_order = sum(part.holds is True for part in parts)
     listed = ", ".join(f"{block} {ours[block]:.2f} ({theirs[block]:.2f} there)" for block in theirs)
@@ -84,4 +84,4 @@ def full_preactivation(runs: pd.DataFrame) -> Outcome:
         IDENTITY, depth=110, variant="full-preactivation"
     )
     numbers = f"{sample.list()}; difference {gap}, {there:.2f} there{sample.note}"
-    return Outcome(clearly_positive(gap, there), numbers, sample.seeds)
+    return Outcome(is_positive(gap, there), numbers, sample.seeds)

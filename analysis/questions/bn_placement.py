@@ -3,26 +3,26 @@
 import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
-from analysis.estimates import Contrast, all_of, clearly_positive, similar
-from analysis.markdown import show_figure, write_estimates, write_runs, write_table
+from analysis.estimates import Contrast, all_of, is_equivalent, is_positive
+from analysis.markdown import format_estimates, format_figure, format_runs, format_table
 from analysis.paper import BLOG, load_paper, paper_value, published
-from analysis.records import comparable, select
-from analysis.sample import Sample, write_difference
+from analysis.records import comparable_runs, select_runs
+from analysis.sample import Sample, format_difference
 from experiments.bn_placement import AFTER, BEFORE
 from reproduce.config import Config
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable(runs)
+def format_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable_runs(runs)
     return f"""## BN placement
 
 Before the addition is the paper's block; after it, the sum is what is normalised.
 
 {compare_bn_placement(full)}
 
-{write_runs(full, AFTER, link)}
+{format_runs(full, AFTER, link)}
 
-{show_figure(full, AFTER, "bn_placement")}"""
+{format_figure(full, AFTER, "bn_placement")}"""
 
 
 def compare_bn_placement(runs: pd.DataFrame) -> str:
@@ -36,9 +36,9 @@ def compare_bn_placement(runs: pd.DataFrame) -> str:
             if len(errors) == 2:
                 both = f"{errors['original']:.2f} / {errors['bn-after-add']:.2f}"
                 others.append(f"{both} ({source}: {group['protocol'].iloc[0]})")
-        ours = [write_estimates(select(runs, before)), write_estimates(select(runs, after))]
-        rows.append([before.depth, *ours, write_difference(runs, after, before), "; ".join(others) or "-"])
-    return write_table(["depth", "before", "after", "after - before", "others, before / after"], rows)
+        ours = [format_estimates(select_runs(runs, before)), format_estimates(select_runs(runs, after))]
+        rows.append([before.depth, *ours, format_difference(runs, after, before), "; ".join(others) or "-"])
+    return format_table(["depth", "before", "after", "after - before", "others, before / after"], rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def bn_placement_at_20(runs: pd.DataFrame) -> Outcome:
     Rule: the test errors are similar.
     """
     gap, numbers, seeds = compare_placements(runs, 20)
-    return Outcome(similar(gap, TOLERANCE), numbers, seeds)
+    return Outcome(is_equivalent(gap, TOLERANCE), numbers, seeds)
 
 
 @claim("B2")
@@ -68,7 +68,7 @@ def bn_placement_at_110(runs: pd.DataFrame) -> Outcome:
     Rule: its test error is clearly higher; otherwise fails where a difference of half a point is ruled out.
     """
     gap, numbers, seeds = compare_placements(runs, 110)
-    return Outcome(clearly_positive(gap, TOLERANCE), numbers, seeds)
+    return Outcome(is_positive(gap, TOLERANCE), numbers, seeds)
 
 
 @claim("B3")
@@ -80,4 +80,4 @@ def bn_placement_at_32(runs: pd.DataFrame) -> Outcome:
     """
     gap, numbers, seeds = compare_placements(runs, 32)
     gain = paper_value(BLOG, "gain of BN before the addition")
-    return Outcome(all_of(clearly_positive(gap, TOLERANCE), similar(gap - gain, TOLERANCE)), numbers, seeds)
+    return Outcome(all_of(is_positive(gap, TOLERANCE), is_equivalent(gap - gain, TOLERANCE)), numbers, seeds)

@@ -3,34 +3,34 @@
 import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
-from analysis.estimates import Finding, Term, all_of, clearly_positive, contrast, similar
-from analysis.markdown import label, write_estimates, write_runs, write_table
+from analysis.estimates import Finding, Term, all_of, contrast, is_equivalent, is_positive
+from analysis.markdown import format_estimates, format_label, format_runs, format_table
 from analysis.paper import HE, paper_value
-from analysis.records import comparable, finished, select
-from analysis.sample import Sample, choose_precision, write_difference
+from analysis.records import comparable_runs, finished_runs, select_runs
+from analysis.sample import Sample, choose_precision, format_difference
 from experiments.deep import CONFIGS, DEEPEST, NO_WARMUP, UNTIL_LEARNING
 from reproduce.config import Config
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
+def format_section(runs: pd.DataFrame, link: str) -> str:
     return f"""## Warm-ups and deep nets
 
 The paper warms ResNet-110 up at a tenth of the learning rate until the training error is below 80%, which it puts at about
 400 iterations.
 
-{compare_warmups(comparable(runs), link)}"""
+{compare_warmups(comparable_runs(runs), link)}"""
 
 
 def compare_warmups(runs: pd.DataFrame, link: str) -> str:
     names = {"error": "until the training error is below 80%", "iterations": "400 iterations", "none": "none"}
     rows = []
     for config in CONFIGS:
-        cell = select(runs, config)
-        ended = [f"{value:.0f}" for value in sorted(finished(cell)["warmup_ended"].dropna())]
-        difference = "" if config == CONFIGS[0] else write_difference(runs, config, CONFIGS[0])
-        rows.append([config.depth, names[config.warmup], write_estimates(cell), difference, ", ".join(ended) or "-"])
+        cell = select_runs(runs, config)
+        ended = [f"{value:.0f}" for value in sorted(finished_runs(cell)["warmup_ended"].dropna())]
+        difference = "" if config == CONFIGS[0] else format_difference(runs, config, CONFIGS[0])
+        rows.append([config.depth, names[config.warmup], format_estimates(cell), difference, ", ".join(ended) or "-"])
     header = ["depth", "warm-up", "test error", "difference from the first row", "warm-up ended at iteration"]
-    return write_table(header, rows) + "\n\n" + write_runs(runs, CONFIGS, link)
+    return format_table(header, rows) + "\n\n" + format_runs(runs, CONFIGS, link)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------
@@ -43,11 +43,11 @@ def fail_by_divergence(runs: pd.DataFrame, *configs: Config) -> Outcome | None:
     """
     precision = choose_precision(runs, configs)
     ended = runs[(runs["precision"] == precision) & (runs["status"] != "unfinished")]
-    cells = [select(ended, config) for config in configs]
+    cells = [select_runs(ended, config) for config in configs]
     seeds, diverged = [len(cell) for cell in cells], [int((cell["status"] == "diverged").sum()) for cell in cells]
     if not all(seeds) or not any(diverged):
         return None
-    told = ", ".join(f"{label(c)} {d} of {n} diverged" for c, d, n in zip(configs, diverged, seeds, strict=True))
+    told = ", ".join(f"{format_label(c)} {d} of {n} diverged" for c, d, n in zip(configs, diverged, seeds, strict=True))
     return Outcome(Finding(False), f"{told} [{precision}]", min(seeds))
 
 
@@ -63,7 +63,7 @@ def warmup_converges(runs: pd.DataFrame) -> Outcome:
     sample = Sample(runs, UNTIL_LEARNING)
     mean, spread = (paper_value(HE, column=column, kind="residual", depth=110) for column in ("value", "spread"))
     gap = contrast([sample.term(0), Term(5, mean, spread)], [1, -1])
-    finding = all_of(sample.stuck == 0, similar(gap, TOLERANCE))
+    finding = all_of(sample.stuck == 0, is_equivalent(gap, TOLERANCE))
     return Outcome(finding, f"{sample.list()}; ours - the paper's {mean:.2f}: {gap}{sample.note}", sample.seeds)
 
 
@@ -78,7 +78,7 @@ def overfitting_at_1202(runs: pd.DataFrame) -> Outcome:
     gap = sample.difference(0, 1)
     fits = sample.means("train_error")[0].mean < paper_value(HE, "training error", "upto", depth=1202)
     numbers = f"{sample.list('train_error')}; {sample.list()}; 1202 - 110: {gap}{sample.note}"
-    return Outcome(all_of(fits, clearly_positive(gap, TOLERANCE)), numbers, sample.seeds)
+    return Outcome(all_of(fits, is_positive(gap, TOLERANCE)), numbers, sample.seeds)
 
 
 @claim("C8")
@@ -92,4 +92,4 @@ def no_warmup_is_similar(runs: pd.DataFrame) -> Outcome:
         return failed
     sample = Sample(runs, NO_WARMUP, UNTIL_LEARNING)
     gap = sample.difference(0, 1)
-    return Outcome(similar(gap, TOLERANCE), f"{sample.list()}; difference {gap}{sample.note}", sample.seeds)
+    return Outcome(is_equivalent(gap, TOLERANCE), f"{sample.list()}; difference {gap}{sample.note}", sample.seeds)

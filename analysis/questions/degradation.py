@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
-from analysis.estimates import all_of, clearly_positive, met, rises
-from analysis.markdown import show_figure, write_estimates, write_number, write_runs, write_table
+from analysis.estimates import all_of, increases, is_positive, matches_published
+from analysis.markdown import format_estimates, format_figure, format_number, format_runs, format_table
 from analysis.paper import HE, load_paper, paper_value, published
 from analysis.questions.precision import is_neutral
-from analysis.records import PRECISIONS, comparable, finished, select
+from analysis.records import PRECISIONS, comparable_runs, finished_runs, select_runs
 from analysis.sample import Sample
 from experiments import deep, degradation
 from reproduce.config import PAPER_ITERATIONS, Config
@@ -21,15 +21,15 @@ TWINS = [net for net in degradation.RESIDUAL if net.depth < 110]
 PLAIN_TWINS = [net for net in degradation.PLAIN if net.depth < 110]
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable(runs)
+def format_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable_runs(runs)
     return f"""## Table 6: residual nets
 
 {side_by_side(full, RESIDUAL)}
 
 The runs behind our row:
 
-{write_runs(full, RESIDUAL, link)}
+{format_runs(full, RESIDUAL, link)}
 
 ## Plain nets
 
@@ -39,9 +39,9 @@ The paper plots the plain nets and gives no numbers; what was read off its Fig. 
 
 The runs behind our row:
 
-{write_runs(full, degradation.PLAIN, link)}
+{format_runs(full, degradation.PLAIN, link)}
 
-{show_figure(full, degradation.CONFIGS, "degradation")}"""
+{format_figure(full, degradation.CONFIGS, "degradation")}"""
 
 
 def side_by_side(runs: pd.DataFrame, nets: Sequence[Config]) -> str:
@@ -50,19 +50,19 @@ def side_by_side(runs: pd.DataFrame, nets: Sequence[Config]) -> str:
     rows = []
     for (source, quantity), group in paper.groupby(["source", "quantity"], sort=False):
         if quantity in ("test error", "best test error"):
-            by_depth = {int(row["depth"]): write_number(row) for _, row in group.iterrows()}
+            by_depth = {int(row["depth"]): format_number(row) for _, row in group.iterrows()}
             name = f"{source}{', best' if quantity == 'best test error' else ''}"
             rows.append([name, *(by_depth.get(net.depth, "-") for net in nets), group["protocol"].iloc[0]])
-    found = pd.concat([select(runs, net) for net in nets])["precision"]
+    found = pd.concat([select_runs(runs, net) for net in nets])["precision"]
     ours = []
     for precision in [p for p in PRECISIONS if (found == p).any()] or [Config().precision]:
-        errors = [write_estimates(select(runs, net), precision=precision) for net in nets]
+        errors = [format_estimates(select_runs(runs, net), precision=precision) for net in nets]
         protocol = f"50k images; {PAPER_ITERATIONS // 1000}k iterations; final"
         protocol += "" if is_neutral(runs, precision) else f"; {precision} is not shown to be neutral"
         ours.append([f"**ours, {precision}**", *errors, protocol])
     if nets[0].residual:
         rows += parameter_rows(runs, nets)
-    return write_table(["", *(str(net.depth) for net in nets), "protocol"], [rows[0], *ours, *rows[1:]])
+    return format_table(["", *(str(net.depth) for net in nets), "protocol"], [rows[0], *ours, *rows[1:]])
 
 
 def parameter_rows(runs: pd.DataFrame, nets: Sequence[Config]) -> list[list[str]]:
@@ -70,7 +70,7 @@ def parameter_rows(runs: pd.DataFrame, nets: Sequence[Config]) -> list[list[str]
     paper = published(load_paper(), quantity="million parameters").set_index("depth")["value"]
     derived = published(load_paper(), quantity="parameters").set_index("depth")["value"]
     cost = published(load_paper(), quantity="forward million multiply-adds").set_index("depth")["value"]
-    counted = [finished(select(runs, net))["parameters"].unique() for net in nets]
+    counted = [finished_runs(select_runs(runs, net))["parameters"].unique() for net in nets]
     return [
         [f"parameters, {HE}", *(f"{paper[net.depth]:g}M" for net in nets), "rounded"],
         ["parameters, derived", *(f"{derived[net.depth]:,.0f}" for net in nets), "from the definition"],
@@ -93,7 +93,7 @@ def deeper_plain_is_worse(runs: pd.DataFrame) -> Outcome:
     parts, numbers = [], []
     for column in ("train_error", "test_error"):
         ends = sample.difference(len(PLAIN_TWINS) - 1, 0, column)
-        parts += [sample.rises(column), clearly_positive(ends, TOLERANCE)]
+        parts += [sample.increases(column), is_positive(ends, TOLERANCE)]
         numbers.append(f"{sample.list(column)}; 56 - 20: {ends}")
     return Outcome(all_of(*parts), "; ".join(numbers) + sample.note, sample.seeds)
 
@@ -107,7 +107,7 @@ def deeper_is_better(runs: pd.DataFrame) -> Outcome:
     """
     sample = Sample(runs, *reversed(degradation.RESIDUAL))
     ends = sample.difference(len(degradation.RESIDUAL) - 1, 0)
-    finding = all_of(sample.rises(), clearly_positive(ends, TOLERANCE))
+    finding = all_of(sample.increases(), is_positive(ends, TOLERANCE))
     return Outcome(finding, f"{sample.list()}; 20 - 110: {ends}{sample.note}", sample.seeds)
 
 
@@ -121,7 +121,7 @@ def residual_beats_plain(runs: pd.DataFrame) -> Outcome:
     sample = Sample(runs, *(net for net in degradation.CONFIGS if net.depth < 110))
     gaps = [sample.difference(2 * i, 2 * i + 1) for i in range(len(TWINS))]
     steps = [sample.contrast({2 * i: -1, 2 * i + 1: 1, 2 * i + 2: 1, 2 * i + 3: -1}) for i in range(len(TWINS) - 1)]
-    finding = all_of(*(clearly_positive(gap, TOLERANCE) for gap in gaps), *(rises(step) for step in steps))
+    finding = all_of(*(is_positive(gap, TOLERANCE) for gap in gaps), *(increases(step) for step in steps))
     listed = ", ".join(f"{net.depth}: {gap}" for net, gap in zip(TWINS, gaps, strict=True))
     return Outcome(finding, f"plain - residual, {listed}{sample.note}", sample.seeds)
 
@@ -134,6 +134,6 @@ def table_6(runs: pd.DataFrame) -> Outcome:
     """
     sample = Sample(runs, *TWINS)
     papers = [paper_value(HE, kind="residual", depth=net.depth) for net in TWINS]
-    finding = all_of(*(met(sample.term(i), paper, TOLERANCE) for i, paper in enumerate(papers)))
+    finding = all_of(*(matches_published(sample.term(i), paper, TOLERANCE) for i, paper in enumerate(papers)))
     listed = ", ".join(f"{net.depth}: {sample.mean(i) - papers[i]}" for i, net in enumerate(TWINS))
     return Outcome(finding, f"{sample.list()}; ours - paper, {listed}{sample.note}", sample.seeds)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import Outcome, claim
-from analysis.estimates import all_of, clearly_positive
-from analysis.markdown import label, show_figure, write_estimates, write_table
-from analysis.records import comparable, finished, select
+from analysis.estimates import all_of, is_positive
+from analysis.markdown import format_estimates, format_figure, format_label, format_table
+from analysis.records import comparable_runs, finished_runs, select_runs
 from analysis.sample import Sample
 from experiments import deep, degradation
 from reproduce.config import Config
@@ -19,8 +19,8 @@ NETS = [net for net in degradation.PLAIN if net.depth in (20, 56)] + [
 """Those of Fig. 7."""
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable(runs)
+def format_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable_runs(runs)
     return f"""## Layer responses
 
 Standard deviation of the responses of the 3x3 layers (after BN, before ReLU and addition), averaged over the layers.
@@ -28,7 +28,7 @@ The runs are those of Table 6 and of the plain nets.
 
 {compare_layer_responses(full)}
 
-{show_figure(full, NETS, "layer_responses")}"""
+{format_figure(full, NETS, "layer_responses")}"""
 
 
 def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:
@@ -40,9 +40,9 @@ def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:
 def compare_layer_responses(runs: pd.DataFrame) -> str:
     rows = []
     for config in [*degradation.PLAIN, *degradation.RESIDUAL, deep.DEEPEST]:
-        cell = with_mean_response(finished(select(runs, config)))
-        rows.append([label(config), write_estimates(cell, "mean_response")])
-    return write_table(["net", "mean std of the responses"], rows)
+        cell = with_mean_response(finished_runs(select_runs(runs, config)))
+        rows.append([format_label(config), format_estimates(cell, "mean_response")])
+    return format_table(["net", "mean std of the responses"], rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def responses_are_smaller(runs: pd.DataFrame) -> Outcome:
         gap = sample.difference(position, position + 1, "mean_response")
         plain, residual = (np.mean(sample.cells[i]["responses"].tolist(), axis=0) for i in (position, position + 1))
         share = float(np.mean(plain > residual))
-        parts += [clearly_positive(gap), share > 0.5]
+        parts += [is_positive(gap), share > 0.5]
         numbers.append(f"plain - residual at {depth}: {gap}, {share:.0%} of the layers")
     return Outcome(all_of(*parts), "; ".join(numbers) + sample.note, sample.seeds)
 
@@ -82,5 +82,5 @@ def responses_shrink_with_depth(runs: pd.DataFrame) -> Outcome:
     """
     sample = sample_responses(runs, *(Config(depth=depth) for depth in (110, 56, 20)))
     ends = sample.difference(2, 0, "mean_response")
-    finding = all_of(sample.rises("mean_response"), clearly_positive(ends))
+    finding = all_of(sample.increases("mean_response"), is_positive(ends))
     return Outcome(finding, f"{sample.list('mean_response')}; 20 - 110: {ends}{sample.note}", sample.seeds)

@@ -4,41 +4,41 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
-from analysis.estimates import met
-from analysis.markdown import show_figure, write_estimates, write_number, write_runs, write_table
+from analysis.estimates import matches_published
+from analysis.markdown import format_estimates, format_figure, format_number, format_runs, format_table
 from analysis.paper import TUTORIAL, load_paper, paper_value, published
-from analysis.records import comparable, finished, select
+from analysis.records import comparable_runs, finished_runs, select_runs
 from analysis.sample import Sample, choose_precision
 from experiments.lenet import CONFIGS, LENET
-from reproduce.config import DATA_SETS
+from reproduce.dataset import DATASETS
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable(runs)
+def format_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable_runs(runs)
     theirs = published(load_paper(), source=TUTORIAL, quantity="test error").iloc[0]
-    cell, alike = select(full, LENET), choose_cell(runs)
-    seconds = finished(cell)["seconds"].astype(float)
+    cell, alike = select_runs(full, LENET), choose_cell(runs)
+    seconds = finished_runs(cell)["seconds"].astype(float)
     cost = (
         f"{seconds.min():.0f} to {seconds.max():.0f} seconds a run, beside other work" if len(seconds) else "not measured yet"
     )
     return f"""## LeNet on MNIST
 
 Two small convolutions and two linear layers, Adam at a constant 0.0001, ten passes over MNIST. Test error of a tutorial:
-{write_number(theirs)} ({theirs["protocol"]}); ours: {write_estimates(cell)}. Cost: {cost}.
+{format_number(theirs)} ({theirs["protocol"]}); ours: {format_estimates(cell)}. Cost: {cost}.
 
-{write_runs(full, CONFIGS, link)}
+{format_runs(full, CONFIGS, link)}
 
 Errors of each digit in %, and the digit that it is most often taken for, over {name_runs(alike)}:
 
 {list_digits(alike)}
 
-{show_figure(full, CONFIGS, "confusion", None)}"""
+{format_figure(full, CONFIGS, "confusion", None)}"""
 
 
 def choose_cell(runs: pd.DataFrame) -> pd.DataFrame:
     """The finished runs of full length, in the one precision that has most of them."""
-    full = comparable(runs)
-    return finished(select(full[full["precision"] == choose_precision(full, [LENET])], LENET))
+    full = comparable_runs(runs)
+    return finished_runs(select_runs(full[full["precision"] == choose_precision(full, [LENET])], LENET))
 
 
 def name_runs(cell: pd.DataFrame) -> str:
@@ -57,11 +57,11 @@ def list_digits(cell: pd.DataFrame) -> str:
     if counts is None:
         return "No record has its confusions yet."
     wrong = counts - np.diag(counts.diagonal())
-    names = DATA_SETS["mnist"].class_names
+    names = DATASETS["mnist"].class_names
     errors = 100 * wrong.sum(1) / counts.sum(1)
     taken = [f"{names[row.argmax()]} ({100 * row.max() / total:.1f}%)" for row, total in zip(wrong, counts.sum(1), strict=True)]
     rows = [["error", *(f"{error:.1f}" for error in errors)], ["taken for", *taken]]
-    return write_table(["", *names], rows)
+    return format_table(["", *names], rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------
@@ -75,4 +75,4 @@ def lenet_reaches_its_error(runs: pd.DataFrame) -> Outcome:
     """
     sample, there = Sample(runs, LENET), paper_value(TUTORIAL, kind="lenet")
     numbers = f"{sample.list()}; ours - theirs {sample.mean(0) - there}{sample.note}"
-    return Outcome(met(sample.term(0), there, TOLERANCE), numbers, sample.seeds)
+    return Outcome(matches_published(sample.term(0), there, TOLERANCE), numbers, sample.seeds)

@@ -5,27 +5,28 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.markdown import label, write_number, write_table
+from analysis.markdown import format_label, format_number, format_table
 from analysis.paper import load_paper, published
-from analysis.records import comparable, configs, finished
+from analysis.records import comparable_runs, finished_runs, to_configs
 from experiments import degradation
-from reproduce.config import DATA_SETS, Config
+from reproduce.config import Config
+from reproduce.dataset import DATASETS
 from reproduce.record import RIGHT, WRONG
 
-CLASSES = DATA_SETS["cifar10"].class_names
+CLASSES = DATASETS["cifar10"].class_names
 IMAGES_PER_CLASS = 1000
 """In its test set."""
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
-    known = finished(comparable(runs[runs["dataset"] == "cifar10"]))
+def format_section(runs: pd.DataFrame, link: str) -> str:
+    known = finished_runs(comparable_runs(runs[runs["dataset"] == "cifar10"]))
     known = known[known["predictions"].notna()]
-    nets = configs(known)
-    names = [f"{label(config)} {config.precision} seed {config.seed}" for config in nets]
+    nets = to_configs(known)
+    names = [f"{format_label(config)} {config.precision} seed {config.seed}" for config in nets]
     answers = [decode(text) for text in known["predictions"]]
     compared = [i for i, net in enumerate(nets) if replace(net, precision=Config().precision) in degradation.CONFIGS]
     disagreement, both_wrong = (
-        write_number(published(load_paper(), quantity=quantity).iloc[0]) for quantity in ("disagreement", "both wrong")
+        format_number(published(load_paper(), quantity=quantity).iloc[0]) for quantity in ("disagreement", "both wrong")
     )
     return f"""## Mistakes
 
@@ -52,7 +53,7 @@ def compare_classes(names: list[str], answers: list[tuple[np.ndarray, np.ndarray
     for name, (predicted, right) in zip(names, answers, strict=True):
         hits = np.bincount(predicted[right], minlength=len(CLASSES))
         rows.append([name, *(f"{100 * (1 - count / IMAGES_PER_CLASS):.1f}" for count in hits)])
-    return write_table(["net", *CLASSES], rows) if rows else "No full-length record has its predictions yet."
+    return format_table(["net", *CLASSES], rows) if rows else "No full-length record has its predictions yet."
 
 
 def compare_answers(names: list[str], answers: list[tuple[np.ndarray, np.ndarray]]) -> str:
@@ -63,4 +64,4 @@ def compare_answers(names: list[str], answers: list[tuple[np.ndarray, np.ndarray
         for column, (other, other_right) in enumerate(answers):
             share = 100 * np.mean(one != other if row < column else ~one_right & ~other_right)
             rows[row].append("" if row == column else f"{share:.2f}")
-    return write_table(["net", *names], rows)
+    return format_table(["net", *names], rows)

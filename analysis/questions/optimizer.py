@@ -7,18 +7,18 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
-from analysis.estimates import MINIMUM, all_of, clearly_positive, similar
-from analysis.markdown import label, show_figure, write_estimates, write_number, write_runs, write_table
+from analysis.estimates import MINIMUM, all_of, is_equivalent, is_positive
+from analysis.markdown import format_estimates, format_figure, format_label, format_number, format_runs, format_table
 from analysis.paper import BLOG, HE, load_paper, paper_value
-from analysis.records import PRECISIONS, cells, comparable, finished, select
-from analysis.sample import NotEnoughRuns, Sample, choose_precision, share_spread, write_difference
+from analysis.records import PRECISIONS, comparable_runs, finished_runs, group_configurations, select_runs
+from analysis.sample import NotEnoughRuns, Sample, choose_precision, format_difference, pooled_published_std
 from experiments.optimizer import BLOG as WITHOUT_AUGMENTATION
 from experiments.optimizer import CONFIGS
 from reproduce.config import Config, Optimizer
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable(runs)
+def format_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable_runs(runs)
     others = [config for settings in optimizer_settings(full).values() for config in settings[1:]]
     return f"""## Optimizers
 
@@ -28,7 +28,7 @@ What others report:
 
 {list_published_optimizers()}
 
-{show_figure(full, others, "optimizer")}"""
+{format_figure(full, others, "optimizer")}"""
 
 
 def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:
@@ -37,7 +37,7 @@ def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Con
     free: further fields in which the runs may differ from the default recipe; the configs have the default there.
     """
     found: dict[Config, set[Config]] = {}
-    for config in cells(runs[runs["optimizer"] != Config().optimizer]):
+    for config in group_configurations(runs[runs["optimizer"] != Config().optimizer]):
         net = Config(depth=config.depth, residual=config.residual, augment=config.augment)
         config = replace(config, **{name: getattr(net, name) for name in free})
         as_sgd = replace(config, optimizer=net.optimizer, lr=net.lr, weight_decay=net.weight_decay)
@@ -55,25 +55,25 @@ def compare_optimizers(runs: pd.DataFrame, link: str) -> str:
     rows = []
     for net, settings in found.items():
         for config in settings:
-            setting = [label(net), config.optimizer, f"{config.lr:g}", f"{config.weight_decay:g}"]
-            difference = "" if config == net else write_difference(runs, config, net)
-            rows.append([*setting, write_estimates(select(runs, config)), difference])
+            setting = [format_label(net), config.optimizer, f"{config.lr:g}", f"{config.weight_decay:g}"]
+            difference = "" if config == net else format_difference(runs, config, net)
+            rows.append([*setting, format_estimates(select_runs(runs, config)), difference])
     header = ["net", "optimizer", "learning rate", "weight decay", "test error", "difference from SGD"]
     recorded = [config for settings in found.values() for config in settings]
     asked = [config for config in CONFIGS if config.optimizer == "adam" or not config.augment]
     behind = list(dict.fromkeys([*recorded, *asked]))
-    return write_table(header, rows or [["-"] * len(header)]) + "\n\n" + write_runs(runs, behind, link)
+    return format_table(header, rows or [["-"] * len(header)]) + "\n\n" + format_runs(runs, behind, link)
 
 
 def list_published_optimizers() -> str:
     numbers = load_paper()
     numbers = numbers[numbers["variant"].str.match("sgd|adam|rmsprop|ada")]
     rows = [
-        [row["source"], row["depth"] and f"{row['depth']:.0f}", row["variant"], row["quantity"], write_number(row)]
+        [row["source"], row["depth"] and f"{row['depth']:.0f}", row["variant"], row["quantity"], format_number(row)]
         + [row["protocol"]]
         for _, row in numbers.iterrows()
     ]
-    return write_table(["source", "depth", "optimizer", "quantity", "%", "protocol"], rows)
+    return format_table(["source", "depth", "optimizer", "quantity", "%", "protocol"], rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def adam_without_augmentation_tests_worse(runs: pd.DataFrame) -> Outcome:
     gap = sample.difference(0, 1)
     there = paper_value(BLOG, variant="adam 0.001, no augmentation") - paper_value(BLOG, variant="sgd")
     numbers = f"{sample.list()}; Adam - SGD {gap}, {there:.1f} there{sample.note}"
-    return Outcome(clearly_positive(gap - there / 2), numbers, sample.seeds)
+    return Outcome(is_positive(gap - there / 2), numbers, sample.seeds)
 
 
 @claim("A2")
@@ -106,7 +106,7 @@ def adam_without_augmentation_underfits(runs: pd.DataFrame) -> Outcome:
     sample = sample_blog(runs)
     adam, sgd = (sample.mean(position, "train_error") for position in (0, 1))
     there = paper_value(BLOG, "training error", variant="adam 0.001, no augmentation")
-    finding = all_of(clearly_positive(adam - there / 2), similar(sgd, TOLERANCE))
+    finding = all_of(is_positive(adam - there / 2), is_equivalent(sgd, TOLERANCE))
     return Outcome(finding, f"{sample.list('train_error')}; the blog's {there:g}{sample.note}", sample.seeds)
 
 
@@ -122,7 +122,7 @@ def blog_shortfall(runs: pd.DataFrame) -> Outcome:
         (paper_value(BLOG, depth=net.depth, variant="original") + paper_value(HE, kind="residual", depth=net.depth)) / 2
         for net in nets
     ]
-    finding = all_of(*(clearly_positive(sample.mean(i) - middle) for i, middle in enumerate(halfway)))
+    finding = all_of(*(is_positive(sample.mean(i) - middle) for i, middle in enumerate(halfway)))
     return Outcome(finding, sample.list() + sample.note, sample.seeds)
 
 
@@ -144,7 +144,7 @@ def sample_best(runs: pd.DataFrame, optimizer: Optimizer, *nets: Config) -> list
         nearest = runs[runs["precision"] == choose_precision(runs, nets)]
         return [choose_setting(nearest, optimizer, net) for net in nets]  # which says what is missing
     for samples in found:
-        share_spread(*samples)
+        pooled_published_std(*samples)
     return max(found, key=lambda samples: min(samples[0].seeds, MINIMUM))  # the first of equals
 
 
@@ -152,7 +152,7 @@ def choose_setting(runs: pd.DataFrame, optimizer: Optimizer, net: Config) -> Sam
     """See `sample_best`, of runs in one precision."""
     other = Config(depth=net.depth, residual=net.residual, optimizer=optimizer)
     samples = []
-    for setting in cells(finished(select(runs, other, free=("lr", "weight_decay")))):
+    for setting in group_configurations(finished_runs(select_runs(runs, other, free=("lr", "weight_decay")))):
         with suppress(NotEnoughRuns):
             samples.append(Sample(runs, setting, net))
     if not samples:
@@ -173,7 +173,7 @@ def sgd_beats_adamw_at_20(runs: pd.DataFrame) -> Outcome:
     (sample,) = sample_best(runs, "adamw", Config(depth=20))
     gap = sample.difference(0, 1)
     numbers = f"{sample.list()}; AdamW - SGD {gap}, {there:.2f} there{sample.note}"
-    return Outcome(clearly_positive(gap, there), numbers, sample.seeds)
+    return Outcome(is_positive(gap, there), numbers, sample.seeds)
 
 
 @claim("A5")
@@ -187,6 +187,6 @@ def sgd_beats_adam(runs: pd.DataFrame) -> Outcome:
     parts, numbers = [], []
     for sample in samples:
         gap = sample.difference(0, 1)
-        parts.append(clearly_positive(gap, TOLERANCE))
-        numbers.append(f"{label(sample.configs[0])} - SGD {gap}{sample.note}")
+        parts.append(is_positive(gap, TOLERANCE))
+        numbers.append(f"{format_label(sample.configs[0])} - SGD {gap}{sample.note}")
     return Outcome(all_of(*parts), "; ".join(numbers), samples[0].seeds)

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from analysis.estimates import MINIMUM, Contrast, Truth, all_of, contrast, similar
-from analysis.markdown import label, write_estimates, write_table
-from analysis.records import PRECISIONS, comparable, select
-from analysis.sample import NotEnoughRuns, Sample, name_spread, share_spread
+from analysis.estimates import MINIMUM, Contrast, Truth, all_of, contrast, is_equivalent
+from analysis.markdown import format_estimates, format_label, format_table
+from analysis.records import PRECISIONS, comparable_runs, select_runs
+from analysis.sample import NotEnoughRuns, Sample, format_spread_source, pooled_published_std
 from experiments.precision import NETS
 from reproduce.config import Config
 
@@ -14,7 +14,7 @@ NEUTRAL_WITHIN = 0.5
 FULL = PRECISIONS[0]
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
+def format_section(runs: pd.DataFrame, link: str) -> str:
     within = f"within {NEUTRAL_WITHIN:g} points of zero"
     return f"""## Precision
 
@@ -22,7 +22,7 @@ Test errors in lower precisions less those in fp32. A precision is called neutra
 cell, the 95% interval of the difference, averaged over the two nets, lies {within}, the mean difference of each net does
 too, and no run diverged in it where none did in fp32. The claims compare nets in one precision, whichever it is.
 
-{compare_precisions(comparable(runs))}"""
+{compare_precisions(comparable_runs(runs))}"""
 
 
 def sample_pair(runs: pd.DataFrame, precision: str, *nets: Config) -> tuple[Sample, Sample]:
@@ -32,7 +32,7 @@ def sample_pair(runs: pd.DataFrame, precision: str, *nets: Config) -> tuple[Samp
         NotEnoughRuns: one of them has no finished run in one of the two.
     """
     samples = Sample(runs, *nets, precision=precision), Sample(runs, *nets, precision=FULL)
-    share_spread(*samples)
+    pooled_published_std(*samples)
     return samples
 
 
@@ -43,10 +43,10 @@ def average_effect(lower: Sample, full: Sample) -> Contrast:
     return contrast(terms, [1 / count] * count + [-1 / count] * count)
 
 
-def write_effect(runs: pd.DataFrame, precision: str, *nets: Config) -> str:
+def format_effect(runs: pd.DataFrame, precision: str, *nets: Config) -> str:
     try:
         lower, full = sample_pair(runs, precision, *nets)
-        return f"{average_effect(lower, full)}{name_spread(lower)}"
+        return f"{average_effect(lower, full)}{format_spread_source(lower)}"
     except NotEnoughRuns:
         return "-"
 
@@ -63,7 +63,7 @@ def is_neutral(runs: pd.DataFrame, precision: str) -> Truth:
         return None
     each = [abs(lower.mean(i).mean - full.mean(i).mean) < NEUTRAL_WITHIN or None for i in range(len(NETS))]
     diverges = lower.diverged > 0 and full.diverged == 0
-    finding = all_of(similar(average_effect(lower, full), NEUTRAL_WITHIN), not diverges)
+    finding = all_of(is_equivalent(average_effect(lower, full), NEUTRAL_WITHIN), not diverges)
     return None if finding.holds and None in each else finding.holds
 
 
@@ -72,9 +72,9 @@ def compare_precisions(runs: pd.DataFrame) -> str:
     rows = []
     for precision in PRECISIONS[1:]:
         for net in NETS:
-            errors = [write_estimates(select(runs, net), precision=which) for which in (FULL, precision)]
-            rows.append([precision, label(net), *errors, write_effect(runs, precision, net), "-"])
+            errors = [format_estimates(select_runs(runs, net), precision=which) for which in (FULL, precision)]
+            rows.append([precision, format_label(net), *errors, format_effect(runs, precision, net), "-"])
         verdict = {True: "neutral", False: "not neutral", None: "not shown to be neutral"}[is_neutral(runs, precision)]
-        rows.append([precision, "both", "-", "-", write_effect(runs, precision, *NETS), f"**{verdict}**"])
+        rows.append([precision, "both", "-", "-", format_effect(runs, precision, *NETS), f"**{verdict}**"])
     header = ["precision", "net", "test error, fp32", "test error", "difference", f"within {NEUTRAL_WITHIN:g} points"]
-    return write_table(header, rows)
+    return format_table(header, rows)

@@ -5,9 +5,9 @@ import math
 import pandas as pd
 
 from analysis.claims import Outcome, claim
-from analysis.estimates import MINIMUM, Contrast, Finding, Term, all_of, clearly_positive, contrast, estimate, rises
-from analysis.markdown import show_figure, write_estimates, write_folders, write_table
-from analysis.records import configs, finished, select
+from analysis.estimates import MINIMUM, Contrast, Finding, Term, all_of, contrast, estimate, increases, is_positive
+from analysis.markdown import format_estimates, format_figure, format_folders, format_table
+from analysis.records import finished_runs, select_runs, to_configs
 from analysis.sample import NotEnoughRuns
 from experiments.transfer import DEPTH, FIRST, LENGTH_AFTER, LENGTH_BEFORE, PICTURES, PRECISION, SECOND, WAYS
 from reproduce.config import Config
@@ -30,7 +30,7 @@ def find_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return found[found["lr"] == way.map(WAYS)]
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
+def format_section(runs: pd.DataFrame, link: str) -> str:
     after = find_runs(runs)
     before = select_recipe(runs, FIRST, LENGTH_BEFORE)
     rows = []
@@ -38,28 +38,28 @@ def write_section(runs: pd.DataFrame, link: str) -> str:
         for way in WAYS:
             cell = select_cell(after, way, per_class)
             gain = "-" if way == "scratch" else write_gain(after, way, per_class)
-            training = write_estimates(cell, "train_error")
-            rows.append([per_class, WORDS[way], write_estimates(cell), gain, training, write_folders(cell, link)])
+            training = format_estimates(cell, "train_error")
+            rows.append([per_class, WORDS[way], format_estimates(cell), gain, training, format_folders(cell, link)])
     header = ["pictures a class", "what learns", "test error", "from scratch less this", "training error", "records"]
     hours = pd.concat([before, after])["seconds"].sum() / 3600
     return f"""## Transfer
 
 A ResNet-20 learns five classes of CIFAR-10 ({FIRST.replace("/", ", ")}; {LENGTH_BEFORE:,} iterations, test error
-{write_estimates(before)}; {write_folders(before, link)}), and then the other five ({SECOND.replace("/", ", ")}) from a few
+{format_estimates(before)}; {format_folders(before, link)}), and then the other five ({SECOND.replace("/", ", ")}) from a few
 pictures of each: all of it, its last stage and linear layer, or its linear layer alone, beside the same net from scratch.
 {LENGTH_AFTER} iterations each, with the paper's schedule, in {PRECISION}. Errors are of the 5,000 test images of those five
 classes: chance is 80. `python experiments/transfer.py` makes these runs; they took {hours:.1f} hours beside other work.
 The rules of P1 to P3 were fixed in commit {RULES_COMMIT}, before the first of these runs had ended.
 
-{write_table(header, rows)}
+{format_table(header, rows)}
 
-{show_figure(after, configs(after), "transfer", None)}"""
+{format_figure(after, to_configs(after), "transfer", None)}"""
 
 
 def select_recipe(runs: pd.DataFrame, classes: str, iterations: int, *free: str) -> pd.DataFrame:
     """The runs on pictures of these classes that differ from the experiment's recipe in nothing but the fields named."""
     config = Config(depth=DEPTH, iterations=iterations, dataset="pictures", classes=classes, pictures="any")
-    return select(runs[runs["precision"] == PRECISION], config, free=("pictures", *free))
+    return select_runs(runs[runs["precision"] == PRECISION], config, free=("pictures", *free))
 
 
 def select_cell(runs: pd.DataFrame, way: str, per_class: int) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def make_terms(runs: pd.DataFrame, *cells: tuple[str, int]) -> list[Term]:
     Raises:
         NotEnoughRuns: a cell has no finished run.
     """
-    errors = [finished(select_cell(runs, *cell))["test_error"].astype(float) for cell in cells]
+    errors = [finished_runs(select_cell(runs, *cell))["test_error"].astype(float) for cell in cells]
     if not all(len(cell) for cell in errors):
         counts = (f"{WORDS[way]}, {per_class}: n={len(cell)}" for (way, per_class), cell in zip(cells, errors, strict=True))
         raise NotEnoughRuns(f"a finished run of each cell is needed; there are: {'; '.join(counts)}")
@@ -106,7 +106,7 @@ def helps_where_pictures_are_few(runs: pd.DataFrame) -> Outcome:
     terms = make_terms(runs, *cells)
     gains = "; ".join(f"with {per_class} {find_gain(runs, 'all', per_class)}" for per_class in PICTURES)
     more = contrast(terms, [1, -1, -1, 1])
-    return Outcome(clearly_positive(more), f"gain {gains}; difference {more}", min(term.n for term in terms))
+    return Outcome(is_positive(more), f"gain {gains}; difference {more}", min(term.n for term in terms))
 
 
 @claim("P2", find_runs)
@@ -130,7 +130,7 @@ def all_layers_for_more_pictures(runs: pd.DataFrame) -> Outcome:
 def judge_order(runs: pd.DataFrame, per_class: int, *ways: str) -> Outcome:
     terms = make_terms(runs, *((way, per_class) for way in ways))
     steps = [contrast([worse, better], [1, -1]) for better, worse in zip(terms, terms[1:], strict=False)]
-    found: list[Finding | bool] = [rises(step) for step in steps]
+    found: list[Finding | bool] = [increases(step) for step in steps]
     listed = ", ".join(f"{WORDS[way]} {term.mean:.2f}" for way, term in zip(ways, terms, strict=True))
     numbers = f"test error {listed}; from each to the next {', '.join(map(str, steps))}"
     return Outcome(all_of(*found), numbers, min(term.n for term in terms))

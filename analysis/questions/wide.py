@@ -3,16 +3,16 @@
 import pandas as pd
 
 from analysis.claims import Outcome, claim
-from analysis.estimates import all_of, clearly_positive, similar
-from analysis.markdown import label, write_estimates, write_number, write_runs, write_table
+from analysis.estimates import all_of, is_equivalent, is_positive
+from analysis.markdown import format_estimates, format_label, format_number, format_runs, format_table
 from analysis.paper import BLOG, RECIPES, kind_of, load_paper, paper_value, published
-from analysis.records import comparable, select
-from analysis.sample import Sample, write_difference
+from analysis.records import comparable_runs, select_runs
+from analysis.sample import Sample, format_difference
 from experiments.wide import CONFIGS, NARROW, RESNET18, RESNET18_BY_THE_PAPER
 
 
-def write_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable(runs)
+def format_section(runs: pd.DataFrame, link: str) -> str:
+    full = comparable_runs(runs)
     return f"""## Wide nets
 
 torchvision's ResNet-18 and ResNet-50, made for small images, beside the paper's ResNet-32. A blog's 32-layer net has 10% test
@@ -20,7 +20,7 @@ error and is set beside a ResNet-18 of 9%; well-kept recipes of the latter reach
 
 {compare_nets(full)}
 
-{write_runs(full, CONFIGS, link)}"""
+{format_runs(full, CONFIGS, link)}"""
 
 
 def compare_nets(runs: pd.DataFrame) -> str:
@@ -32,12 +32,18 @@ def compare_nets(runs: pd.DataFrame) -> str:
         count = of_net[of_net["depth"] == net.depth] if net == NARROW else of_net
         found = theirs[(theirs["kind"] == kind_of(net)) & (theirs["source"].isin((BLOG, RECIPES)))]
         found = found[(found["depth"] == net.depth) & (found["variant"] == "original")] if net == NARROW else found
-        listed = ", ".join(f"{write_number(row)} ({row['source']})" for _, row in found.iterrows())
-        difference = "" if net == NARROW else write_difference(runs, net, NARROW)
+        listed = ", ".join(f"{format_number(row)} ({row['source']})" for _, row in found.iterrows())
+        difference = "" if net == NARROW else format_difference(runs, net, NARROW)
         rows.append(
-            [label(net), f"{count['value'].item():,.0f}", write_estimates(select(runs, net)), difference, listed or "-"]
+            [
+                format_label(net),
+                f"{count['value'].item():,.0f}",
+                format_estimates(select_runs(runs, net)),
+                difference,
+                listed or "-",
+            ]
         )
-    return write_table(["net", "parameters", "test error", "difference from ResNet-32", "others"], rows)
+    return format_table(["net", "parameters", "test error", "difference from ResNet-32", "others"], rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------
@@ -53,7 +59,7 @@ def narrow_is_nearly_as_good(runs: pd.DataFrame) -> Outcome:
     sample = Sample(runs, NARROW, RESNET18)
     gap = sample.difference(0, 1)
     within = paper_value(BLOG, kind="residual", depth=32, variant="original") - paper_value(BLOG, kind="resnet18")
-    return Outcome(similar(gap, within), f"{sample.list()}; difference {gap}{sample.note}", sample.seeds)
+    return Outcome(is_equivalent(gap, within), f"{sample.list()}; difference {gap}{sample.note}", sample.seeds)
 
 
 @claim("W2")
@@ -64,5 +70,5 @@ def wide_stays_behind_its_recipes(runs: pd.DataFrame) -> Outcome:
     """
     sample = Sample(runs, RESNET18, RESNET18_BY_THE_PAPER)
     middle = (paper_value(BLOG, kind="resnet18") + paper_value(RECIPES, kind="resnet18")) / 2
-    parts = [clearly_positive(sample.mean(i) - middle) for i in range(2)]
+    parts = [is_positive(sample.mean(i) - middle) for i in range(2)]
     return Outcome(all_of(*parts), f"{sample.list()}; halfway {middle:g}{sample.note}", sample.seeds)

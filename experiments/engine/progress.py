@@ -7,7 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from reproduce.config import Config, Locked, OutOfMemory, PrecisionLacking, UserError, write_flags
+from reproduce.config import Config, format_flags
+from reproduce.errors import OutOfMemory, RunLocked, UnsupportedPrecision, UserError
 from reproduce.record import read_config, read_record, read_result
 
 
@@ -65,13 +66,13 @@ def has_ended(config: Config, out: Path) -> bool:
     return read_progress(config, out).state in ("finished", "diverged")
 
 
-LACKING = (PrecisionLacking.status, OutOfMemory.status)
+LACKING = (UnsupportedPrecision.status, OutOfMemory.status)
 """Exit statuses of what a device cannot train, while it may train other runs."""
 Verdict = Literal["ended", "left", "locked", "failed"]
 
 
 def judge_ending(config: Config, out: Path, status: int, stopping: bool) -> Verdict:
-    """What became of a run, from its folder and the exit status that reproduce/together.py gives.
+    """What became of a run, from its folder and the exit status that reproduce/train_many.py gives.
 
     stopping: it may have been told to stop, which before its training has begun just ends it.
 
@@ -80,7 +81,7 @@ def judge_ending(config: Config, out: Path, status: int, stopping: bool) -> Verd
     """
     if has_ended(config, out):
         return "ended"
-    if status == Locked.status:
+    if status == RunLocked.status:
         return "locked"
     return "left" if status == 75 or (stopping and status not in (2, 3, *LACKING)) else "failed"
 
@@ -100,16 +101,16 @@ def describe_run(config: Config, out: Path) -> str:
         "damaged": progress.damage,
         "unfinished": f"unfinished, last evaluated at iteration {progress.iteration} of {config.iterations}",
         "diverged": f"diverged at iteration {progress.iteration}",
-        "finished": f"test error {progress.error or 0:.2f}%, trained in {write_time(progress.seconds)}",
+        "finished": f"test error {progress.error or 0:.2f}%, trained in {format_time(progress.seconds)}",
     }
     return f"{config.folder}: {ending[progress.state]}"
 
 
-def write_run(config: Config) -> str:
+def format_run(config: Config) -> str:
     """A run's folder and the flags that make it what it is, in one line."""
-    return shlex.join([str(config.folder), *write_flags(config)])
+    return shlex.join([str(config.folder), *format_flags(config)])
 
 
-def write_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Hours, minutes and seconds, as 1:20:00."""
     return str(timedelta(seconds=round(seconds)))

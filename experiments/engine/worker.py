@@ -1,4 +1,4 @@
-"""A process of reproduce/together.py: starting it, giving it runs, and hearing of their endings. Free of torch."""
+"""A process of reproduce/train_many.py: starting it, giving it runs, and hearing of their endings. Free of torch."""
 
 import os
 import re
@@ -12,12 +12,13 @@ from subprocess import PIPE, STDOUT, Popen
 from typing import IO
 
 import reproduce
-from reproduce.config import Config, Locked, Machine, OutOfMemory, PrecisionLacking, write_flags
+from reproduce.config import Config, RunOptions, format_flags
+from reproduce.errors import OutOfMemory, RunLocked, UnsupportedPrecision
 
-RUNNER = Path(reproduce.__file__).with_name("together.py")
+RUNNER = Path(reproduce.__file__).with_name("train_many.py")
 ENDING = re.compile(r"^line (\d+), exit status (\d+): (.*)\n", re.MULTILINE)
 """What it says of a run that has ended."""
-IN_ORDER = (0, 2, 3, Locked.status, PrecisionLacking.status, OutOfMemory.status, 75)
+IN_ORDER = (0, 2, 3, RunLocked.status, UnsupportedPrecision.status, OutOfMemory.status, 75)
 """Exit statuses of runs, and of it when they were its last, that tell of no defect."""
 TAIL = 12
 """Lines of a failed run's output that are shown."""
@@ -25,6 +26,7 @@ TAIL = 12
 # Ends a worker, with a checkpoint, when whoever started it dies: else it would go on holding its device and its folder.
 # (A program of its own because running Python between fork and exec is not safe where there are threads.)
 DIE_WITH_PARENT = """
+from reproduce.config import format_flags
 import ctypes, os, signal, sys
 parent, *command = sys.argv[1:]
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -35,7 +37,7 @@ if os.getppid() == int(parent):
 
 @dataclass
 class Worker:
-    """A process of reproduce/together.py, where it is, and the unnamed file that receives its output.
+    """A process of reproduce/train_many.py, where it is, and the unnamed file that receives its output.
 
     lanes: how many runs it may have in training; training: those that it has, by the number of their line.
     """
@@ -53,12 +55,12 @@ class Worker:
         assert self.process.stdin is not None
         return 0 if self.process.stdin.closed else self.lanes - len(self.training)
 
-    def begin_run(self, config: Config, machine: Machine):
+    def begin_run(self, config: Config, options: RunOptions):
         self.lines += 1
         self.training[self.lines] = config
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has just died, which shows at the next look
-            self.process.stdin.write(f"{shlex.join(write_flags(config, machine))}\n".encode(errors="surrogateescape"))
+            self.process.stdin.write(f"{shlex.join(format_flags(config, options))}\n".encode(errors="surrogateescape"))
             self.process.stdin.flush()
 
     def collect_endings(self) -> list[tuple[Config, int, str]]:
@@ -98,7 +100,7 @@ def last_lines(text: str) -> str:
 
 
 def start_worker(environment: dict[str, str], where: str, lanes: int, folder: Path) -> Worker:
-    """Starts reproduce/together.py in a working folder.
+    """Starts reproduce/train_many.py in a working folder.
 
     Raises:
         OSError: it could not be started.

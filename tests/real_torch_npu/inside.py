@@ -22,9 +22,9 @@ for name in ("nms", "qnms"):
 
 from reproduce import run  # noqa: E402
 from reproduce.config import Config  # noqa: E402
-from reproduce.data import load  # noqa: E402
+from reproduce.interleave import run_task  # noqa: E402
+from reproduce.sampling import load_data  # noqa: E402
 from reproduce.step import Training  # noqa: E402
-from reproduce.turns import complete  # noqa: E402
 
 MEMORY = {
     *("empty.memory_format", "empty_strided", "empty_like", "as_strided", "view", "_reshape_alias", "unfold", "alias"),
@@ -150,8 +150,8 @@ def use():
             one = replace(config, residual=residual, precision=precision)
             devices.set_numerics(device, one.precision, deterministic=False)
             with devices.own_stream(device):
-                training = Training(one, load(one, Path("data/synthetic"), device.torch_device), device, capture=True)
-                losses, _ = complete(training.train_chunk(0, 5, [0.1] * 5))
+                training = Training(one, load_data(one, Path("data/synthetic"), device.torch_device), device, capture=True)
+                losses, _ = run_task(training.train_chunk(0, 5, [0.1] * 5))
             outcomes.append((losses, training.state()["network"]))
         (losses, cpu), (same, npu_state) = outcomes
         assert losses == same and all(torch.equal(cpu[name], npu_state[name]) for name in cpu), (losses, same)

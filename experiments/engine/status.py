@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from experiments.engine.progress import Progress, read_progress, write_run, write_time
-from reproduce.config import Config, Machine, UserError, write_flags
-from reproduce.record import list_folders, read_config, read_record
+from experiments.engine.progress import Progress, format_run, format_time, read_progress
+from reproduce.config import Config, RunOptions, format_flags
+from reproduce.errors import UserError
+from reproduce.record import list_run_folders, read_config, read_record
 
 BAR = 20
 """Characters of a run's bar."""
@@ -46,7 +47,7 @@ def print_cells(progress: Mapping[Config, Progress]):
             state += f" ({each.iteration}/{config.iterations})"
         cells[replace(config, seed=0)].append(f"{config.seed} {state}")
     for cell, members in cells.items():
-        print(f"{write_run(cell).replace('/seed0', '', 1)}\n    seed {', '.join(members)}")
+        print(f"{format_run(cell).replace('/seed0', '', 1)}\n    seed {', '.join(members)}")
 
 
 def write_status_table(progress: Mapping[Config, Progress]) -> list[str]:
@@ -67,9 +68,9 @@ def write_status_table(progress: Mapping[Config, Progress]) -> list[str]:
         left: str = each.state
         if each.state in ("missing", "unfinished"):
             pace = paces[replace(config, seed=0)] if each.pace is None else [each.pace]
-            left = write_time(median(pace) * (config.iterations - each.iteration)) if pace else each.state
+            left = format_time(median(pace) * (config.iterations - each.iteration)) if pace else each.state
         bar = (full * int(BAR * part)).ljust(BAR, empty)
-        flags = shlex.join(write_flags(replace(config, seed=0)))
+        flags = shlex.join(format_flags(replace(config, seed=0)))
         lines.append(f"{config.folder!s:<{width}}  {bar}  {int(100 * part):3d}%  {error:>10}  {left:<16}  {flags}")
     return lines
 
@@ -81,18 +82,18 @@ def refuse_damaged(progress: Iterable[Progress]):
         raise UserError(damages[0] + (f" (and {len(damages) - 1} other runs have damaged records)" if damages[1:] else ""))
 
 
-def print_plan(runs: Sequence[Config], machine: Machine, lanes: int):
+def print_dry_run(runs: Sequence[Config], options: RunOptions, lanes: int):
     """The commands of the runs that have not ended, and how long they would take on so many lanes.
 
     Raises:
         UserError: a record is damaged.
     """
-    progress = {config: read_progress(config, machine.out) for config in runs}
+    progress = {config: read_progress(config, options.out) for config in runs}
     refuse_damaged(progress.values())
-    speeds = read_speeds(machine.out)
+    speeds = read_speeds(options.out)
     left = [config for config, each in progress.items() if each.state not in ("finished", "diverged")]
     for config in left:
-        print(f"{shlex.join(['python', 'reproduce/run.py', *write_flags(config, machine)])}  # {config.folder}")
+        print(f"{shlex.join(['python', 'reproduce/run.py', *format_flags(config, options)])}  # {config.folder}")
     print(f"{len(left)} runs to train, {len(runs) - len(left)} have ended")
     for device in sorted({device for device, _, _ in speeds}):
         seconds, unknown = 0.0, []
@@ -105,8 +106,8 @@ def print_plan(runs: Sequence[Config], machine: Machine, lanes: int):
                 seconds += iterations * config.batch_size / speed
         parts = []
         if len(unknown) < len(left) or not left:
-            side_by_side = f", {write_time(seconds / lanes)} with {lanes} side by side" if lanes > 1 else ""
-            parts.append(f"{write_time(seconds)} one run after another{side_by_side}")
+            side_by_side = f", {format_time(seconds / lanes)} with {lanes} side by side" if lanes > 1 else ""
+            parts.append(f"{format_time(seconds)} one run after another{side_by_side}")
         if unknown:
             parts.append(f"unknown: {len(unknown)} runs ({', '.join(dict.fromkeys(unknown))})")
         print(f"time on {device}, by its records: {'; '.join(parts)}")
@@ -124,7 +125,7 @@ def read_speeds(out: Path) -> dict[tuple[str, str, str], float]:
         UserError: a record is damaged.
     """
     found = defaultdict(list)
-    for folder in list_folders(out):
+    for folder in list_run_folders(out):
         config = read_config(folder)
         if config is None:
             raise UserError(f"{folder} has lost its config.json: restore it, or remove the folder")

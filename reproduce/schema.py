@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta, ValidationError, convert
 
-from reproduce.config import Config, Machine
+from reproduce.config import Config, RunOptions
 
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Amount = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
@@ -95,7 +95,7 @@ Sessions = Annotated[list[Session], Meta(min_length=1)]
 """environment.json."""
 
 
-def find_problem(content: Any, kind: Any) -> str | None:
+def validate(content: Any, kind: Any) -> str | None:
     """What keeps some content from being of a kind, with the field; None where it is."""
     try:
         convert(content, kind)
@@ -104,10 +104,10 @@ def find_problem(content: Any, kind: Any) -> str | None:
     return None
 
 
-def find_result_problem(content: Any) -> str | None:
-    """As `find_problem`, for result.json."""
+def validate_result(content: Any) -> str | None:
+    """As `validate`, for result.json."""
     diverged = isinstance(content, dict) and content.get("status") == "diverged"
-    return find_problem(content, Diverged if diverged else Finished)
+    return validate(content, Diverged if diverged else Finished)
 
 
 # Files beside each other, and beside the config ------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def find_gap(rows: list[dict[str, Any]], config: Config, sessions: list[dict[str
     Where those differ, their common multiples have a row in any case.
     """
     every = [re.search(r"--eval-every[ =](\d+)", session["command"]) for session in sessions]
-    period = math.lcm(*(int(found[1]) if found else Machine.eval_every for found in every))
+    period = math.lcm(*(int(found[1]) if found else RunOptions.eval_every for found in every))
     end = rows[-1]["iteration"] if rows else 0
     if end > min(reached, config.iterations):
         return f"is damaged (iteration {end}, of a run of {min(reached, config.iterations)})"

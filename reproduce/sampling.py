@@ -27,11 +27,13 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, MNIST, VisionDataset
 from torchvision.datasets.utils import check_integrity
 
-from reproduce.config import DATA_SETS, Config, DataSetName, Machine, UserError, find_data_set, require
-from reproduce.pictures import read_pictures
+from reproduce.config import Config, RunOptions, require
+from reproduce.dataset import DATASETS, DatasetName, detect_dataset
+from reproduce.errors import UserError
+from reproduce.image_folder import read_image_folder
 
 PADDING = 4
-HELD_OUT = 10
+VALIDATION_FRACTION = 10
 """One image in so many is held out by split val: 5k of the 50k."""
 
 MNIST_FILES = {
@@ -51,7 +53,7 @@ INITIALISATION, ORDER, AUGMENTATION, SPLIT, SYNTHETIC = range(5)
 """The purposes for which a seed's random numbers are drawn, each a stream of its own."""
 
 
-def random_numbers(seed: int, purpose: int, position: int = 0) -> np.random.Generator:
+def random_generator(seed: int, purpose: int, position: int = 0) -> np.random.Generator:
     """Random numbers that depend on nothing but the arguments, the same on every machine (Philox, counter-based)."""
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, 0, position]))
 
@@ -87,8 +89,8 @@ def write_synthetic(folder: Path, train: int = SYNTHETIC_SIZES[0], test: int = S
 
     The phase, the colours and the noise differ from image to image; crops and mirroring do not change the class.
     """
-    generator = random_numbers(0, SYNTHETIC)
-    images, labels = zip(*(generate_images(generator, count) for count in [train // 5] * 5 + [test]), strict=True)
+    generator = random_generator(0, SYNTHETIC)
+    images, labels = zip(*(generate_synthetic_images(generator, count) for count in [train // 5] * 5 + [test]), strict=True)
     np.savez(
         folder / SYNTHETIC_FILE,
         train_images=np.concatenate(images[:5]),
@@ -98,7 +100,7 @@ def write_synthetic(folder: Path, train: int = SYNTHETIC_SIZES[0], test: int = S
     )
 
 
-def generate_images(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+def generate_synthetic_images(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """So many images, uint8 M x 32 x 32 x 3, and labels, int64 M."""
     labels = generator.permutation(np.arange(count) % 10)
     cycles = np.array([2, 3, 5, 8, 12])[labels % 5, None] / 32
@@ -114,7 +116,7 @@ def generate_images(generator: np.random.Generator, count: int) -> tuple[np.ndar
 READERS = {"cifar10": CIFAR10, "synthetic": Synthetic, "mnist": MNIST}
 
 
-def list_files(name: DataSetName) -> tuple[dict[str, str], dict[str, str]]:
+def list_dataset_files(name: DatasetName) -> tuple[dict[str, str], dict[str, str]]:
     """The files of a data set and the archives that they come in, by their paths below `--data`, each with its MD5."""
     if name == "mnist":
         raw = {f"MNIST/raw/{file}": md5 for file, md5 in MNIST_FILES.items()}
@@ -125,13 +127,13 @@ def list_files(name: DataSetName) -> tuple[dict[str, str], dict[str, str]]:
     return {f"{CIFAR10.base_folder}/{file}": md5 for file, md5 in members}, {CIFAR10.filename: CIFAR10.tgz_md5}
 
 
-def find_damaged(folder: Path, name: DataSetName) -> list[Path]:
+def find_damaged_files(folder: Path, name: DatasetName) -> list[Path]:
     """The files of a data set, and its archives, that are in `folder` with another MD5 than theirs."""
-    files, archives = list_files(name)
-    return [folder / path for path, md5 in (files | archives).items() if is_damaged(folder / path, md5)]
+    files, archives = list_dataset_files(name)
+    return [folder / path for path, md5 in (files | archives).items() if is_damaged_file(folder / path, md5)]
 
 
-def is_damaged(path: Path, md5: str) -> bool:
+def is_damaged_file(path: Path, md5: str) -> bool:
     return path.is_file() and not check_integrity(path, md5)
 
 
@@ -146,7 +148,7 @@ def network_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def obtain(folder: Path, name: DataSetName):
+def download_dataset(folder: Path, name: DatasetName):
     """Puts a data set's files into `folder`: from its archives there, from the network, or by generation.
 
     Raises:
@@ -155,7 +157,7 @@ def obtain(folder: Path, name: DataSetName):
     """
     missing_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    files, archives = list_files(name)
+    files, archives = list_dataset_files(name)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
             unfinished = Path(temporary)
@@ -175,8 +177,8 @@ def obtain(folder: Path, name: DataSetName):
     except (OSError, RuntimeError) as error:
         if name == "synthetic":
             raise
-        title, own_folder = DATA_SETS[name].title, DATA_SETS[name].folder
-        damaged = ", ".join(map(str, find_damaged(folder, name)))
+        title, own_folder = DATASETS[name].title, DATASETS[name].folder
+        damaged = ", ".join(map(str, find_damaged_files(folder, name)))
         state = f"in {folder} is damaged ({damaged})" if damaged else f"is not in {folder}"
         reason = str(error).splitlines()[0].rstrip(":")
         wanted = ", ".join(f"{path} (MD5 {md5})" for path, md5 in archives.items())
@@ -211,7 +213,7 @@ class Data:
     """
 
     train: Images
-    held_out: Images | None
+    validation: Images | None
     test: Images
     mean: Tensor
     std: Tensor
@@ -227,42 +229,42 @@ class Data:
         return positions.view(-1, padded, padded, positions.shape[-1])[:, within, within, : len(self.std)]
 
 
-def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
+def validation_mask(labels: np.ndarray, seed: int) -> np.ndarray:
     """A boolean mask, M: a tenth of every class, drawn by the seed."""
     mask = np.zeros(len(labels), dtype=bool)
-    generator = random_numbers(seed, SPLIT)
+    generator = random_generator(seed, SPLIT)
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        mask[members[: len(members) // HELD_OUT]] = True
+        mask[members[: len(members) // VALIDATION_FRACTION]] = True
     return mask
 
 
-def choose_folder(config: Config, data: str) -> Path:
+def find_data_folder(config: Config, data: str) -> Path:
     """Where the config's data set is or goes: the folder that `--data` names, or the generated sets' own.
 
     The folder with the files themselves may be named as well.
     """
     if config.dataset in ("synthetic", "pictures"):
         return Path("data/synthetic" if config.dataset == "synthetic" else data)
-    folder = Path(Machine.data if data == config.data_set.given else data)
-    if folder.absolute().name != config.data_set.folder:
+    folder = Path(RunOptions.data if data == config.dataset_info.given else data)
+    if folder.absolute().name != config.dataset_info.folder:
         return folder
-    is_its_own = find_data_set(data) == "mnist" or (folder / CIFAR10.train_list[0][0]).is_file()
+    is_its_own = detect_dataset(data) == "mnist" or (folder / CIFAR10.train_list[0][0]).is_file()
     return folder.absolute().parent if is_its_own else folder
 
 
-def read(config: Config, folder: Path) -> tuple[list[np.ndarray], str]:
+def read_dataset(config: Config, folder: Path) -> tuple[list[np.ndarray], str]:
     """The images, uint8 M x 32 x 32 x 3, and labels, int64 M, of the training set, then of the test set; their fingerprint.
 
     Raises:
         RuntimeError: a file of CIFAR-10 or of a generated set is missing or damaged.
         UserError: something is wrong with a folder of pictures.
     """
-    name, side, channels = config.dataset, config.data_set.side, config.data_set.channels
-    if name == "mnist" and any(is_damaged(folder / path, md5) for path, md5 in list_files(name)[0].items()):
+    name, side, channels = config.dataset, config.dataset_info.side, config.dataset_info.channels
+    if name == "mnist" and any(is_damaged_file(folder / path, md5) for path, md5 in list_dataset_files(name)[0].items()):
         raise RuntimeError("a file is damaged")  # torchvision looks at MNIST's archives only
     if name == "pictures":
-        arrays = read_pictures(config, folder)
+        arrays = read_image_folder(config, folder)
     else:
         sets = [READERS[name](folder, train=train) for train in (True, False)]
         arrays = [torch.as_tensor(values).numpy() for part in sets for values in (part.data, part.targets)]
@@ -272,41 +274,41 @@ def read(config: Config, folder: Path) -> tuple[list[np.ndarray], str]:
     return [array.reshape(-1, side, side, channels) if array.ndim > 1 else array for array in arrays], digest.hexdigest()
 
 
-def load(config: Config, folder: Path, device: torch.device) -> Data:
+def load_data(config: Config, folder: Path, device: torch.device) -> Data:
     """Reads the config's data set (downloading or generating it where it is missing) and puts it on the device.
 
     Raises:
         UserError: it is not there and cannot be downloaded, or there are too few images for a batch.
     """
     try:
-        arrays, fingerprint = read(config, folder)
+        arrays, fingerprint = read_dataset(config, folder)
         sizes = len(arrays[1]), len(arrays[3])
         if config.dataset == "synthetic" and sizes == SYNTHETIC_SIZES and fingerprint != SYNTHETIC_FINGERPRINT:
             raise RuntimeError("another set than the one that is generated here")
     except RuntimeError:  # torchvision's word for missing or damaged files, too
-        obtain(folder, config.dataset)
-        arrays, fingerprint = read(config, folder)
+        download_dataset(folder, config.dataset)
+        arrays, fingerprint = read_dataset(config, folder)
     train_NHWC, train_labels, test_NHWC, test_labels = arrays
-    out = held_out(train_labels, config.seed) if config.split == "val" else np.zeros(len(train_labels), dtype=bool)
+    out = validation_mask(train_labels, config.seed) if config.split == "val" else np.zeros(len(train_labels), dtype=bool)
     check_batch_size(config, int((~out).sum()))
     if config.split == "val" and not out.any():
-        raise UserError(f"{folder} has no class of {HELD_OUT} pictures to hold out one of: leave out --split val")
-    mean_HWC, std_C = scale(train_NHWC[~out], config)
+        raise UserError(f"{folder} has no class of {VALIDATION_FRACTION} pictures to hold out one of: leave out --split val")
+    mean_HWC, std_C = normalization_statistics(train_NHWC[~out], config)
     return Data(
-        train=put(train_NHWC[~out], train_labels[~out], device),
-        held_out=put(train_NHWC[out], train_labels[out], device) if out.any() else None,
-        test=put(test_NHWC, test_labels, device),
-        mean=torch.from_numpy(pad(mean_HWC[None]).reshape(-1, len(std_C))).float().to(device),
+        train=to_device(train_NHWC[~out], train_labels[~out], device),
+        validation=to_device(train_NHWC[out], train_labels[out], device) if out.any() else None,
+        test=to_device(test_NHWC, test_labels, device),
+        mean=torch.from_numpy(pad_images(mean_HWC[None]).reshape(-1, len(std_C))).float().to(device),
         std=torch.from_numpy(std_C).float().to(device),
         fingerprint=fingerprint,
     )
 
 
-_load_once = lru_cache(maxsize=4)(load)
+_load_once = lru_cache(maxsize=4)(load_data)
 
 
-def load_once(config: Config, folder: Path, device: torch.device) -> Data:
-    """As `load`, but the runs of a process that see the same images share them."""
+def load_data_cached(config: Config, folder: Path, device: torch.device) -> Data:
+    """As `load_data`, but the runs of a process that see the same images share them."""
     seen = {name: getattr(config, name) for name in ("dataset", "classes", "pictures", "split", "normalization")}
     sees = Config(**seen, seed=config.seed if config.split == "val" else 0)
     data = _load_once(sees, folder.resolve(), device)
@@ -315,7 +317,7 @@ def load_once(config: Config, folder: Path, device: torch.device) -> Data:
 
 
 def check_batch_size(config: Config, images: int):
-    """Refuses batches that no permutation of the training images fills, where only whole ones count (see `plan`).
+    """Refuses batches that no permutation of the training images fills, where only whole ones count (see `sample_batches`).
 
     Raises:
         UserError: there would be no batch at all.
@@ -324,7 +326,7 @@ def check_batch_size(config: Config, images: int):
     require(config.last_batch == "stream" or config.batch_size <= images, rule, config.batch_size)
 
 
-def scale(images_NHWC: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
+def normalization_statistics(images_NHWC: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Mean, 32 x 32 x 3, and standard deviation, 3, of training images' pixels / 255, as the config wants them."""
     # Summed as integers, the mean does not depend on the order or the machine.
     mean_HWC = images_NHWC.sum(axis=0, dtype=np.int64) / (255 * len(images_NHWC))
@@ -341,11 +343,11 @@ def scale(images_NHWC: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarr
     return np.broadcast_to(mean_C, mean_HWC.shape), np.sqrt(squares_C - mean_C**2)
 
 
-def pad(images_NHWC: np.ndarray) -> np.ndarray:
+def pad_images(images_NHWC: np.ndarray) -> np.ndarray:
     return np.pad(images_NHWC, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
 
 
-def put(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device) -> Images:
+def to_device(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device) -> Images:
     """Pads uint8 images, M x 32 x 32 x 3, and sends them to the device."""
     count, side, _, channels = images_NHWC.shape
     padded = torch.zeros(count, side + 2 * PADDING, side + 2 * PADDING, 4, dtype=torch.uint8)
@@ -356,7 +358,7 @@ def put(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device) -> Im
 # Choosing and making batches ------------------------------------------------------------------------------------------
 
 
-def plan(config: Config, images: int, start: int, stop: int) -> Tensor:
+def sample_batches(config: Config, images: int, start: int, stop: int) -> Tensor:
     """What the iterations start <= i < stop train on: int32 on the CPU, T x 4 x N of image, top, left and mirrored.
 
     The images come from an endless stream of permutations of the training set, cut into batches, so that a batch may end
@@ -366,14 +368,14 @@ def plan(config: Config, images: int, start: int, stop: int) -> Tensor:
     size = config.batch_size
     used = images // size * size if config.last_batch == "drop" else images
     first, last = start * size // used, (stop * size - 1) // used
-    permutations = [random_numbers(config.seed, ORDER, p).permutation(images)[:used] for p in range(first, last + 1)]
+    permutations = [random_generator(config.seed, ORDER, p).permutation(images)[:used] for p in range(first, last + 1)]
     stream = np.concatenate(permutations)
     rows = np.full((stop - start, 4, size), PADDING, dtype=np.int32)
     rows[:, 0] = stream[start * size - first * used : stop * size - first * used].reshape(-1, size)
     rows[:, 3] = 0
     if config.augment:
         # As random_numbers(config.seed, AUGMENTATION, iteration), without making a generator each time.
-        generator = random_numbers(config.seed, AUGMENTATION)
+        generator = random_generator(config.seed, AUGMENTATION)
         state = generator.bit_generator.state
         for row, iteration in zip(rows, range(start, stop), strict=True):
             state["state"]["counter"][3] = iteration
@@ -383,22 +385,22 @@ def plan(config: Config, images: int, start: int, stop: int) -> Tensor:
     return torch.from_numpy(rows)
 
 
-_plan_once = lru_cache(maxsize=32)(plan)
+_plan_once = lru_cache(maxsize=32)(sample_batches)
 
 
-def plan_once(config: Config, images: int, start: int, stop: int) -> Tensor:
-    """As `plan`, but the nets of a process that train on the same batches share them: not to be written to."""
+def sample_batches_cached(config: Config, images: int, start: int, stop: int) -> Tensor:
+    """As `sample_batches`, but the nets of a process that train on the same batches share them: not to be written to."""
     draws = {name: getattr(config, name) for name in ("seed", "batch_size", "last_batch", "augment")}
     return _plan_once(Config(**draws), images, start, stop)
 
 
-def central(start: int, stop: int, device: torch.device) -> Tensor:
+def center_crops(start: int, stop: int, device: torch.device) -> Tensor:
     """The rows of a plan, 4 x N, that take the images start <= m < stop as they are."""
     image = torch.arange(start, stop, dtype=torch.int32, device=device)
     return torch.stack([image, *(torch.full_like(image, offset) for offset in (PADDING, PADDING, 0))])
 
 
-def batch(images: Images, data: Data, rows: Tensor) -> tuple[Tensor, Tensor]:
+def gather_batch(images: Images, data: Data, rows: Tensor) -> tuple[Tensor, Tensor]:
     """The batch of `images`, a part of `data`, that one row of a plan describes: int32, 4 x N, on their device.
 
     Returns: images, float32 N x 3 x 32 x 32 (channels last in memory), (pixels / 255 - mean) / std; labels, int64 N.

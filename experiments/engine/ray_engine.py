@@ -17,11 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.engine.backlog import LOCK_INTERVAL, Backlog
 from experiments.engine.progress import judge_ending
+from experiments.engine.run_queue import LOCK_INTERVAL, RunQueue
 from experiments.engine.worker import start_worker
-from reproduce.config import Config, Machine, UserError
-from reproduce.stop import stop_requests
+from reproduce.config import Config, RunOptions
+from reproduce.errors import UserError
+from reproduce.signals import collect_stop_signals
 
 RESOURCES = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
 """Ray's names for what a task occupies."""
@@ -69,7 +70,7 @@ def choose_kind(names: Sequence[str], resources: dict[str, float]) -> str:
     return kinds[0]
 
 
-def train_run(config: Config, machine: Machine, until: float | None, folder: str) -> tuple[int, str]:
+def train_run(config: Config, options: RunOptions, until: float | None, folder: str) -> tuple[int, str]:
     """Trains one run in a Ray worker, with its working folder as given; until: of time.time.
 
     Returns: exit status and last lines of the output.
@@ -79,7 +80,7 @@ def train_run(config: Config, machine: Machine, until: float | None, folder: str
     while True:
         remaining = None if until is None else max(0.1, round(until - time.time(), 1))
         worker = start_worker(dict(os.environ), "cluster", 1, Path(folder))
-        worker.begin_run(config, replace(machine, time_limit=remaining))
+        worker.begin_run(config, replace(options, time_limit=remaining))
         worker.dismiss()
         try:
             while (status := worker.process.poll()) is None:
@@ -94,12 +95,12 @@ def train_run(config: Config, machine: Machine, until: float | None, folder: str
         status, tail = ended[0][1:] if ended else (status, worker.read_tail())
         worker.close()
         # Of a worker that died, the process may still be writing its last checkpoint.
-        if judge_ending(config, Path(folder) / machine.out, status, stopping=False) != "locked":
+        if judge_ending(config, Path(folder) / options.out, status, stopping=False) != "locked":
             return status, tail
         time.sleep(LOCK_INTERVAL)
 
 
-def train_on_cluster(backlog: Backlog, machine: Machine, names: Sequence[str], per_device: int, deadline: float):
+def train_on_cluster(backlog: RunQueue, options: RunOptions, names: Sequence[str], per_device: int, deadline: float):
     """Trains the backlog until nothing is left of it, or until something asks to stop (see `train_here`).
 
     Raises:
@@ -114,13 +115,13 @@ def train_on_cluster(backlog: Backlog, machine: Machine, names: Sequence[str], p
         until = None if deadline == math.inf else time.time() + deadline - time.monotonic()
         training: dict[Any, Config] = {}
         cancel_at = 0.0
-        with stop_requests("stopping: each run writes a checkpoint first; Ctrl-C again kills them") as received:
+        with collect_stop_signals("stopping: each run writes a checkpoint first; Ctrl-C again kills them") as received:
             while True:
                 stopping = bool(received) or time.monotonic() >= deadline
                 # No more tasks than the cluster has room for, so that the order stays the backlog's.
                 room = max(1, int(ray.cluster_resources().get(RESOURCES[kind], 0) * per_device))
                 while len(training) < room and not stopping and (config := backlog.take_run()):
-                    reference = task.remote(config, replace(machine, device=kind), until, os.getcwd())
+                    reference = task.remote(config, replace(options, device=kind), until, os.getcwd())
                     training[reference] = config
                     backlog.display.tell_event(f"{config.folder}: submitted")
                 if not training and (stopping or not backlog.is_worth_waiting()):

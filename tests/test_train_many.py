@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from reproduce import record, together
-from reproduce.config import Config, Locked, PrecisionLacking
+from reproduce import record, train_many
+from reproduce.config import Config
+from reproduce.errors import RunLocked, UnsupportedPrecision
 from reproduce.run import main, parse
 from reproduce.step import Training
 from tests.conftest import QUICK, assert_equal
-from tests.test_resume import outcome
+from tests.outcome import read_outcome
 from tests.test_sweep import wait_until
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --eval-every 12 --checkpoint-every 4"
@@ -43,13 +44,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> d
         patch.chdir(folder)
         for line in RUNS.values():
             assert main([*line.split(), "--out", "alone"]) == 0
-        return {name: outcome(folder_of(line, "alone")) for name, line in RUNS.items()}
+        return {name: read_outcome(folder_of(line, "alone")) for name, line in RUNS.items()}
 
 
 def train(lines: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[int, tuple[int, str]], str]:
     """Exit status; per line, its own and its sentence; and what was said on stderr."""
     capsys.readouterr()
-    status = together.train_lines([f"{line} --out together\n" for line in lines])
+    status = train_many.train_lines([f"{line} --out together\n" for line in lines])
     said, complaints = capsys.readouterr()
     ended = [line.partition(": ") for line in said.splitlines() if line.startswith("line ")]
     numbers = [(*(int(word) for word in head.replace(",", "").split() if word.isdigit()), tail) for head, _, tail in ended]
@@ -73,7 +74,7 @@ def test_a_run_beside_others_equals_the_run_alone(alone: dict[str, Any], workpla
     changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
     assert changes > 2 * len(RUNS), "they took turns"
     for name, line in RUNS.items():
-        assert_equal(outcome(folder_of(line, "together")), alone[name])
+        assert_equal(read_outcome(folder_of(line, "together")), alone[name])
     sessions = [json.loads((folder_of(line, "together") / "environment.json").read_text()) for line in RUNS.values()]
     assert [session["beside"] for (session,) in sessions] == list(range(len(RUNS)))
     assert parse(sessions[1][0]["command"].split()[2:]) == parse(RUNS["seed 1"].split())
@@ -98,17 +99,28 @@ def test_what_becomes_of_one_does_not_touch_the_others(alone: dict[str, Any], wo
         f"{FLAGS} --precision tf32",
         RUNS["seed 1"],
     ]
-    with record.open_folder(parse(RUNS["seed 1"].split())[0], Path("together")):
+    with record.open_run_folder(parse(RUNS["seed 1"].split())[0], Path("together")):
         status, ended, complaints = train([RUNS["residual"], *bad, RUNS["plain"]], capsys)
-    assert [ended[number][0] for number in range(1, 11)] == [0, 1, 3, 2, 2, 2, 2, PrecisionLacking.status, Locked.status, 0]
-    assert status in (1, 2, 3, PrecisionLacking.status, Locked.status)
+    assert [ended[number][0] for number in range(1, 11)] == [
+        0,
+        1,
+        3,
+        2,
+        2,
+        2,
+        2,
+        UnsupportedPrecision.status,
+        RunLocked.status,
+        0,
+    ]
+    assert status in (1, 2, 3, UnsupportedPrecision.status, RunLocked.status)
     assert ended[2][1] == "RuntimeError: no such kernel"
     assert "diverged at iteration" in ended[3][1]
     assert ended[4][1].startswith("depth must be 6n+2") and "No closing quotation" in ended[5][1]
     assert ended[8][1].startswith("precision tf32 needs") and "another process is training into" in ended[9][1]
     assert "Traceback" in complaints and "in failing" in complaints
     for name in ("residual", "plain"):
-        assert_equal(outcome(folder_of(RUNS[name], "together")), alone[name])
+        assert_equal(read_outcome(folder_of(RUNS[name], "together")), alone[name])
 
 
 def test_all_are_stopped_with_a_checkpoint_and_go_on_from_there(alone: dict[str, Any], workplace: Path, capsys, monkeypatch):
@@ -130,7 +142,7 @@ def test_all_are_stopped_with_a_checkpoint_and_go_on_from_there(alone: dict[str,
     assert all((folder_of(line, "together") / record.NEWEST).exists() for line in lines)
     assert train(lines, capsys)[0] == 0
     for name, line in zip(names, lines, strict=True):
-        assert_equal(outcome(folder_of(line, "together")), alone[name])
+        assert_equal(read_outcome(folder_of(line, "together")), alone[name])
     _, ended, _ = train(lines[:1], capsys)
     assert ended[1][0] == 0 and ended[1][1].startswith("already ended, nothing to do: residual8: final test error")
 
@@ -145,18 +157,18 @@ def test_lines_are_taken_as_they_come(workplace: Path, capsys):
         yield "\n"
         yield f"{RUNS['seed 1']} --out together"
 
-    assert together.train_lines(lines()) == 0
+    assert train_many.train_lines(lines()) == 0
     assert "line 3, exit status 0: " in capsys.readouterr().out, "the empty line counts"
     assert (folder_of(RUNS["seed 1"], "together") / "result.json").exists()
 
 
 def test_runs_that_see_the_same_images_share_them(synthetic_folder: Path, monkeypatch):
-    from reproduce.data import load_once
+    from reproduce.sampling import load_data_cached
 
     cpu = torch.device("cpu")
-    data = load_once(QUICK, synthetic_folder, cpu)
+    data = load_data_cached(QUICK, synthetic_folder, cpu)
     for alike in (replace(QUICK, seed=3), replace(QUICK, depth=14, precision="bf16", residual=False)):
-        assert load_once(alike, synthetic_folder, cpu) is data
+        assert load_data_cached(alike, synthetic_folder, cpu) is data
     others: list[Config] = [replace(QUICK, split="val"), replace(QUICK, split="val", seed=1)]
     others.append(replace(QUICK, normalization="channel-mean"))
-    assert len({id(load_once(other, synthetic_folder, cpu)) for other in (QUICK, *others)}) == 4
+    assert len({id(load_data_cached(other, synthetic_folder, cpu)) for other in (QUICK, *others)}) == 4

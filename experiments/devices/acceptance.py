@@ -1,6 +1,6 @@
 """Whether a device trains right: what short runs on it come to, beside many such runs on a CPU.
 
-    python experiments/acceptance.py --device cuda --data DIR
+    python experiments/devices/acceptance.py --device cuda --data DIR
 
 parity.py compares single steps; this compares outcomes. A few runs of ResNet-20 and of plain-20 (of each that has a reference)
 are trained as run.py trains them, ITERATIONS iterations each, under seeds that the reference has not seen: two to three minutes
@@ -17,11 +17,10 @@ right. RESULTS.md tells how often it finds a fault where there is none, and whic
 Exit status: 0 it trains as the reference does, 1 it does not, 2 wrong use, 75 stopped early.
 """
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
 import math
 import sys
 from collections.abc import Sequence
@@ -34,10 +33,12 @@ import numpy as np
 import tyro
 from scipy import stats
 
-from reproduce import run
-from reproduce.config import Config, Machine, Precision, UserError, find_data_set, require, write_flags
-from reproduce.progress import say
-from reproduce.record import list_folders, read_config, read_record, read_sessions
+from reproduce import cli, run
+from reproduce.config import Config, Precision, RunOptions, format_flags, require
+from reproduce.dataset import detect_dataset
+from reproduce.errors import UserError
+from reproduce.progress import print_line
+from reproduce.record import list_run_folders, read_config, read_record, read_sessions
 
 ITERATIONS = 300
 NETS = [Config(depth=20, residual=residual, iterations=ITERATIONS) for residual in (True, False)]
@@ -71,7 +72,7 @@ class Acceptance:
     """Of the runs; the reference is in fp32."""
     capture: bool = True
     """As for reproduce/run.py."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR")] = Machine.data
+    data: Annotated[str, tyro.conf.arg(metavar="DIR")] = RunOptions.data
     """Folder of CIFAR-10."""
     out: Path = Path("runs/acceptance")
     """Receives a folder named by the time, with a run folder for every run."""
@@ -116,7 +117,7 @@ def load_runs(folder: Path) -> dict[Config, Measures]:
     Raises:
         UserError: a record is damaged.
     """
-    configs = {path: read_config(path) for path in list_folders(folder)}
+    configs = {path: read_config(path) for path in list_run_folders(folder)}
     found = {config: measure_run(path, config) for path, config in configs.items() if config is not None}
     return {config: measures for config, measures in found.items() if measures is not None}
 
@@ -168,8 +169,8 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError, OSError: what the caller turns into a sentence and exit status 2.
     """
-    acceptance = command.parse(Acceptance, arguments, "acceptance.py", __doc__)
-    dataset = find_data_set(acceptance.data)
+    acceptance = cli.parse_args(Acceptance, arguments, "acceptance.py", __doc__)
+    dataset = detect_dataset(acceptance.data)
     recorded = load_runs(acceptance.reference)
     references = {net: select_seeds(recorded, net) for net in (replace(net, dataset=dataset) for net in NETS)}
     references = {net: reference for net, reference in references.items() if len(reference) >= LEAST}
@@ -182,11 +183,11 @@ def main(arguments: Sequence[str]) -> int:
     seeds = range(FIRST_SEED, FIRST_SEED + acceptance.runs)
     for number, config in enumerate([replace(net, seed=seed) for net in wanted for seed in seeds], start=1):
         half = config.iterations // 2
-        machine = Machine(acceptance.device, acceptance.data, out=out, eval_every=half, checkpoint_every=config.iterations)
-        say(f"run {number} of {len(wanted) * acceptance.runs}: {config.net}, seed {config.seed}")
-        status = run.run(write_flags(config, replace(machine, capture=acceptance.capture)))
+        options = RunOptions(acceptance.device, acceptance.data, out=out, eval_every=half, checkpoint_every=config.iterations)
+        print_line(f"run {number} of {len(wanted) * acceptance.runs}: {config.net}, seed {config.seed}")
+        status = run.run(format_flags(config, replace(options, capture=acceptance.capture)))
         if status == run.EXIT_STATUS["stopped"]:
-            say("stopped without a verdict; the same command begins anew")
+            print_line("stopped without a verdict; the same command begins anew")
             return status
     found = load_runs(out)
     device = read_sessions(out / replace(wanted[0], seed=FIRST_SEED).folder)[-1]["device_name"]
@@ -202,4 +203,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.tell(main, sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def stop_requests(answer: str = "", insist: bool = False) -> Iterator[list[int]]:
+def collect_stop_signals(answer: str = "", insist: bool = False) -> Iterator[list[int]]:
     """A list that receives the signals SIGTERM, SIGINT and SIGHUP, instead of this process ending by them.
 
     SIGHUP says that the terminal was closed; where it is ignored, as under nohup, it stays so.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from experiments.engine.display import Display
+from experiments.engine.dashboard import Dashboard
 from experiments.engine.progress import describe_failure, describe_run, has_ended, judge_ending
 from reproduce.config import Config
 
@@ -28,7 +28,7 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-class Backlog:
+class RunQueue:
     """The runs of list_runs() that have not ended and that nobody is training, first things first.
 
     list_runs: asked every time, since the results of some runs may decide on others.
@@ -37,7 +37,7 @@ class Backlog:
     failure.
     """
 
-    def __init__(self, list_runs: Callable[[], list[Config]], out: Path, display: Display):
+    def __init__(self, list_runs: Callable[[], list[Config]], out: Path, display: Dashboard):
         self.list_runs, self.out, self.display = list_runs, out, display
         self.obstacle: str | None = None
         self.failures: dict[Config, str] = {}

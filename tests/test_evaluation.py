@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from reproduce.data import Data, batch, central
-from reproduce.measure import evaluate, layer_responses, predict_classes, take_population_statistics
+from reproduce.evaluation import measure_error, measure_layer_responses, predict_classes, update_population_statistics
+from reproduce.interleave import run_task
 from reproduce.model import Network
+from reproduce.sampling import Data, center_crops, gather_batch
 from reproduce.step import Training
-from reproduce.turns import complete
 from tests.conftest import CPU, QUICK, build
 
 
@@ -24,12 +24,12 @@ def bn_layers(network: Network) -> list[nn.BatchNorm2d]:
 def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
     network = build(QUICK).eval()
     with torch.no_grad():
-        views, labels = batch(synthetic.test, synthetic, central(0, 100, CPU.torch_device))
+        views, labels = gather_batch(synthetic.test, synthetic, center_crops(0, 100, CPU.torch_device))
         wrong = int((network(views).argmax(1) != labels).sum())
     device = replace(CPU, eval_batch_size=size)
     for is_training in (False, True):
         network.train(is_training)
-        assert evaluate(network, synthetic.test, synthetic, device, QUICK) == wrong
+        assert measure_error(network, synthetic.test, synthetic, device, QUICK) == wrong
         assert network.training is is_training, "an evaluation leaves the mode as it was"
 
 
@@ -38,7 +38,7 @@ def test_predictions_are_those_that_the_error_counts(synthetic: Data):
     predicted, labels = predict_classes(network, synthetic, replace(CPU, eval_batch_size=30), QUICK)
     assert len(predicted) == 100 and labels == synthetic.test.labels.tolist()
     wrong = sum(given != true for given, true in zip(predicted, labels, strict=True))
-    assert wrong == evaluate(network, synthetic.test, synthetic, CPU, QUICK)
+    assert wrong == measure_error(network, synthetic.test, synthetic, CPU, QUICK)
 
 
 def test_population_statistics_are_those_of_the_training_images_and_do_not_disturb_training(synthetic: Data):
@@ -46,22 +46,22 @@ def test_population_statistics_are_those_of_the_training_images_and_do_not_distu
     training = Training(QUICK, few, replace(CPU, eval_batch_size=100), capture=False)
     network = training.network
     assert isinstance(network, Network)
-    complete(training.train_chunk(0, 3, [0.1] * 3))
-    take_population_statistics(training.network, few, training.device, QUICK)
-    views, _ = batch(few.train, few, central(0, 100, CPU.torch_device))
+    run_task(training.train_chunk(0, 3, [0.1] * 3))
+    update_population_statistics(training.network, few, training.device, QUICK)
+    views, _ = gather_batch(few.train, few, center_crops(0, 100, CPU.torch_device))
     with torch.no_grad():
         responses = network.conv(views)
     torch.testing.assert_close(network.bn.running_mean, responses.mean((0, 2, 3)))
     torch.testing.assert_close(network.bn.running_var, responses.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
     assert network.bn.momentum == 0.1
     weights = {n: t for n, t in training.network.named_parameters()}
-    complete(training.train_chunk(3, 6, [0.1] * 3))
+    run_task(training.train_chunk(3, 6, [0.1] * 3))
     undisturbed = Training(QUICK, few, CPU, capture=False)
-    complete(undisturbed.train_chunk(0, 6, [0.1] * 6))
+    run_task(undisturbed.train_chunk(0, 6, [0.1] * 6))
     assert all(torch.equal(weights[name], tensor) for name, tensor in undisturbed.network.named_parameters())
 
 
-@pytest.mark.parametrize("measuring", [evaluate, take_population_statistics, layer_responses])
+@pytest.mark.parametrize("measuring", [measure_error, update_population_statistics, measure_layer_responses])
 def test_a_measurement_that_fails_leaves_the_network_as_it_was(synthetic: Data, measuring: Callable[..., object]):
     """Its mode, BN's momenta and its hooks; the third batch of images fails."""
     network, batches = build(QUICK).train(), 0
@@ -76,7 +76,7 @@ def test_a_measurement_that_fails_leaves_the_network_as_it_was(synthetic: Data, 
 
     handle = network.linear.register_forward_pre_hook(fail)
     device = replace(CPU, eval_batch_size=10)
-    images = (synthetic.test,) if measuring is evaluate else ()
+    images = (synthetic.test,) if measuring is measure_error else ()
     with pytest.raises(torch.OutOfMemoryError):
         measuring(network, *images, synthetic, device, QUICK)
     handle.remove()
@@ -89,12 +89,12 @@ def test_a_measurement_that_fails_leaves_the_network_as_it_was(synthetic: Data, 
 def test_layer_responses_are_the_standard_deviations_over_the_test_set(synthetic: Data, block: str):
     config = replace(QUICK, block=block)
     network = build(config)
-    got = layer_responses(network, synthetic, replace(CPU, eval_batch_size=30), config)
+    got = measure_layer_responses(network, synthetic, replace(CPU, eval_batch_size=30), config)
     seen: list[float] = []
     for module in network.responses():
         module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.std(correction=0).item()))
     network.eval()
     with torch.no_grad():
-        network(batch(synthetic.test, synthetic, central(0, 100, CPU.torch_device))[0])
+        network(gather_batch(synthetic.test, synthetic, center_crops(0, 100, CPU.torch_device))[0])
     np.testing.assert_allclose(got, seen, rtol=1e-4)
     assert len(got) == QUICK.depth - 1

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from reproduce.command import describe_version, tell  # before pandas is loaded, as it has what is told of Ctrl-C meanwhile
+from reproduce.cli import format_version, run_cli  # before pandas is loaded, as it has what is told of Ctrl-C meanwhile
 
 # isort: split
 from analysis.records import RECORDS
-from reproduce.config import UserError
+from reproduce.errors import UserError
 
 FORMATS = (".svg", ".png", ".pdf")
 """Of pictures."""
@@ -20,7 +20,7 @@ class TellVersion(argparse.Action):
     """argparse's own would have to know it before it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object):
-        print(describe_version(with_device=False))
+        print(format_version(with_device=False))
         parser.exit()
 
 
@@ -36,6 +36,6 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def end(main: Callable[[Sequence[str]], int]) -> NoReturn:
+def run_script(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Runs a command line's main and exits with its status."""
-    sys.exit(tell(main, sys.argv[1:]))
+    sys.exit(run_cli(main, sys.argv[1:]))

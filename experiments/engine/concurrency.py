@@ -9,11 +9,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypedDict
 
-from reproduce.config import UserError
-from reproduce.content import Amount, Count, find_problem
+from reproduce.errors import UserError
+from reproduce.schema import Amount, Count, validate
 
 THROUGHPUT = Path("experiments/records/throughput")
-"""Folder of what experiments/throughput.py has measured."""
+"""Folder of what experiments/devices/throughput.py has measured."""
 
 
 class Candidate(TypedDict):
@@ -35,7 +35,7 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose_cpu_lanes(runs: int) -> tuple[int, str]:
+def choose_cpu_concurrency(runs: int) -> tuple[int, str]:
     """A run for each usable core, or for as many of them as OMP_NUM_THREADS gives a run; and why."""
     set_threads = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(set_threads) if set_threads.isdecimal() and int(set_threads) else 1
@@ -45,8 +45,8 @@ def choose_cpu_lanes(runs: int) -> tuple[int, str]:
     return lanes, f"{threads} {'threads' if threads > 1 else 'thread'} each; usable cores: {count_cores()}"
 
 
-def choose_accelerator_lanes(name: str, precisions: Collection[str], folder: Path) -> tuple[int, str]:
-    """The number that was the fastest when experiments/throughput.py measured a device of that name, else 1; and why. Of a full
+def choose_accelerator_concurrency(name: str, precisions: Collection[str], folder: Path) -> tuple[int, str]:
+    """The number that was the fastest when experiments/devices/throughput.py measured a device of that name, else 1; and why. Of a full
     record and one of --quick, the full one counts.
 
     precisions: of the runs; only what is measured in these counts, if anything is.
@@ -59,11 +59,11 @@ def choose_accelerator_lanes(name: str, precisions: Collection[str], folder: Pat
         if record["device_name"] == name:
             best = find_fastest(record["rows"], precisions)
             return (best, f"the fastest in {path}") if best else (1, f"{path} compares no other number")
-    return 1, f"experiments/throughput.py has not measured {name}"
+    return 1, f"experiments/devices/throughput.py has not measured {name}"
 
 
 def read_throughput(path: Path, schema: Any = Throughput) -> dict[str, Any]:
-    """A record of experiments/throughput.py.
+    """A record of experiments/devices/throughput.py.
 
     schema: what of it has to be there.
 
@@ -72,7 +72,7 @@ def read_throughput(path: Path, schema: Any = Throughput) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_bytes())
-        problem = find_problem(record, schema)
+        problem = validate(record, schema)
     except (ValueError, RecursionError) as error:
         record, problem = {}, str(error)
     if problem is not None:

@@ -1,6 +1,6 @@
 """Whether two devices train alike: the same net from the same weights on the same batches, on both.
 
-    python experiments/parity.py --devices cpu npu
+    python experiments/devices/parity.py --devices cpu npu
 
 Two trainings run freely, each on its device, as run.py would train (captured in a graph where that works). At some of the
 iterations the second device also repeats the first one's step from the first one's weights, so that what it computes is
@@ -14,11 +14,10 @@ has to be within TOLERANCES. The free trainings part sooner or later for any two
 their loss over the last tenth of the iterations is judged.
 """
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
 import statistics
 import sys
 from collections.abc import Sequence
@@ -29,18 +28,20 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from reproduce import cli
 from reproduce import device as devices
-from reproduce.config import Config, Precision, find_data_set, require
+from reproduce.config import Config, Precision, require
+from reproduce.dataset import detect_dataset
 
 import torch  # isort: skip
 from torch import Tensor
 
-from reproduce.data import choose_folder, load
 from reproduce.device import Device
-from reproduce.measure import evaluate
+from reproduce.evaluation import measure_error
+from reproduce.interleave import run_task
 from reproduce.optimizer import learning_rate
+from reproduce.sampling import find_data_folder, load_data
 from reproduce.step import Training
-from reproduce.turns import complete
 
 TOLERANCES = {
     "fp32": {"loss": 2e-5, "gradients": 3e-2, "BN": 4e-5, "free": 0.1, "test error": 0.1},
@@ -76,7 +77,7 @@ class Parity:
         require(self.iterations >= 10, "iterations must be at least 10", self.iterations)
 
     def config(self) -> Config:
-        dataset = find_data_set(self.data)
+        dataset = detect_dataset(self.data)
         chosen = {name: getattr(self, name) for name in ("depth", "residual", "iterations", "precision", "seed")}
         return Config(dataset=dataset, warmup="none", **chosen)
 
@@ -111,7 +112,7 @@ def train_iterations(training: Training, start: int, stop: int) -> list[float]:
     while start < stop:
         end = min(stop, start + training.device.chunk_iterations)
         rates = [learning_rate(training.config, iteration, 0) for iteration in range(start, end)]
-        losses += complete(training.train_chunk(start, end, rates))[0]
+        losses += run_task(training.train_chunk(start, end, rates))[0]
         start = end
     return losses
 
@@ -130,7 +131,7 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
         for device in {device.kind: device for device in (first, second)}.values():
             streams.enter_context(devices.own_stream(device))
         reference, other, repeating = [
-            Training(config, load(config, folder, device.torch_device), device, capture)
+            Training(config, load_data(config, folder, device.torch_device), device, capture)
             for device, capture in ((first, False), (second, True), (second, False))
         ]
         print("iteration   learning rate  loss        difference: of loss  of gradients (most)  of BN  of free loss")
@@ -156,7 +157,7 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
         last = config.iterations // 10
         worst["free"] = difference(*(statistics.mean(losses[-last:]) for losses in free))
         repeating.restore(reference.state())
-        errors = [evaluate(t.network, t.data.test, t.data, t.device, config) for t in (reference, repeating)]
+        errors = [measure_error(t.network, t.data.test, t.data, t.device, config) for t in (reference, repeating)]
         worst["test error"] = abs(errors[0] - errors[1])
         print(f"test error of the first one's weights: {errors[0]:.2f}% and {errors[1]:.2f}%")
         parted = [i for i, pair in enumerate(zip(*free, strict=True)) if difference(*pair) > 1e-3]
@@ -181,7 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: a device is not usable or lacks the precision, or the data set is missing.
     """
-    parity = command.parse(Parity, arguments, "parity.py", __doc__)
+    parity = cli.parse_args(Parity, arguments, "parity.py", __doc__)
     config = parity.config()
     # One layout and one form of the update, so that only the devices differ.
     plain: dict[str, Any] = {"memory_format": torch.contiguous_format, "fused": False}
@@ -189,11 +190,11 @@ def main(arguments: Sequence[str]) -> int:
     for device in (first, second):
         about = devices.describe_device(device)
         print(f"{about['device']}: {about['device_name']}, {about['platform']}, {about['versions']}")
-    worst = compare_devices(config, first, second, choose_folder(config, parity.data))
+    worst = compare_devices(config, first, second, find_data_folder(config, parity.data))
     agree, sentence = judge_differences(worst, config.precision)
     print(sentence)
     return 0 if agree else 1
 
 
 if __name__ == "__main__":
-    sys.exit(command.tell(main, sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

@@ -16,8 +16,8 @@ import pytest
 
 from analysis import runs
 from experiments import sweep
-from reproduce import command, evaluate, predict, run
-from reproduce.config import UserError
+from reproduce import cli, evaluate, predict, run
+from reproduce.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -115,7 +115,7 @@ def test_ctrl_c_is_one_line_and_a_status_of_its_own(capsys: pytest.CaptureFixtur
         raise KeyboardInterrupt
 
     try:
-        status = command.tell(main, [])
+        status = cli.run_cli(main, [])
     except KeyboardInterrupt:
         pytest.fail("it went through, and would end the tests as well")
     assert status == 130
@@ -124,7 +124,8 @@ def test_ctrl_c_is_one_line_and_a_status_of_its_own(capsys: pytest.CaptureFixtur
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells by /proc what a process has loaded")
 @pytest.mark.parametrize(
-    "script", ["reproduce/run.py --data synthetic --device cpu", "experiments/throughput.py --data synthetic --device cpu"]
+    "script",
+    ["reproduce/run.py --data synthetic --device cpu", "experiments/devices/throughput.py --data synthetic --device cpu"],
 )
 def test_ctrl_c_while_torch_loads_leaves_no_traceback(tmp_path: Path, script: str):
     """run.py loads it when the flags are read, throughput.py before its main is called."""
@@ -176,7 +177,7 @@ def test_version_tells_commit_and_device(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_library_leaves_the_interpreters_hook_alone():
-    assert sys.excepthook is not command.tell_while_loading
+    assert sys.excepthook is not cli.tell_while_loading
 
 
 # What loads, and what is missing ------------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ def test_the_command_line_is_read_before_torch_is_loaded(name: str, flags: str, 
     assert ("--data" in process.stdout) == (status == 0)
 
 
-@pytest.mark.parametrize("script", ["reproduce/predict.py a.safetensors b.png", "experiments/throughput.py"])
+@pytest.mark.parametrize("script", ["reproduce/predict.py a.safetensors b.png", "experiments/devices/throughput.py"])
 def test_a_missing_package_is_one_sentence(tmp_path: Path, script: str):
     """predict.py loads torch when the flags are read, throughput.py before its main is called."""
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")

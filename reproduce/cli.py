@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 
 def tell_while_loading(kind: type[BaseException], error: BaseException, trace: TracebackType | None):
-    """What `tell` does about Ctrl-C and missing packages, while a script still loads what it wants before it calls `tell`."""
+    """What `run_cli` does about Ctrl-C and missing packages, while a script still loads what it wants before it calls `run_cli`."""
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     if isinstance(error, ModuleNotFoundError):
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {format_error(error)}", file=sys.stderr)
         sys.exit(2)
     sys.__excepthook__(kind, error, trace)
 
@@ -31,19 +31,19 @@ if script is not None and Path(script).resolve().parent.parent == Path(__file__)
 
 import tyro  # noqa: E402 - may take its time, and be missing
 
-from reproduce.config import UserError, is_out_of_memory  # noqa: E402
+from reproduce.errors import UserError, is_out_of_memory  # noqa: E402
 
 T = TypeVar("T")
 
 
-def parse(target: Callable[..., T], arguments: Sequence[str], prog: str, description: str | None, *markers: Any) -> T:
+def parse_args(target: Callable[..., T], arguments: Sequence[str], prog: str, description: str | None, *markers: Any) -> T:
     """What `target`, a dataclass or a function of dataclasses, makes of a command line; --help and --version print and exit.
 
     Raises:
         UserError: a flag or value is wrong.
     """
     if "--version" in arguments:
-        print(describe_version(with_device=True))
+        print(format_version(with_device=True))
         sys.exit()
     description = f"{description}\n--version: of this package, Python and torch, the commit, and the device that auto takes."
     complaint = io.StringIO()
@@ -53,14 +53,14 @@ def parse(target: Callable[..., T], arguments: Sequence[str], prog: str, descrip
     except SystemExit as exit:
         if not exit.code:
             raise
-        raise UserError(one_sentence(complaint.getvalue())) from None
+        raise UserError(shorten_parser_error(complaint.getvalue())) from None
 
 
-def describe_version(with_device: bool) -> str:
+def format_version(with_device: bool) -> str:
     """Version and commit of this package, Python's version and, which loads torch, its version and the device."""
-    from reproduce.record import describe_code
+    from reproduce.record import describe_git
 
-    name, code = "cifar10-resnet-reproduction", describe_code()
+    name, code = "cifar10-resnet-reproduction", describe_git()
     version = "not installed"
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         version = importlib.metadata.version(name)
@@ -69,11 +69,11 @@ def describe_version(with_device: bool) -> str:
     if with_device:
         from reproduce import device as devices
 
-        parts += [f"torch {devices.torch.__version__}", devices.write_device(devices.choose_device("auto"))]
+        parts += [f"torch {devices.torch.__version__}", devices.format_device(devices.choose_device("auto"))]
     return "; ".join(parts)
 
 
-def one_sentence(box: str) -> str:
+def shorten_parser_error(box: str) -> str:
     """What tyro says on stderr between its heading and the first rule, in one line, with the flags that it takes for meant.
 
     It draws a frame or, where stdout's encoding is not UTF-8, rules of hyphens, the first one below the heading; in
@@ -96,7 +96,7 @@ def one_sentence(box: str) -> str:
     return (after if of_a_dataclass else sentence) + (f"; perhaps you meant: {', '.join(meant)}" if meant else "")
 
 
-def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+def run_cli(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """The exit status of `main`; 2 after one sentence on stderr about what it raises for the user to mend, 130 after Ctrl-C.
 
     What stdout's encoding has no character for, as a file's name can hold, is printed as its escape.
@@ -106,19 +106,19 @@ def tell(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     try:
         return main(arguments)
     except (UserError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
-        return report(error)
+        return report_error(error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return report(UserError(f"out of memory ({str(error).strip().partition(chr(10))[0][:200]})"))
+        return report_error(UserError(f"out of memory ({str(error).strip().partition(chr(10))[0][:200]})"))
 
 
-def report(error: UserError | OSError | ModuleNotFoundError | KeyboardInterrupt) -> int:
+def report_error(error: UserError | OSError | ModuleNotFoundError | KeyboardInterrupt) -> int:
     """Says in one line what has ended the program; its exit status."""
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130
-    print(f"error: {explain(error)}", file=sys.stderr)
+    print(f"error: {format_error(error)}", file=sys.stderr)
     return 2
 
 
@@ -127,7 +127,7 @@ def shorten_warnings():
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
 
 
-def explain(error: UserError | OSError | ModuleNotFoundError) -> str:
+def format_error(error: UserError | OSError | ModuleNotFoundError) -> str:
     """The sentence about what the user can mend."""
     if isinstance(error, UserError):
         return str(error)

@@ -1,6 +1,6 @@
 """Train several networks at the same time on one device, in one process.
 
-    printf '%s\\n' '--depth 20 --seed 0' '--depth 20 --seed 1' | python reproduce/together.py
+    printf '%s\\n' '--depth 20 --seed 0' '--depth 20 --seed 1' | python reproduce/train_many.py
 
 reads lines of flags, each as for reproduce/run.py, and begins a run as soon as its line is there; it ends when there are
 no more lines and no runs. The runs take turns at giving the device work, each on a stream of its own, since one net as small
@@ -15,11 +15,10 @@ runs with a checkpoint, and what has not begun does not begin. Empty lines are p
 Exit status: 0 all finished, else the last of theirs that is not 0.
 """
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import contextlib
 import io
 import queue
@@ -30,41 +29,44 @@ import threading
 import traceback
 from collections.abc import Iterable, Sequence
 
-from reproduce import device  # noqa: F401 - the device before torch (see there)
-from reproduce.config import Locked, OutOfMemory, PrecisionLacking, UserError
-from reproduce.progress import say
-from reproduce.run import STOPPING, Ended, prepare, train_in_turns
-from reproduce.stop import stop_requests
-from reproduce.turns import PAUSE, Turns
+from reproduce import (
+    cli,
+    device,  # noqa: F401 - the device before torch (see there)
+)
+from reproduce.errors import OutOfMemory, RunLocked, UnsupportedPrecision, UserError
+from reproduce.interleave import PAUSE, Task
+from reproduce.progress import print_line
+from reproduce.run import STOPPING, Outcome, prepare, training_task
+from reproduce.signals import collect_stop_signals
 
 IDLE = 0.1
 """Seconds from one look for new lines to the next while nothing is in training."""
 
 
-def split_line(line: str) -> list[str]:
+def split_flags(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError as error:
         raise UserError(f"the line is not flags as a shell would take them ({error})") from None
 
 
-def run_line(line: str, requests: Sequence[int], beside: int) -> Turns[Ended]:
+def train_line(line: str, requests: Sequence[int], beside: int) -> Task[Outcome]:
     """The run that a line of flags asks for, and how it has ended, whatever happens to it."""
     try:
-        prepared = prepare(split_line(line))
-        if isinstance(prepared, Ended):
+        prepared = prepare(split_flags(line))
+        if isinstance(prepared, Outcome):
             return prepared
         yield  # the others, and the lines that have come meanwhile, have waited for the data
-        return (yield from train_in_turns(prepared, requests, beside))
-    except (Locked, PrecisionLacking, OutOfMemory) as error:
-        return Ended(error.status, command.explain(error))
+        return (yield from training_task(prepared, requests, beside))
+    except (RunLocked, UnsupportedPrecision, OutOfMemory) as error:
+        return Outcome(error.status, cli.format_error(error))
     except (UserError, OSError) as error:
-        return Ended(2, command.explain(error))
+        return Outcome(2, cli.format_error(error))
     except SystemExit:
-        return Ended(2, "--help or --version has been printed and nothing trained")
+        return Outcome(2, "--help or --version has been printed and nothing trained")
     except Exception as error:  # a defect: the other runs go on
         traceback.print_exc()
-        return Ended(1, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        return Outcome(1, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 def train_lines(lines: Iterable[str]) -> int:
@@ -79,27 +81,27 @@ def train_lines(lines: Iterable[str]) -> int:
             arrivals.put(None)
 
     threading.Thread(target=read_lines, daemon=True).start()
-    training: dict[int, Turns[Ended]] = {}
+    training: dict[int, Task[Outcome]] = {}
     more, last = True, 0
 
-    def tell_ending(number: int, ended: Ended):
+    def tell_ending(number: int, ended: Outcome):
         nonlocal last
         last = ended.status or last
         try:
-            say(f"line {number}, exit status {ended.status}: {ended.sentence}")
+            print_line(f"line {number}, exit status {ended.status}: {ended.sentence}")
         except OSError:  # as of a full disk: who has started the runs will not hear of them
             requests.append(signal.SIGPIPE)
 
-    with stop_requests(STOPPING, insist=True) as requests:
+    with collect_stop_signals(STOPPING, insist=True) as requests:
         while training or (more and not (requests and arrivals.empty())):
             with contextlib.suppress(queue.Empty):
                 arrival = arrivals.get(timeout=PAUSE if training else IDLE)
                 if arrival is None:
                     more = False
                 elif requests:
-                    tell_ending(arrival[0], Ended(75, "not begun"))
+                    tell_ending(arrival[0], Outcome(75, "not begun"))
                 elif arrival[1].strip():
-                    training[arrival[0]] = run_line(arrival[1], requests, beside=len(training))
+                    training[arrival[0]] = train_line(arrival[1], requests, beside=len(training))
             for number, run in list(training.items()):
                 try:
                     next(run)
@@ -110,7 +112,7 @@ def train_lines(lines: Iterable[str]) -> int:
 
 
 if __name__ == "__main__":
-    command.shorten_warnings()
+    cli.shorten_warnings()
     if len(sys.argv) > 1:
         print(__doc__)
         sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 2)

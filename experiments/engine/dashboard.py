@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.engine.progress import has_ended, read_progress, write_time
+from experiments.engine.progress import format_time, has_ended, read_progress
 from reproduce.config import Config
-from reproduce.progress import say
+from reproduce.progress import print_line
 
 ERASE = "\x1b[J"
 """Clears from the cursor to the end of the screen (ECMA-48)."""
@@ -17,7 +17,7 @@ INTERVAL = 1.0
 """Seconds between two drawings of the table."""
 
 
-class Display:
+class Dashboard:
     """Events scroll by; the table is redrawn in place below the last of them. Plain control codes, no library."""
 
     def __init__(self):
@@ -31,7 +31,7 @@ class Display:
         return f"\x1b[{height}A\r{ERASE}" if height else ""
 
     def tell_event(self, text: str):
-        say(self.erase_table() + text)
+        print_line(self.erase_table() + text)
 
     def draw_table(self, list_runs: Callable[[], list[Config]], active: Sequence[tuple[Config, str]], out: Path):
         """Shows the runs in training, each with where it is, cut to the terminal's size; elsewhere nothing."""
@@ -43,7 +43,7 @@ class Display:
         columns, rows = shutil.get_terminal_size()
         lines = [heading, *write_table(active, out)]
         shown = [line[: columns - 1] for line in lines[: rows - 2]]
-        say(self.erase_table() + "\n".join(shown))
+        print_line(self.erase_table() + "\n".join(shown))
         self.height = len(shown)
 
 
@@ -56,7 +56,7 @@ def write_table(active: Sequence[tuple[Config, str]], out: Path) -> list[str]:
         error = "-" if progress.error is None else f"{progress.error:.2f}%"
         left = "-"
         if progress.pace is not None:
-            left = write_time((config.iterations - progress.iteration) * progress.pace)
+            left = format_time((config.iterations - progress.iteration) * progress.pace)
         iteration = f"{progress.iteration}/{config.iterations}"
         lines.append(f"{config.folder!s:<32}{where:<10}{state:<12}{iteration:<16}{error:<12}{left}")
     return lines

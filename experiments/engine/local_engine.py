@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.engine.backlog import Backlog
-from experiments.engine.lanes import THROUGHPUT, choose_accelerator_lanes, choose_cpu_lanes, count_cores
+from experiments.engine.concurrency import THROUGHPUT, choose_accelerator_concurrency, choose_cpu_concurrency, count_cores
+from experiments.engine.run_queue import RunQueue
 from experiments.engine.worker import IN_ORDER, Worker, start_worker
-from reproduce.config import Config, Machine, UserError
-from reproduce.progress import say
-from reproduce.stop import stop_requests
+from reproduce.config import Config, RunOptions
+from reproduce.errors import UserError
+from reproduce.progress import print_line
+from reproduce.signals import collect_stop_signals
 
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 POLL = 0.1
@@ -57,24 +58,24 @@ def find_devices(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def choose_lanes(devices: Sequence[str], runs: Sequence[Config]) -> dict[str, int]:
+def choose_concurrency(devices: Sequence[str], runs: Sequence[Config]) -> dict[str, int]:
     """For each device the number of these runs that are to be trained on it at the same time; says which and why.
 
     Raises:
-        UserError: a record of experiments/throughput.py cannot be read.
+        UserError: a record of experiments/devices/throughput.py cannot be read.
     """
     lanes = {}
     for device in devices:
         kind, _, index = device.partition(":")
         if kind == "cpu":
-            lanes[device], reason = choose_cpu_lanes(len(runs))
+            lanes[device], reason = choose_cpu_concurrency(len(runs))
         else:
             from reproduce.device import DEVICES
 
             name = DEVICES[kind].backend.get_device_name(int(index))
-            lanes[device], reason = choose_accelerator_lanes(name, {config.precision for config in runs}, THROUGHPUT)
+            lanes[device], reason = choose_accelerator_concurrency(name, {config.precision for config in runs}, THROUGHPUT)
         side_by_side = "run at a time" if lanes[device] == 1 else "runs at the same time"
-        say(f"{lanes[device]} {side_by_side} on {device} ({reason}); --per-device sets another number")
+        print_line(f"{lanes[device]} {side_by_side} on {device} ({reason}); --per-device sets another number")
     return lanes
 
 
@@ -99,7 +100,7 @@ def list_places(lanes: Mapping[str, int]) -> list[tuple[str, int]]:
     return places
 
 
-def note_endings(workers: dict[int, Worker], backlog: Backlog, stopping: bool):
+def note_endings(workers: dict[int, Worker], backlog: RunQueue, stopping: bool):
     """Tells the backlog of the runs that have ended, and lets go of the workers that have."""
     for place, worker in list(workers.items()):
         status = worker.process.poll()  # before its output is read, which then is complete
@@ -113,7 +114,7 @@ def note_endings(workers: dict[int, Worker], backlog: Backlog, stopping: bool):
             workers.pop(place).close()
 
 
-def train_here(backlog: Backlog, machine: Machine, lanes: Mapping[str, int], deadline: float):
+def train_locally(backlog: RunQueue, options: RunOptions, lanes: Mapping[str, int], deadline: float):
     """Trains the backlog until nothing is left of it, or until something asks to stop.
 
     lanes: of each device, how many runs may be in training on it at the same time.
@@ -126,7 +127,7 @@ def train_here(backlog: Backlog, machine: Machine, lanes: Mapping[str, int], dea
     def room(place: int) -> int:
         return workers[place].free if place in workers else places[place][1]
 
-    with stop_requests("stopping: each run writes a checkpoint first; Ctrl-C again kills them") as received:
+    with collect_stop_signals("stopping: each run writes a checkpoint first; Ctrl-C again kills them") as received:
         while True:
             stopping = bool(received) or time.monotonic() >= deadline
             note_endings(workers, backlog, stopping)
@@ -136,7 +137,7 @@ def train_here(backlog: Backlog, machine: Machine, lanes: Mapping[str, int], dea
                 if place not in workers:
                     workers[place] = start_worker(make_environment(device, lanes[device]), device, count, Path())
                 remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
-                workers[place].begin_run(config, replace(machine, device=device.partition(":")[0], time_limit=remaining))
+                workers[place].begin_run(config, replace(options, device=device.partition(":")[0], time_limit=remaining))
                 backlog.display.tell_event(f"{config.folder}: started on {device}")
             active = [(config, worker.where) for worker in workers.values() for config in worker.training.values()]
             everywhere = all(room(place) for place in range(len(places)))  # else a dismissed worker is about to end

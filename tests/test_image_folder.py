@@ -16,9 +16,10 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from experiments import sweep
-from reproduce import evaluate, export, pictures, predict, record, run
-from reproduce.config import Config, UserError
-from reproduce.data import generate_images, load, random_numbers
+from reproduce import evaluate, export, image_folder, predict, record, run
+from reproduce.config import Config
+from reproduce.errors import UserError
+from reproduce.sampling import generate_synthetic_images, load_data, random_generator
 from tests.conftest import CPU
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ FLAGS = "--depth 8 --batch-size 8 --iterations 12 --device cpu --data photos".sp
 def write_pictures(folder: Path, names: list[str], train: int = 6, test: int = 3):
     """So many pictures of each class, 40 x 50 pixels, of the generated set's stripes."""
     for part, count in (("train", train), ("test", test)):
-        images, labels = generate_images(random_numbers(0, 4), 10 * count)
+        images, labels = generate_synthetic_images(random_generator(0, 4), 10 * count)
         for label, name in enumerate(names):
             (folder / part / name).mkdir(parents=True)
             for number, image in enumerate(images[labels == label % 10]):
@@ -47,9 +48,9 @@ def photos(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A folder of its own with pictures of three classes, in an empty current folder."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(original, "photos")
-    pictures.name_pictures.cache_clear()
+    image_folder.describe_image_folder.cache_clear()
     yield Path("photos")
-    pictures.name_pictures.cache_clear()
+    image_folder.describe_image_folder.cache_clear()
 
 
 def test_pictures_become_a_data_set(photos: Path):
@@ -61,14 +62,14 @@ def test_pictures_become_a_data_set(photos: Path):
     (photos / "train/dog/.hidden").write_text("no picture")
     config = run.parse(FLAGS)[0]
     assert (config.dataset, config.classes) == ("pictures", "cat/dog/owl")
-    assert config.data_set.class_names == ("cat", "dog", "owl") and len(config.pictures) == 64
-    data = load(config, photos, CPU.torch_device)
+    assert config.dataset_info.class_names == ("cat", "dog", "owl") and len(config.pictures) == 64
+    data = load_data(config, photos, CPU.torch_device)
     assert (
         data.train.labels.tolist() == [0] * 6 + [1] * 6 + [2] * 6 and data.test.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     )
     assert data.train.positions.dtype == torch.uint8
     for path, images, position in (("train/dog/2.png", data.train, 8), ("test/owl/0.png", data.test, 6)):
-        seen = (predict.read_image(photos / path, config.data_set)[0] * 255).round().byte()
+        seen = (predict.load_input(photos / path, config.dataset_info)[0] * 255).round().byte()
         assert torch.equal(data.unpad(images.positions)[position].permute(2, 0, 1), seen)
 
 
@@ -86,20 +87,20 @@ def test_other_pictures_are_another_run(photos: Path, edit: Callable[[Path], Any
     before = run.parse(FLAGS)[0]
     assert before == run.parse(FLAGS)[0] and replace(before, seed=1).key == before.key
     edit(photos)
-    pictures.name_pictures.cache_clear()
+    image_folder.describe_image_folder.cache_clear()
     assert run.parse(FLAGS)[0].key != before.key
 
 
 def test_what_is_hidden_is_no_picture(photos: Path):
-    names = pictures.name_pictures(photos)
+    names = image_folder.describe_image_folder(photos)
     config = Config(dataset="pictures", classes=names["classes"], pictures=names["pictures"])
-    before = pictures.read_pictures(config, photos)
+    before = image_folder.read_image_folder(config, photos)
     for name in ("train/cat/._0.png", "train/cat/.thumbnails/1.png", "train/.ipynb_checkpoints/0.png"):
         (photos / name).parent.mkdir(exist_ok=True)
         shutil.copy(photos / "train/dog/0.png", photos / name)
-    pictures.name_pictures.cache_clear()
-    assert pictures.name_pictures(photos) == names
-    assert all(np.array_equal(*pair) for pair in zip(pictures.read_pictures(config, photos), before, strict=True))
+    image_folder.describe_image_folder.cache_clear()
+    assert image_folder.describe_image_folder(photos) == names
+    assert all(np.array_equal(*pair) for pair in zip(image_folder.read_image_folder(config, photos), before, strict=True))
 
 
 def test_a_sweep_takes_a_folder_of_pictures(photos: Path):
@@ -177,15 +178,15 @@ def test_more_classes_than_digits(photos: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_terminal_sees_pictures_being_read(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     config = run.parse(FLAGS)[0]
-    pictures.read_pictures(config, photos)
+    image_folder.read_image_folder(config, photos)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    pictures.read_pictures(config, photos)
+    image_folder.read_image_folder(config, photos)
     assert "reading pictures" in (said := capsys.readouterr().err) and "27/27" in said
 
 
 def test_what_counts_as_a_picture_is_what_torchvision_reads():
-    assert pictures.EXTENSIONS == IMG_EXTENSIONS
+    assert image_folder.EXTENSIONS == IMG_EXTENSIONS
 
 
 # Broken folders ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from reproduce.config import PAPER_ITERATIONS, Config, UserError
+from reproduce.config import PAPER_ITERATIONS, Config
+from reproduce.errors import UserError
 
 IN_EVERY_CARD = "trained by this repository. Record: `"
 CHOICES = {
@@ -21,12 +22,12 @@ UNMENTIONED = ("depth", "residual", "seed", "classes", "pictures")
 """The fields of a config that a card does not list as changed: it has other words for them, or none."""
 
 
-def find_sha256(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
     """A file's SHA-256, in hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def check_card(path: Path):
+def check_sha256(path: Path):
     """Refuses a weights file with another SHA-256 than the one in the card beside it, where there is one.
 
     Raises:
@@ -34,11 +35,11 @@ def check_card(path: Path):
     """
     card = path.with_suffix(".md")
     told = re.search("SHA-256 `([0-9a-f]{64})`", card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
-    if told is not None and told[1] != find_sha256(path):
+    if told is not None and told[1] != sha256_of_file(path):
         raise UserError(f"{path} is damaged or is not the file of its card: its SHA-256 is not the one in {card}; restore both")
 
 
-def write_card(config: Config, result: dict[str, Any], sha256: str) -> str:
+def format_card(config: Config, result: dict[str, Any], sha256: str) -> str:
     """The model card of a weights file, from card.md: recipe, data, result, use, limits, and the file's SHA-256."""
     ordinary = Config(depth=config.depth)
     changed = [
@@ -48,11 +49,11 @@ def write_card(config: Config, result: dict[str, Any], sha256: str) -> str:
     ]
     full = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
     remark = "" if full else "\n  **Not a run of the paper's length on the paper's data: not comparable with the paper.**"
-    return Template(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).substitute(
+    return Template(Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")).substitute(
         net=config.net,
         seed=config.seed,
         what=f"{config.net.rstrip('0123456789')} net of {config.depth} layers" if config.family == "6n+2" else config.net,
-        side=config.data_set.side,
+        side=config.dataset_info.side,
         where="as in" if config.family == "6n+2" else "beyond",
         schedule="divided by 10 after 1/2 and 3/4 of" if config.schedule == "steps" else f"({config.schedule}) over",
         pictures="handwritten digits, white on black" if config.dataset == "mnist" else "small photographs",
@@ -64,8 +65,8 @@ def write_card(config: Config, result: dict[str, Any], sha256: str) -> str:
         weight_decay=f"{config.weight_decay:g}",
         precision=config.precision,
         changes="Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's",
-        classes="ten" if len(config.data_set.class_names) == 10 else len(config.data_set.class_names),
-        data=config.data_set.title + (f" ({', '.join(config.data_set.class_names)})" if config.classes else ""),
+        classes="ten" if len(config.dataset_info.class_names) == 10 else len(config.dataset_info.class_names),
+        data=config.dataset_info.title + (f" ({', '.join(config.dataset_info.class_names)})" if config.classes else ""),
         images="nine tenths of the training images" if config.split == "val" else "all training images",
         moment=f"iteration {result['iterations']}" if "chosen_by" in result else "the last iteration",
         best=CHOICES[result.get("chosen_by")].format(**result),
@@ -76,7 +77,7 @@ def write_card(config: Config, result: dict[str, Any], sha256: str) -> str:
     )
 
 
-def place_card(output: Path) -> Path:
+def write_card(output: Path) -> Path:
     """Where the card of a weights file goes: beside it.
 
     Raises:

@@ -5,13 +5,13 @@ import signal
 
 import pytest
 
-from reproduce.stop import stop_requests
+from reproduce.signals import collect_stop_signals
 
 
 def test_requests_are_gathered_and_the_handlers_come_back():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     sent = []
-    with pytest.raises(ZeroDivisionError), stop_requests() as requests:
+    with pytest.raises(ZeroDivisionError), collect_stop_signals() as requests:
         assert requests == []
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
@@ -22,7 +22,7 @@ def test_requests_are_gathered_and_the_handlers_come_back():
 
 
 def test_the_first_is_answered_at_once_and_a_second_ctrl_c_ends(capfd):
-    with stop_requests("heard", insist=True) as requests:
+    with collect_stop_signals("heard", insist=True) as requests:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         assert capfd.readouterr() == ("", "\nheard\n")
@@ -36,7 +36,7 @@ def test_the_first_is_answered_at_once_and_a_second_ctrl_c_ends(capfd):
 def test_a_closed_terminal_is_a_request_except_under_nohup(handler: signal.Handlers, received: list[int]):
     before = signal.signal(signal.SIGHUP, handler)
     try:
-        with stop_requests() as requests:
+        with collect_stop_signals() as requests:
             os.kill(os.getpid(), signal.SIGHUP)
             assert requests == received
         assert signal.getsignal(signal.SIGHUP) is handler

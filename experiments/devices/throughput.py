@@ -1,6 +1,6 @@
 """How fast training is beside a plain PyTorch loop on the same device, and beside what the device could do at best.
 
-    python experiments/throughput.py --data DIR
+    python experiments/devices/throughput.py --data DIR
 
 measures, for each depth and precision, and all in one process in rounds in which the candidates take turns:
 
@@ -14,7 +14,7 @@ measures, for each depth and precision, and all in one process in rounds in whic
                      side (cuda)
   captured compiled  the network compiled by torch.compile, then captured (on a CPU: compiled)
   ... by block       each block compiled by itself: BN, addition and ReLU as one kernel, in five graphs whatever the depth
-  4 together         four runs that take turns, as together.py trains them: time of an iteration of all, divided by four
+  4 together         four runs that take turns, as train_many.py trains them: time of an iteration of all, divided by four
   4 side by side     a process and a thread for each of four runs, as sweep.py trains on four cores; time as above (cpu)
 
 With --quick only what the choice of a way to train rests on.
@@ -25,11 +25,10 @@ no law: a convolution in fewer operations than its definition has (Winograd's) c
 What is measured is printed and, net by net, written to a record, which python analysis/table.py makes into a table.
 """
 
-try:
-    from reproduce import command  # before all else: from here on, Ctrl-C and a missing package are one line
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: {missing.name} is not installed: pip install -r requirements.txt") from None
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
 import math
 import re
 import statistics
@@ -43,9 +42,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.engine.lanes import THROUGHPUT, count_cores
+from experiments.engine.concurrency import THROUGHPUT, count_cores
+from reproduce import cli
 from reproduce import device as devices
-from reproduce.config import Config, Precision, UserError, require
+from reproduce.config import Config, Precision, require
+from reproduce.errors import UserError
 
 import torch  # isort: skip
 from torch import Tensor, nn
@@ -54,13 +55,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
-from reproduce.data import Data, Synthetic, batch, choose_folder, load, plan
 from reproduce.device import Device, make_stream
+from reproduce.interleave import Task, resume_on_stream, run_interleaved
 from reproduce.model import build_network
-from reproduce.record import describe_code, write_json
+from reproduce.record import describe_git, write_json
 from reproduce.reference import make_sgd, train_network
+from reproduce.sampling import Data, Synthetic, find_data_folder, gather_batch, load_data, sample_batches
 from reproduce.step import Training
-from reproduce.turns import Turns, complete_all, each_turn_on
 
 Candidate = Callable[[int], float]
 """Trains so many iterations and returns the seconds that one of one run took, the others' share taken off."""
@@ -174,7 +175,7 @@ def seeds(config: Config, count: int) -> list[Config]:
     return [replace(config, seed=seed) for seed in range(count)]
 
 
-def train_iterations(training: Training, start: int, stop: int) -> Turns[None]:
+def train_iterations(training: Training, start: int, stop: int) -> Task[None]:
     for begin in range(start, stop, training.device.chunk_iterations):
         end = min(begin + training.device.chunk_iterations, stop)
         yield from training.train_chunk(begin, end, [0.1] * (end - begin))
@@ -192,9 +193,9 @@ def advancing(runs: Sequence[Training], device: Device) -> Candidate:
         nonlocal start
         stop = start + iterations
         each = zip(streams, runs, strict=True)
-        turns = [each_turn_on(stream, device, train_iterations(run, start, stop), lambda: None) for stream, run in each]
+        turns = [resume_on_stream(stream, device, train_iterations(run, start, stop), lambda: None) for stream, run in each]
         before = time.perf_counter()
-        complete_all(turns)
+        run_interleaved(turns)
         if captured != [run.may_capture for run in runs]:
             raise RuntimeError("its step is not captured")
         start = stop
@@ -213,7 +214,9 @@ def begin_beside(config: Config, folder: Path):
     torch.set_num_threads(1)
     device = devices.choose_device("cpu")
     devices.set_numerics(device, config.precision, deterministic=False)
-    candidate_here = advancing([Training(config, load(config, folder, device.torch_device), device, capture=False)], device)
+    candidate_here = advancing(
+        [Training(config, load_data(config, folder, device.torch_device), device, capture=False)], device
+    )
 
 
 def train_beside(iterations: int):
@@ -342,8 +345,8 @@ def preparation(config: Config, data: Data, device: Device, iterations: int) -> 
     """Seconds per iteration that go into choosing and making batches."""
 
     def prepare():
-        for row in plan(config, len(data.train), 0, iterations).to(device.torch_device):
-            batch(data.train, data, row)
+        for row in sample_batches(config, len(data.train), 0, iterations).to(device.torch_device):
+            gather_batch(data.train, data, row)
 
     return time_calls(prepare, device) / iterations
 
@@ -416,10 +419,10 @@ def measure_nets(settings: Settings) -> Path | None:
         device = replace(device, chunk_iterations=min(device.chunk_iterations, QUICK_CHUNK))
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
     configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]
-    folder = choose_folder(default, settings.data)
+    folder = find_data_folder(default, settings.data)
     for precision in settings.precisions:
         devices.set_numerics(device, precision, deterministic=False)
-    data = load(default, folder, device.torch_device)
+    data = load_data(default, folder, device.torch_device)
     if not any(candidates(settings, config, folder, data, device) for config in configs):
         raise UserError(f"no candidate on {device.kind} matches --only {settings.only}: without it, all are measured")
     if not settings.only:
@@ -432,7 +435,7 @@ def measure_nets(settings: Settings) -> Path | None:
     name = re.sub("[^a-z0-9]+", "-", about["device_name"].lower()).strip("-")
     path = settings.out / f"{name}{'-quick' if settings.quick else ''}.json"
     chosen = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}
-    record = {"git": describe_code()} | about | {"data": default.dataset, "batch_size": default.batch_size} | chosen
+    record = {"git": describe_git()} | about | {"data": default.dataset, "batch_size": default.batch_size} | chosen
     nets, rows = [], []
     for config in configs:
         devices.set_numerics(device, config.precision, deterministic=False)
@@ -458,9 +461,9 @@ def measure_nets(settings: Settings) -> Path | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    measure_nets(command.parse(Settings, arguments, "throughput.py", __doc__))
+    measure_nets(cli.parse_args(Settings, arguments, "throughput.py", __doc__))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(command.tell(main, sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

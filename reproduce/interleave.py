@@ -7,22 +7,22 @@ from typing import Any, TypeVar
 from reproduce.device import Device, make_stream, on_stream
 
 T = TypeVar("T")
-Turns = Generator[None, None, T]
+Task = Generator[None, None, T]
 """Such work, whose end returns a T."""
 PAUSE = 1e-4
 """Seconds from one turn to the next of work that is alone or, of several, from one round to the next."""
 
 
-def on_own_stream(device: Device, work: Turns[T], begin_turn: Callable[[], Any]) -> Turns[T]:
+def on_own_stream(device: Device, work: Task[T], before_resume: Callable[[], Any]) -> Task[T]:
     """The same work, each of its turns on one stream of its own, and after a call of begin_turn."""
-    return (yield from each_turn_on(make_stream(device), device, work, begin_turn))
+    return (yield from resume_on_stream(make_stream(device), device, work, before_resume))
 
 
-def each_turn_on(stream: Any, device: Device, work: Turns[T], begin_turn: Callable[[], Any]) -> Turns[T]:
+def resume_on_stream(stream: Any, device: Device, work: Task[T], before_resume: Callable[[], Any]) -> Task[T]:
     """The same work on a stream of `make_stream`."""
     while True:
         with on_stream(device, stream):
-            begin_turn()
+            before_resume()
             try:
                 next(work)
             except StopIteration as end:
@@ -30,12 +30,12 @@ def each_turn_on(stream: Any, device: Device, work: Turns[T], begin_turn: Callab
         yield
 
 
-def complete(work: Turns[T]) -> T:
+def run_task(work: Task[T]) -> T:
     """Does all of the work, with nothing in between."""
-    return complete_all([work])[0]
+    return run_interleaved([work])[0]
 
 
-def complete_all(works: Sequence[Turns[T]]) -> list[T]:
+def run_interleaved(works: Sequence[Task[T]]) -> list[T]:
     """Does several pieces of work, turn by turn, and returns what each returns."""
     left, results = dict(enumerate(works)), {}
     while left:
