@@ -25,7 +25,6 @@ from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.image_folder import resolve_dataset
-from reproduce.interleave import Task
 from reproduce.model_card import sha256_of_file
 from reproduce.progress import print_line
 from reproduce.record import BEST, add_session, open_run_folder, read_config, read_record, read_result, read_sessions
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from reproduce.device import Device
+    from reproduce.interleave import Task
     from reproduce.sampling import Data
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
