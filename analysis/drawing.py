@@ -1,234 +1,211 @@
-"""What the figures share: which runs to draw, how a cell's curves look, where the picture goes."""
+"""Code shared by the figures: command line, choice of runs, curves, saving."""
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
+import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import offset_copy
 from matplotlib.typing import ColorType
 
-from analysis.cli import FORMATS, Parser
-from analysis.paper import HE, load_paper, published
-from analysis.records import comparable_runs, finished_runs, load_records, select_runs
+from analysis.estimates import MINIMUM
+from analysis.records import RECORDS, finished_runs, load_records, select_runs
 from analysis.sample import choose_precision
+from reproduce.cli import parse_args
 from reproduce.config import PAPER_ITERATIONS, Config
 from reproduce.errors import UserError
 
 FIGURES = Path(__file__).parent / "figures"
+FORMATS = (".svg", ".png", ".pdf")
 PALETTE = sns.color_palette("colorblind")
 DEPTH_COLOUR = {20: PALETTE[1], 32: PALETTE[9], 44: PALETTE[2], 56: PALETTE[4], 110: PALETTE[0]}
 ERROR_LIMIT = 20
-"""Upper end of the error axis of Fig. 6, in percent."""
-
-
-def parse(arguments: Sequence[str], description: str | None, stem: str) -> argparse.Namespace:
-    """The flags of a figure's command line; chooses the window or a picture in memory.
-
-    Raises:
-        UserError: a flag or value is wrong.
-    """
-    parser = Parser(description)
-    parser.add_argument("--output", type=Path, default=FIGURES / stem, help="picture, or its name without .svg and .png")
-    parser.add_argument("--data-set", choices=("cifar10", "synthetic"), default="cifar10", help="whose runs to draw")
-    parser.add_argument("--iterations", type=int, metavar="N", help="draw runs of this length; by default full ones, if any")
-    parser.add_argument("--show", action="store_true", help="open a window as well")
-    options = parser.parse_args(list(arguments))
-    suffix = options.output.suffix
-    if suffix[1:].isalpha() and suffix not in FORMATS:  # unlike that of figure.v2
-        raise UserError(f"--output is a picture in {', '.join(FORMATS)}, or its name without these, not in {suffix}")
-    if not options.show:
-        matplotlib.use("Agg")
-    sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
-    plt.rcParams.update({"svg.hashsalt": "analysis", "grid.color": "0.9", "axes.titlesize": "medium"})
-    return options
-
-
-def load_runs(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs below --records, of --iterations where it is given, and all curves (see records.load).
-
-    Raises:
-        UserError: no run has that length, or a record is damaged.
-    """
-    runs, curves = load_records(options.records)
-    if options.iterations is None:
-        return runs, curves
-    of_length = runs[runs["iterations"] == options.iterations]
-    if of_length.empty:
-        lengths = ", ".join(map(str, sorted(set(runs["iterations"])))) or "none"
-        raise UserError(f"no run below {options.records} has {options.iterations} iterations; there are: {lengths}")
-    return of_length, curves
+"""Upper end of the error axis of Fig. 6, in %."""
+TRAIN = {"linestyle": "--", "linewidth": 1.0}
+TEST = {"linestyle": "-", "linewidth": 2.0}
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The finished runs to draw, a frame per config asked for that has any; one length, one precision, one data set."""
+class FigureOptions:
+    """What to draw, and where to save it."""
 
-    cells: dict[Config, pd.DataFrame]
+    records: Path = RECORDS
+    """Folder that contains the run folders."""
+    iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Draw runs of this length (default: full-length runs, or else the most common length)."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Figure to write (.svg, .png or .pdf); without suffix, an .svg and a .png (default: analysis/figures/NAME)."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Finished runs of one length and precision, by configuration."""
+
+    runs: dict[Config, pd.DataFrame]
     iterations: int
     precision: str
-    remark: str
-    """For the title: what was averaged and what is wrong with it."""
-
-    is_full: bool
-    """Whether they are comparable with the paper."""
+    failures: str
+    """Number of diverged and unfinished runs, or an empty string."""
 
     @property
-    def unit(self) -> float:
-        """Iterations to one of the axis: the paper's 1e4 where that makes sense."""
-        return 1e4 if self.is_full else 1
+    def is_full(self) -> bool:
+        return self.iterations == PAPER_ITERATIONS
+
+    def describe(self) -> str:
+        """Return the line above the figure."""
+        several = any(len(runs) >= MINIMUM for runs in self.runs.values())
+        lines = f"mean ± one standard deviation (n < {MINIMUM}: single runs)" if several else "each line is one run"
+        shortened = f"{self.iterations:,} of {PAPER_ITERATIONS:,} iterations, not comparable with the paper; "
+        return f"{'' if self.is_full else shortened}{self.precision}; {lines}{self.failures}"
 
 
-def choose(runs: pd.DataFrame, configs: Sequence[Config], dataset_info: str, experiment: str) -> Choice:
-    """Full runs where there are any, else shortened ones of the most common length, and then the remark says so.
+def make_figure(
+    name: str,
+    draw: Callable[[pd.DataFrame, pd.DataFrame], Figure],
+    description: str | None,
+    arguments: Sequence[str],
+) -> int:
+    """Parse the command line, draw the figure from the records and save it; return the exit status.
 
-    Raises:
-        UserError: there is none; the sentence names the command that makes them.
-    """
-    asked = pd.concat([select_runs(runs, config, free=("iterations", "dataset")) for config in configs])
-    asked = asked[asked["dataset"] == dataset_info]
-    done = finished_runs(asked)
-    if done.empty:
-        raise UserError(
-            f"there is no finished run on {dataset_info} to draw: make them with python experiments/sweep.py {experiment}, "
-            "or name their folder with --records"
-        )
-    full = comparable_runs(done)
-    length = PAPER_ITERATIONS if len(full) else int(done["iterations"].mode().max())
-    wanted = {config: replace(config, iterations=length, dataset=dataset_info) for config in configs}
-    precision = choose_precision(runs, list(wanted.values()))
-    same = runs[runs["precision"] == precision]
-    every = {config: select_runs(same, there) for config, there in wanted.items()}
-    cells = {config: finished_runs(cell) for config, cell in every.items() if len(finished_runs(cell))}
-    counts = [len(cell) for cell in cells.values()]
-    fewest, most = min(counts), max(counts)
-    seeds = f"mean over {most if fewest == most else f'{fewest} to {most}'} seeds, band ± one standard deviation"
-    remark = [seeds if most > 1 else "1 seed", precision]
-    if dataset_info != "cifar10":
-        remark.insert(0, f"{dataset_info} data, not comparable")
-    elif not len(full):
-        remark.insert(0, f"shortened: {length} of {PAPER_ITERATIONS} iterations, not comparable")
-    for status in ("diverged", "unfinished"):
-        count = sum(int((cell["status"] == status).sum()) for cell in every.values())
-        remark += [f"{count} {status} not drawn"] * bool(count)
-    return Choice(cells, length, precision, "; ".join(remark), bool(len(full)))
-
-
-def choose_beside(
-    runs: pd.DataFrame, baseline: Sequence[Config], others: Sequence[Config], dataset_info: str, experiment: str
-) -> Choice:
-    """As `choose`, of both, of a length and in a precision of which there are others: more is drawn than the baseline.
+    draw: takes the runs and the curves of `load_records`.
 
     Raises:
-        UserError: there are no others.
+        UserError: wrong arguments, damaged records, or no run to draw.
     """
-    length = choose(runs, others, dataset_info, experiment).iterations
-    wanted = [replace(config, iterations=length, dataset=dataset_info) for config in others]
-    precisions = pd.concat([finished_runs(select_runs(runs, config)) for config in wanted])["precision"]
-    alike = runs[(runs["iterations"] == length) & runs["precision"].isin(precisions)]
-    return choose(alike, [*baseline, *others], dataset_info, experiment)
+    options = parse_args(FigureOptions, arguments, f"plot_{name}.py", description)
+    output = options.output or FIGURES / (name if options.iterations is None else f"{name}_{options.iterations}")
+    if output.suffix[1:].isalpha() and output.suffix not in FORMATS:
+        raise UserError(f"--output must end in {', '.join(FORMATS)} or have no suffix, got {output}")
+    matplotlib.use("Agg")
+    sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
+    plt.rcParams.update({"svg.hashsalt": "analysis", "grid.color": "0.9", "axes.titlesize": "medium"})
+    runs, curves = load_records(options.records)
+    if options.iterations is not None:
+        lengths = ", ".join(map(str, sorted(set(runs["iterations"])))) or "none"
+        runs = runs[runs["iterations"] == options.iterations]
+        if runs.empty:
+            raise UserError(f"no run in {options.records} has {options.iterations} iterations; available lengths: {lengths}")
+    save_figure(draw(runs, curves), output)
+    return 0
 
 
-def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: ColorType, unit: float) -> float:
-    """Draws a cell's training error (dashed) and test error (bold): every seed thin, means over them in a band of one std.
-
-    Returns: the lowest mean test error, in percent.
-    """
-    rows = curves[curves["folder"].isin(runs["folder"])]
-    lowest = float("nan")
-    for column, style, width in (("train_error", "--", 1.0), ("test_error", "-", 2.0)):
-        points = rows.groupby("iteration")[column].agg(["mean", "std", "count"])
-        points = points[points["count"] == len(runs)]  # where every seed was evaluated
-        x, mean, std = points.index / unit, points["mean"], points["std"].fillna(0)
-        few = {"marker": "o", "markersize": 4, "fillstyle": "none" if style == "--" else "full"}
-        axes.plot(x, mean, style, color=colour, linewidth=width, **(few if len(points) < 10 else {}))
-        if len(runs) > 1:
-            for _, run in rows.groupby("folder"):
-                axes.plot(run["iteration"] / unit, run[column], style, color=colour, linewidth=0.4, alpha=0.6)
-        axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
-        lowest = float(mean.min())
-    return lowest
-
-
-def draw_nets(
-    axes: Axes,
-    choice: Choice,
-    curves: pd.DataFrame,
-    configs: Sequence[Config],
-    title: str,
-    colours: Mapping[Config, ColorType] | None = None,
-    may_hide: bool = True,
-):
-    """One panel with the curves of those of `configs` that have runs; by default a colour per depth.
-
-    The axes are those of Fig. 6 for full-length runs, and fit the data for others. A net that never comes below the
-    upper end is named in the panel, as in the paper's caption, or, unless it `may_hide`, the axis is made longer.
-    """
-    unit = " (1e4)" if choice.is_full else ""
-    axes.set(xlabel=f"iterations{unit}", title=title, xlim=(0, choice.iterations / choice.unit))
-    lowest = {}
-    for config in configs:
-        if config in choice.cells:
-            colour = colours[config] if colours else DEPTH_COLOUR[config.depth]
-            lowest[config] = draw_curves(axes, choice.cells[config], curves, colour, choice.unit)
-    hidden = [name_net(config) for config, error in lowest.items() if error > ERROR_LIMIT]
-    if not lowest:
-        axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center", va="center")
-    if not choice.is_full:
-        drawn = curves[curves["folder"].isin(pd.concat(list(choice.cells.values()))["folder"])]
-        axes.set(ylim=(0, 1.05 * float(drawn[["train_error", "test_error"]].to_numpy().max())))
-        axes.set_xlim(right=1.03 * choice.iterations)  # the last of few points is not to be cut
-        return
-    if hidden and not may_hide:
-        axes.set_ylim(0, 1.3 * max(lowest.values()))
-        return
-    axes.set(ylim=(0, ERROR_LIMIT), yticks=range(0, ERROR_LIMIT + 1, 5))
-    if hidden:
-        text = f"{', '.join(hidden)}: above {ERROR_LIMIT}%, not displayed"
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 2, "alpha": 0.9}
-        axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize="small", bbox=box)
-
-
-def mark_published(axes: Axes, config: Config):
-    """The paper's final test error of a net, at the right edge: a number a triangle, a range read off its plot a bar."""
-    numbers = published(load_paper(), source=HE, kind="residual" if config.residual else "plain", quantity="test error")
-    for _, row in numbers[numbers["depth"] == config.depth].iterrows():
-        top = row["value"] if np.isnan(row["upto"]) else row["upto"]
-        if top <= ERROR_LIMIT:
-            look = {"color": DEPTH_COLOUR[config.depth], "clip_on": False, "transform": axes.get_yaxis_transform()}
-            axes.plot([1.015] * 2, [row["value"], top], linewidth=2, solid_capstyle="butt", **look)
-            axes.plot([1.015], [(row["value"] + top) / 2], marker="<", markersize=4, **look)
-
-
-def name_net(config: Config) -> str:
-    """As in the paper's figures: plain-20, ResNet-20."""
-    return f"{'ResNet' if config.residual else 'plain'}-{config.depth}"
-
-
-def add_legend(figure: Figure, colours: Mapping[str, ColorType], columns: int = 7):
-    """One legend below the panels: the colours, and what dashed and bold mean."""
-    handles = [Line2D([], [], color=colour, linewidth=2, label=name) for name, colour in colours.items()]
-    handles += [Line2D([], [], color="0.4", linestyle="--", linewidth=1, label="training error")]
-    handles += [Line2D([], [], color="0.4", linewidth=2, label="test error")]
-    spacing = {"columnspacing": 1.2, "handlelength": 1.6, "handletextpad": 0.5}
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, **spacing)
-
-
-def save(figure: Figure, options: argparse.Namespace):
-    """Writes the picture, as svg and png unless the name has a suffix, and prints where. Same runs, same svg."""
-    output: Path = options.output
+def save_figure(figure: Figure, output: Path):
+    """Save the figure, as .svg and .png if `output` has no suffix, and print the paths."""
     paths = [output] if output.suffix in FORMATS else [output.with_name(output.name + suffix) for suffix in FORMATS[:2]]
     output.parent.mkdir(parents=True, exist_ok=True)
     for path in paths:
         figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
         print(path)
-    if options.show:
-        plt.show()
     plt.close(figure)
+
+
+def select_for_figure(
+    runs: pd.DataFrame, configs: Sequence[Config], experiment: str, required: Sequence[Config] | None = None
+) -> Selection:
+    """Select the full-length runs, or if there are none, the shortened runs of the most common length.
+
+    required: length and precision are those of a run of one of these configurations (default: of any).
+
+    Raises:
+        UserError: no required configuration has a finished run.
+    """
+    recorded = [select_runs(runs, config, free=("iterations",)) for config in (configs if required is None else required)]
+    done = finished_runs(pd.concat([runs[:0], *recorded]))
+    if done.empty:
+        raise no_runs(f"sweep.py {experiment}")
+    is_full = (done["iterations"] == PAPER_ITERATIONS).any()
+    iterations = PAPER_ITERATIONS if is_full else int(done["iterations"].mode().max())
+    precisions = done.loc[done["iterations"] == iterations, "precision"]
+    runs = runs[(runs["iterations"] == iterations) & runs["precision"].isin(precisions)]
+    at_length = {config: replace(config, iterations=iterations) for config in configs}
+    precision = choose_precision(runs, list(at_length.values()))
+    same = runs[runs["precision"] == precision]
+    found = {config: select_runs(same, at_length[config]) for config in configs}
+    status = pd.concat(list(found.values()))["status"].value_counts()
+    failures = "".join(f"; {status[name]} {name} not drawn" for name in ("diverged", "unfinished") if name in status)
+    drawn = {config: finished_runs(group) for config, group in found.items()}
+    return Selection({config: group for config, group in drawn.items() if len(group)}, iterations, precision, failures)
+
+
+def no_runs(script: str) -> UserError:
+    """Return the error for records without a run to draw."""
+    return UserError(f"no finished run to draw: train some with python experiments/{script} or set --records to their folder")
+
+
+def draw_panel(
+    figure: Figure,
+    axes: Axes,
+    selection: Selection,
+    curves: pd.DataFrame,
+    styles: Mapping[Config, tuple[str, ColorType]],
+    title: str,
+    limit: float = ERROR_LIMIT,
+):
+    """Draw training and test error against the iterations, one colour per configuration.
+
+    styles: label and colour of each configuration; those without runs are skipped.
+    limit: upper end of the error axis for full-length runs; nets that end above it are named instead, as in the paper.
+    """
+    handles, hidden = [], []
+    for config, (label, colour) in styles.items():
+        if config in selection.runs:
+            runs = selection.runs[config]
+            draw_curves(axes, runs, curves, colour)
+            handles.append(Line2D([], [], color=colour, linewidth=2, label=f"{label} (n={len(runs)})"))
+            if selection.is_full and runs["test_error"].mean() > limit:
+                hidden.append(label)
+    axes.set(xlabel="iterations", title=title, xlim=(0, selection.iterations))
+    drawn = curves[curves["folder"].isin(pd.concat(list(selection.runs.values()))["folder"])]
+    axes.set_ylim(0, limit if selection.is_full else 1.05 * drawn[["train_error", "test_error"]].to_numpy().max())
+    if selection.is_full and limit == ERROR_LIMIT:
+        axes.set_yticks(range(0, ERROR_LIMIT + 1, 5))
+    format_thousands(axes)
+    if not handles:
+        axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center")
+    if hidden:
+        text = f"{', '.join(hidden)}: above {limit}%, not displayed"
+        axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize="small", backgroundcolor="white")
+    below = offset_copy(axes.transAxes, figure, y=-30, units="points")  # clear of the axis label
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "ncols": 2}
+    axes.legend(handles=handles, fontsize="small", frameon=False, handlelength=1.6, columnspacing=1.2, **place)
+
+
+def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: ColorType):
+    """Draw every run if there are fewer than MINIMUM, or else the mean in a band of ± one standard deviation."""
+    curves = curves[curves["folder"].isin(runs["folder"])]
+    for column, style in (("train_error", TRAIN), ("test_error", TEST)):
+        if len(runs) < MINIMUM:
+            for _, curve in curves.groupby("folder"):
+                axes.plot(curve["iteration"], curve[column], color=colour, **style)
+            continue
+        points = curves.groupby("iteration")[column].agg(["mean", "std", "count"])
+        points = points[points["count"] == len(runs)]  # iterations at which every run was evaluated
+        axes.plot(points.index, points["mean"], color=colour, **style)
+        low, high = points["mean"] - points["std"], points["mean"] + points["std"]
+        axes.fill_between(points.index, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def format_thousands(axes: Axes):
+    """Label the x axis 10k, 20k, ..."""
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0"))
+
+
+def add_legend(figure: Figure, *handles: Line2D):
+    """Add a legend below the panels: the line styles of both errors, then `handles`."""
+    errors = (("training error", TRAIN), ("test error", TEST))
+    every = [*(Line2D([], [], color="0.4", label=label, **style) for label, style in errors), *handles]
+    figure.legend(handles=every, loc="outside lower center", ncols=len(every), frameon=False, fontsize="small")
+
+
+def name_net(config: Config) -> str:
+    """Name a net as in the paper's figures: plain-20, ResNet-20."""
+    return f"{'ResNet' if config.residual else 'plain'}-{config.depth}"

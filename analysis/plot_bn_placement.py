@@ -1,102 +1,112 @@
-"""BN before the addition (the paper's) or after it: curves of both, and the final test error by depth.
+"""Draw BN before the addition (the paper's) against BN after it: error curves, and final test error by depth.
 
     python analysis/plot_bn_placement.py
 
-draws the finished full-length runs below --records to analysis/figures/bn_placement.svg and .png. Beside
-full-length runs stand the numbers that others published.
+writes analysis/figures/bn_placement.svg and .png from the finished full-length runs, with every published pair of results.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis import drawing
-from analysis.cli import run_script
 from analysis.estimates import MINIMUM, estimate
-from analysis.paper import IDENTITY, load_paper, published
+from analysis.paper import load_paper, published
 from experiments.bn_placement import AFTER, BEFORE, DEPTHS
-from reproduce.config import Block, Config
+from reproduce.cli import run_cli
 
-PLACEMENTS: dict[Block, str] = {"original": "BN before the addition", "bn-after-add": "BN after the addition"}
-COLOURS: dict[Block, drawing.ColorType] = {"original": drawing.PALETTE[0], "bn-after-add": drawing.PALETTE[3]}
-MARKERS = {"gcr/torch-residual-networks": "D", IDENTITY: "^"}
+TITLES = ("BN before the addition", "BN after the addition")
+COLOURS = (drawing.PALETTE[0], drawing.PALETTE[3])
+MARKERS = "D^sv"
+"""Of the published results, one for each source."""
+PLACES: dict[int, float] = dict(zip(DEPTHS, (0, 1, 2, 3, 4.6), strict=True))
+"""Places of the depths on the horizontal axis, with a gap before 110 layers."""
+STEP, HALF = 0.32, 0.09
+"""Distance between two pairs of results at one depth, and half of the distance within a pair."""
+TOP = 9
+"""Upper end of the error axis, in %; published errors above it are printed."""
 
 
-def draw(runs: pd.DataFrame, curves: pd.DataFrame, dataset_info: str = "cifar10") -> Figure:
-    """The figure: above, curves before | after; below, final test errors by depth.
+def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw the curves before and after in two panels, and below them the final test errors by depth.
 
     Raises:
-        UserError: there is no run with BN after the addition to draw.
+        UserError: there is no run with BN after the addition.
     """
-    nets: dict[Block, list[Config]] = {"original": BEFORE, "bn-after-add": AFTER}
-    choice = drawing.choose_beside(runs, BEFORE, AFTER, dataset_info, "bn_placement")
-    figure, panels = plt.subplot_mosaic([list(PLACEMENTS), ["final", "final"]], figsize=(8, 7), layout="constrained")
-    for block, name in PLACEMENTS.items():
-        drawing.draw_nets(panels[block], choice, curves, nets[block], name)
-    panels["original"].set_ylabel("error (%)")
-    draw_final(panels["final"], choice, nets)
-    depths = {config.depth for config in choice.cells}
-    drawing.add_legend(figure, {f"{depth} layers": drawing.DEPTH_COLOUR[depth] for depth in DEPTHS if depth in depths})
-    figure.suptitle(choice.remark, fontsize="small")
+    selection = drawing.select_for_figure(runs, BEFORE + AFTER, "bn_placement", required=AFTER)
+    figure, panels = plt.subplot_mosaic([["before", "after"], ["final", "final"]], figsize=(8, 7.4), layout="constrained")
+    for name, title, configs in zip(("before", "after"), TITLES, (BEFORE, AFTER), strict=True):
+        styles = {config: (f"{config.depth} layers", drawing.DEPTH_COLOUR[config.depth]) for config in configs}
+        drawing.draw_panel(figure, panels[name], selection, curves, styles, title)
+    panels["before"].set_ylabel("error (%)")
+    draw_final(panels["final"], selection)
+    drawing.add_legend(figure)
+    figure.suptitle(selection.describe(), fontsize="small")
     return figure
 
 
-def draw_final(axes: Axes, choice: drawing.Choice, nets: Mapping[Block, list[Config]]):
-    """Final test errors: every seed a dot, the mean, from MINIMUM seeds on with its 95% interval, published numbers hollow."""
-    for block, shift in zip(nets, (-0.12, 0.12), strict=True):
-        for place, config in enumerate(nets[block]):
-            if config not in choice.cells:
-                continue
-            errors = choice.cells[config]["test_error"].astype(float)
-            ours = estimate(errors)
-            bar = [[ours.mean - ours.low], [ours.high - ours.mean]] if ours.n >= MINIMUM else None
-            if ours.n > 1:
-                axes.plot([place + shift / 3] * ours.n, errors, ".", color=COLOURS[block], alpha=0.6, markersize=5)
-            axes.errorbar(place + shift, ours.mean, bar, fmt="o", color=COLOURS[block], capsize=3, label=PLACEMENTS[block])
-        if choice.is_full:
-            draw_published(axes, block, shift)
-    interval = ", 95% interval" if any(len(cell) >= MINIMUM for cell in choice.cells.values()) else ""
-    axes.set(
-        xticks=range(len(DEPTHS)),
-        xticklabels=DEPTHS,
-        xlabel="layers",
-        ylabel=f"final test error (%)\nseeds, mean{interval}",
-    )
-    axes.set_xlim(-0.6, len(DEPTHS) - 0.4)
-    handles, names = axes.get_legend_handles_labels()
-    entries = dict(zip(names, handles, strict=True))  # one of each name
-    above = {
-        "loc": "lower center",
-        "bbox_to_anchor": (0.5, 1.0),
-        "ncols": 2,
-        "columnspacing": 1.2,
-        "handletextpad": 0.3,
-    }
-    axes.legend(list(entries.values()), list(entries), fontsize="small", frameon=False, **above)
+def draw_final(axes: Axes, selection: drawing.Selection):
+    """Draw the final test error of every run, joining the means before and after, and the published pairs."""
+    errors = {net: runs["test_error"] for net, runs in selection.runs.items()}
+    several = any(len(values) >= MINIMUM for values in errors.values())
+    for pair in zip(BEFORE, AFTER, strict=True):
+        middle = PLACES[pair[0].depth]
+        join(axes, middle, [errors[net].mean() if net in errors else float("nan") for net in pair])
+        for net, place, colour in zip(pair, (middle - HALF, middle + HALF), COLOURS, strict=True):
+            if net in errors:
+                axes.plot([place] * len(errors[net]), errors[net], "o", color=colour, markersize=5)
+                mean = estimate(errors[net])
+                if mean.n >= MINIMUM:
+                    bar = [[mean.mean - mean.low], [mean.high - mean.mean]]
+                    axes.errorbar(place, mean.mean, bar, fmt="_", markersize=10, color=colour, capsize=3)
+    handles = [Line2D([], [], color=c, marker="o", ls="none", label=t) for c, t in zip(COLOURS, TITLES, strict=True)]
+    handles += draw_published(axes) if selection.is_full else []
+    axes.set(xticks=list(PLACES.values()), xticklabels=DEPTHS, xlabel="layers", ylabel="final test error (%)")
+    axes.set_xlim(-0.4, max(PLACES.values()) + 1)
+    bars = f"; bars: mean and 95% interval (n \u2265 {MINIMUM})" if several else ""
+    axes.set_title(f"each dot is one run, lines join the means{bars}; hollow: published", fontsize="small", pad=36)
+    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small", frameon=False)
 
 
-def draw_published(axes: Axes, block: Block, shift: float):
-    numbers = published(load_paper(), variant=block, quantity="test error", kind="residual")
-    for source, marker in MARKERS.items():
-        rows = numbers[(numbers["source"] == source) & (numbers["protocol"] != "no warm-up")]
-        places = [DEPTHS.index(int(depth)) + 2 * shift for depth in rows["depth"]]
-        axes.plot(places, rows["value"], marker, color=COLOURS[block], fillstyle="none")
-        axes.plot([], [], marker, color="0.4", fillstyle="none", label=source)
+def join(axes: Axes, middle: float, errors: Sequence[float]):
+    """Draw a thin line from the error before to the error after."""
+    axes.plot([middle - HALF, middle + HALF], errors, color="0.6", linewidth=1, zorder=1)
+
+
+def draw_published(axes: Axes) -> list[Line2D]:
+    """Draw the published pairs to the right of our runs; return their legend entries."""
+    numbers = published(load_paper(), quantity="test error", kind="residual")
+    pairs = numbers.pivot_table(index=["source", "depth", "protocol"], columns="variant", values="value", sort=False)
+    pairs = pairs[["original", "bn-after-add"]].dropna().reset_index()
+    markers = dict(zip(pairs["source"].unique(), MARKERS, strict=False))
+    top = max(TOP, 1.02 * axes.dataLim.ymax)
+    for depth, group in pairs.groupby(pairs["depth"].astype(int)):
+        for position, (_, pair) in enumerate(group.iterrows(), start=1):
+            middle, errors = PLACES[int(depth)] + position * STEP, [pair["original"], pair["bn-after-add"]]
+            join(axes, middle, errors)
+            for error, place, colour in zip(errors, (middle - HALF, middle + HALF), COLOURS, strict=True):
+                axes.plot(place, error, markers[pair["source"]], color=colour, fillstyle="none")
+            if max(errors) > top:
+                remark = ", no warm-up" if "no warm-up" in pair["protocol"] else ""
+                place = (middle - HALF, top - 0.1)
+                axes.annotate(
+                    f"{max(errors):.2f}{remark} \u2191", place, ha="right", va="top", fontsize="small", color=COLOURS[1]
+                )
+    axes.set_ylim(top=top)
+    return [Line2D([], [], color="0.4", marker=m, ls="none", fillstyle="none", label=s) for s, m in markers.items()]
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = drawing.parse(arguments, __doc__, "bn_placement")
-    runs, curves = drawing.load_runs(options)
-    drawing.save(draw(runs, curves, options.data_set), options)
-    return 0
+    return drawing.make_figure("bn_placement", draw, __doc__, arguments)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(run_cli(main, sys.argv[1:]))

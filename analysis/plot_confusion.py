@@ -1,8 +1,8 @@
-"""Which digits LeNet takes for which: the confusion matrix of its finished runs on MNIST.
+"""Draw the confusion matrix of LeNet on MNIST, summed over its finished runs.
 
     python analysis/plot_confusion.py
 
-draws the runs of experiments/lenet.py below --records to analysis/figures/confusion.svg and .png.
+writes analysis/figures/confusion.svg and .png.
 """
 
 import sys
@@ -18,14 +18,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.cli import run_script
-from analysis.questions.lenet import choose_cell, name_runs, sum_confusions
+from analysis.questions.lenet import choose_cell, sum_confusions
+from reproduce.cli import run_cli
 from reproduce.dataset import DATASETS
-from reproduce.errors import UserError
 
 
-def draw(runs: pd.DataFrame) -> Figure:
-    """The figure: a row for each true digit, a column for each given one; only mistakes have a colour.
+def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw a row for each true digit and a column for each predicted digit; only mistakes are coloured.
 
     Raises:
         UserError: there is no run to draw.
@@ -33,23 +32,22 @@ def draw(runs: pd.DataFrame) -> Figure:
     cell = choose_cell(runs)
     counts = sum_confusions(cell)
     if counts is None:
-        raise UserError("there is no finished run to draw: make some with python experiments/sweep.py lenet")
-    figure, axes = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
-    names, mistakes = DATASETS["mnist"].class_names, counts - np.diag(counts.diagonal())
+        raise drawing.no_runs("sweep.py lenet")
+    mistakes = counts - np.diag(counts.diagonal())
+    figure, axes = plt.subplots(figsize=(5.3, 5.5), layout="constrained")
     look = {"annot": counts, "fmt": "d", "cmap": "Reds", "square": True, "cbar": False, "annot_kws": {"fontsize": "small"}}
-    sns.heatmap(mistakes, xticklabels=names, yticklabels=names, ax=axes, **look)
+    names = DATASETS["mnist"].class_names
+    sns.heatmap(mistakes, xticklabels=names, yticklabels=names, ax=axes, linewidths=0.5, **look)
+    axes.tick_params(axis="y", rotation=0)
+    title = f"LeNet on MNIST, {cell['precision'].iloc[0]}: test images of {len(cell)} run{'s' * (len(cell) > 1)}"
     error = 100 * mistakes.sum() / counts.sum()
-    title = f"LeNet on MNIST, test images of {name_runs(cell)}; error {error:.2f}%"
-    axes.set(xlabel="given digit", ylabel="true digit", title=title)
+    axes.set(xlabel="predicted digit", ylabel="true digit", title=f"{title}, error {error:.2f}%")
     return figure
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = drawing.parse(arguments, __doc__, "confusion")
-    runs, _ = drawing.load_runs(options)
-    drawing.save(draw(runs), options)
-    return 0
+    return drawing.make_figure("confusion", draw, __doc__, arguments)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(run_cli(main, sys.argv[1:]))

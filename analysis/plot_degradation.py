@@ -1,9 +1,9 @@
-"""Fig. 6: training and test error over the iterations, plain nets beside residual nets.
+"""Draw Fig. 6: training and test error of plain and residual nets.
 
     python analysis/plot_degradation.py
 
-draws the finished full-length runs below --records to analysis/figures/degradation.svg and .png. Triangles at the right
-edge are the paper's final test errors of the nets drawn, those of plain nets read off its plot.
+writes analysis/figures/degradation.svg and .png from the finished full-length runs. The narrow panels show the paper's final
+test errors: those of residual nets from Table 6, those of plain nets read off its Fig. 6.
 """
 
 import sys
@@ -14,42 +14,57 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from analysis import drawing
-from analysis.cli import run_script
+from analysis.paper import HE, load_paper, published
 from experiments.degradation import DEPTHS, PLAIN, RESIDUAL
+from reproduce.cli import run_cli
+
+LOOK = {"marker": "o", "markersize": 5, "linestyle": "none", "zorder": 3}
 
 
-def draw(runs: pd.DataFrame, curves: pd.DataFrame, dataset_info: str = "cifar10") -> Figure:
-    """The figure: plain | residual, one colour per depth.
+def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw plain and residual nets in two panels, each beside the paper's numbers if the runs have full length.
 
     Raises:
         UserError: there is no run to draw.
     """
-    choice = drawing.choose(runs, PLAIN + RESIDUAL, dataset_info, "degradation")
-    layout = ConstrainedLayoutEngine(rect=(0, 0, 0.985, 1))  # room for what is drawn on the right edge
-    figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True, layout=layout)
-    for title, configs, axes in zip(("plain nets", "residual nets"), (PLAIN, RESIDUAL), panels, strict=True):
-        drawing.draw_nets(axes, choice, curves, configs, title)
-        for config in configs:
-            if choice.is_full and config in choice.cells:
-                drawing.mark_published(axes, config)
+    selection = drawing.select_for_figure(runs, PLAIN + RESIDUAL, "degradation")
+    figure, panels = plt.subplots(1, 2, figsize=(8, 4.4), sharey=True, layout="constrained")
+    for kind, configs, axes in zip(("plain", "residual"), (PLAIN, RESIDUAL), panels, strict=True):
+        styles = {config: (f"{config.depth} layers", drawing.DEPTH_COLOUR[config.depth]) for config in configs}
+        drawing.draw_panel(figure, axes, selection, curves, styles, f"{kind} nets")
+        if selection.is_full:
+            draw_published(axes, kind, [config.depth for config in configs if config in selection.runs])
+    handles = [Line2D([], [], color="0.4", **LOOK, label="the paper's Table 6")]
+    handles += [Line2D([], [], color="0.4", fillstyle="none", **LOOK, label="read off the paper's Fig. 6")]
     panels[0].set_ylabel("error (%)")
-    depths = {config.depth for config in choice.cells}
-    drawing.add_legend(figure, {f"{depth} layers": drawing.DEPTH_COLOUR[depth] for depth in DEPTHS if depth in depths})
-    remark = "; triangles: the paper's final test errors" if choice.is_full else ""
-    figure.suptitle(choice.remark + remark, fontsize="small")
+    drawing.add_legend(figure, *(handles if selection.is_full else []))
+    figure.suptitle(selection.describe(), fontsize="small")
     return figure
 
 
+def draw_published(panel: Axes, kind: str, depths: Sequence[int]):
+    """Draw the paper's final test errors beside a panel; hollow if read off its plot, with a bar if read as a range."""
+    axes = panel.inset_axes((1.01, 0, 0.12, 1), sharey=panel)
+    numbers = published(load_paper(), source=HE, kind=kind, quantity="test error")
+    for _, row in numbers[numbers["depth"].isin(depths) & (numbers["value"] < drawing.ERROR_LIMIT)].iterrows():
+        place, colour = DEPTHS.index(int(row["depth"])), drawing.DEPTH_COLOUR[int(row["depth"])]
+        top = row["value"] if pd.isna(row["upto"]) else row["upto"]
+        fill = "none" if row["read_off_plot"] == "yes" else "full"
+        axes.plot([place] * 2, [row["value"], top], color=colour, linewidth=1.5)
+        axes.plot(place, (row["value"] + top) / 2, color=colour, fillstyle=fill, **LOOK)
+    axes.set(xticks=[], xlim=(-0.8, len(DEPTHS) - 0.2))
+    axes.set_title("paper", fontsize="small")
+    axes.tick_params(labelleft=False)
+
+
 def main(arguments: Sequence[str]) -> int:
-    options = drawing.parse(arguments, __doc__, "degradation")
-    runs, curves = drawing.load_runs(options)
-    drawing.save(draw(runs, curves, options.data_set), options)
-    return 0
+    return drawing.make_figure("degradation", draw, __doc__, arguments)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(run_cli(main, sys.argv[1:]))

@@ -1,8 +1,8 @@
-"""Fig. 7: standard deviations of the layers' responses, in the order of the layers and ranked.
+"""Draw Fig. 7: standard deviation of the layer responses, in network order and sorted by magnitude.
 
     python analysis/plot_layer_responses.py
 
-draws the finished full-length runs below --records to analysis/figures/layer_responses.svg and .png.
+writes analysis/figures/layer_responses.svg and .png from the finished full-length runs.
 """
 
 import sys
@@ -15,47 +15,51 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MultipleLocator
 
 from analysis import drawing
-from analysis.cli import run_script
+from analysis.estimates import MINIMUM
 from analysis.questions.layer_responses import NETS
+from reproduce.cli import run_cli
+
+TOP = 3
+"""Upper end of the vertical axis of Fig. 7."""
 
 
-def draw(runs: pd.DataFrame, dataset_info: str = "cifar10") -> Figure:
-    """The figure: above in the order of the layers, below in descending order; plain nets dashed, one colour per depth.
+def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw plain nets dashed and residual nets solid, one colour per depth, on the axes of Fig. 7.
 
     Raises:
         UserError: there is no run to draw.
     """
-    runs = runs[runs["responses"].notna() | (runs["status"] != "finished")]
-    choice = drawing.choose(runs, NETS, dataset_info, "degradation")
-    figure, panels = plt.subplots(2, 1, figsize=(8, 6), sharey=True, layout="constrained")
-    orders = ("layer index, original order", "layer index, ranked by magnitude")
-    for axes, order in zip(panels, orders, strict=True):
-        for net, cell in choice.cells.items():
-            std = np.array(cell["responses"].tolist(), dtype=float)  # seeds x layers
-            if order == orders[1]:
-                std = -np.sort(-std, axis=1)
-            mean, spread = std.mean(0), std.std(0, ddof=1) if len(std) > 1 else np.zeros(std.shape[1])
-            layers, colour = np.arange(1, std.shape[1] + 1), drawing.DEPTH_COLOUR[net.depth]
-            style, width = ("-", 1.8) if net.residual else ("--", 1.2)
-            axes.plot(layers, mean, style, color=colour, linewidth=width, label=drawing.name_net(net))
-            axes.fill_between(layers, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
-        axes.set(xlabel=order, ylabel="std of the response", xlim=(0, max(net.depth for net in choice.cells)), ylim=(0, None))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
-    figure.suptitle(choice.remark, fontsize="small")
+    selection = drawing.select_for_figure(runs[runs["responses"].notna()], NETS, "degradation")
+    figure, panels = plt.subplots(2, 1, figsize=(8, 5.2), sharex=True, sharey=True, layout="constrained")
+    for axes, is_sorted in zip(panels, (False, True), strict=True):
+        for net, cell in selection.runs.items():
+            std = np.array(cell["responses"].tolist(), dtype=float)  # runs x layers
+            std = -np.sort(-std, axis=1) if is_sorted else std
+            look = {"color": drawing.DEPTH_COLOUR[net.depth], "linestyle": "-" if net.residual else "--"}
+            layers, mean = np.arange(1, std.shape[1] + 1), std.mean(0)
+            drawn = std if len(std) < MINIMUM else [mean]
+            for line in drawn:
+                axes.plot(layers, line, linewidth=1.5, **look)
+            if len(std) >= MINIMUM:
+                band = std.std(0, ddof=1)
+                axes.fill_between(layers, mean - band, mean + band, color=look["color"], alpha=0.2, linewidth=0)
+            axes.plot([], [], linewidth=1.5, label=f"{drawing.name_net(net)} (n={len(std)})", **look)
+        axes.set(xlabel=f"layer index ({'sorted by magnitude' if is_sorted else 'original'})", ylabel="std")
+        axes.set(xlim=(0, max(net.depth for net in selection.runs)), ylim=(0, max(TOP, axes.dataLim.ymax)))
+        axes.xaxis.set_major_locator(MultipleLocator(20))
+        axes.yaxis.set_major_locator(MultipleLocator(1))
+        axes.tick_params(labelbottom=True)
+    panels[0].legend(loc="upper center", ncols=(len(selection.runs) + 1) // 2, frameon=False)
+    figure.suptitle(selection.describe(), fontsize="small")
     return figure
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = drawing.parse(arguments, __doc__, "layer_responses")
-    runs, _ = drawing.load_runs(options)
-    drawing.save(draw(runs, options.data_set), options)
-    return 0
+    return drawing.make_figure("layer_responses", draw, __doc__, arguments)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(run_cli(main, sys.argv[1:]))

@@ -1,8 +1,8 @@
-"""Test error against the length of training, of plain and residual nets of 20 and 56 layers.
+"""Draw the test error against the length of training, for plain and residual nets of 20 and 56 layers.
 
     python analysis/plot_length.py
 
-draws the finished runs below --records, of whatever lengths there are, to analysis/figures/length.svg and .png.
+writes analysis/figures/length.svg and .png from the finished runs of every length.
 """
 
 import sys
@@ -10,52 +10,56 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.cli import run_script
-from analysis.questions.length import NETS, at, find_lengths
+from analysis.questions.length import NETS
 from analysis.records import finished_runs, select_runs
 from analysis.sample import choose_precision
-from reproduce.errors import UserError
+from reproduce.cli import run_cli
+
+TICKS = (6, 7, 8, 9, 10, 15, 20, 30, 40, 60, 90)
+DODGE = 1.025
+"""Factor between the nets' places at one length, so that their markers do not overlap."""
 
 
-def draw(runs: pd.DataFrame) -> Figure:
-    """The figure: a line per net, every run a dot.
+def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw a marker for each run, and lines through the means of neighbouring lengths.
 
     Raises:
         UserError: there is no run to draw.
     """
-    lengths = find_lengths(runs)
+    recorded = {net: finished_runs(select_runs(runs, net, free=("iterations",))) for net in NETS}
+    lengths = sorted(set(pd.concat(list(recorded.values()))["iterations"]))
     if not lengths:
-        raise UserError("there is no finished run to draw: make some with python experiments/sweep.py degradation")
-    precision = choose_precision(runs, [at(net, length) for net in NETS for length in lengths])
-    runs = finished_runs(runs[runs["precision"] == precision])
-    figure, axes = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-    for net in NETS:
-        cells = {length: select_runs(runs, at(net, length))["test_error"].astype(float) for length in lengths}
-        cells = {length: errors for length, errors in cells.items() if len(errors)}
-        colour, style = drawing.DEPTH_COLOUR[net.depth], "-" if net.residual else "--"
-        axes.plot(list(cells), [errors.mean() for errors in cells.values()], style, color=colour, label=drawing.name_net(net))
-        for length, errors in cells.items():
-            axes.plot([length] * len(errors), errors, ".", color=colour)
-    axes.set(xscale="log", xticks=lengths, xlabel="iterations", ylabel="test error (%)", ylim=(0, None))
-    axes.set_xticks([], minor=True)
-    axes.set_xticklabels([f"{length:,}" for length in lengths])
+        raise drawing.no_runs("sweep.py degradation")
+    precision = choose_precision(runs, [replace(net, iterations=length) for net in NETS for length in lengths])
+    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    for position, (net, cell) in enumerate(recorded.items()):
+        cell = cell[cell["precision"] == precision]
+        dodge = DODGE ** (position - (len(NETS) - 1) / 2)
+        look = {"color": drawing.DEPTH_COLOUR[net.depth], "marker": "o" if net.residual else "s", "markersize": 5}
+        fill = "full" if net.residual else "none"
+        means = cell.groupby("iterations")["test_error"].mean().reindex(lengths)  # NaN interrupts the line
+        axes.plot([dodge * length for length in lengths], means, "-" if net.residual else "--", color=look["color"])
+        axes.plot(dodge * cell["iterations"], cell["test_error"], linestyle="none", fillstyle=fill, **look)
+        axes.plot([], [], "-" if net.residual else "--", fillstyle=fill, label=drawing.name_net(net), **look)
+    axes.set(xscale="log", yscale="log", xlabel="iterations", ylabel="test error (%)", ylim=(TICKS[0], 100))
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    axes.set_yticks(TICKS, map(str, TICKS), fontsize="small")
+    axes.minorticks_off()
     axes.legend(frameon=False)
-    axes.set_title(f"every run a dot, lines through the means; {precision}", fontsize="small")
+    axes.set_title(f"{precision}; each marker is one run, lines join the means of neighbouring lengths", fontsize="small")
     return figure
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = drawing.parse(arguments, __doc__, "length")
-    runs, _ = drawing.load_runs(options)
-    drawing.save(draw(runs), options)
-    return 0
+    return drawing.make_figure("length", draw, __doc__, arguments)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(run_cli(main, sys.argv[1:]))

@@ -1,9 +1,9 @@
-"""SGD, Adam and AdamW: training and test error over the iterations, one panel per net.
+"""Draw SGD, Adam and AdamW: training and test error, one panel per net.
 
     python analysis/plot_optimizer.py
 
-draws the finished full-length runs below --records to analysis/figures/optimizer.svg and .png: every recorded
-learning rate of Adam and AdamW on a net, beside SGD at the paper's.
+writes analysis/figures/optimizer.svg and .png from the finished full-length runs: every recorded learning rate of Adam and
+AdamW, and SGD with the paper's.
 """
 
 import sys
@@ -18,55 +18,55 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.cli import run_script
 from analysis.questions.optimizer import optimizer_settings
+from reproduce.cli import run_cli
 from reproduce.config import Config
 
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
-def name(config: Config) -> str:
-    """As it stands in the legend: Adam 0.001."""
-    decay = "" if config.weight_decay == Config().weight_decay else f", decay {config.weight_decay:g}"
-    return f"{OPTIMIZERS.get(config.optimizer, config.optimizer)} {config.lr:g}{decay}"
-
-
-def draw(runs: pd.DataFrame, curves: pd.DataFrame, dataset_info: str = "cifar10") -> Figure:
-    """The figure: a panel for every net that has runs of Adam or AdamW, one colour per optimizer and learning rate.
+def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw a panel for every net with runs of Adam or AdamW, one colour per optimizer, learning rate and decay.
 
     Raises:
         UserError: there is no such run.
     """
-    # With another split the runs were for choosing a learning rate.
-    settled = runs[(runs["split"] == "full") & (runs["dataset"] == dataset_info)]
-    found = optimizer_settings(settled, free=("iterations", "dataset"))
-    others = [config for configs in found.values() for config in configs[1:]]
-    choice = drawing.choose_beside(runs, list(found), others or [Config(optimizer="adam")], dataset_info, "optimizer")
-    found = {net: configs for net, configs in found.items() if any(config in choice.cells for config in configs[1:])}
-    names = dict.fromkeys(name(config) for configs in found.values() for config in configs if config in choice.cells)
+    # Runs on the validation split only served to choose a learning rate.
+    settings = optimizer_settings(runs[(runs["split"] == "full") & (runs["dataset"] == "cifar10")], free=("iterations",))
+    others = [config for _, *configs in settings.values() for config in configs]
+    selection = drawing.select_for_figure(runs, [*settings, *others], "optimizer", required=others)
+    drawn = {net: [config for config in configs if config in selection.runs] for net, configs in settings.items()}
+    drawn = {net: configs for net, configs in drawn.items() if set(configs) - {net}}
+    names = list(dict.fromkeys(name_setting(config) for configs in drawn.values() for config in configs))
+    names.sort(key=lambda name: not name.startswith("SGD"))
     palette = drawing.PALETTE if len(names) <= len(drawing.PALETTE) else sns.color_palette("husl", len(names))
-    colours = dict(zip(sorted(names, key=lambda text: not text.startswith("SGD")), palette, strict=False))
-    rows, columns = (len(found) + 1) // 2, min(len(found), 2)
-    figure, panels = plt.subplots(rows, columns, figsize=(8, 0.9 + 2.9 * rows), squeeze=False, layout="constrained")
-    for axes in panels.flat[len(found) :]:
+    colours = dict(zip(names, palette, strict=False))
+    rows, columns = (len(drawn) + 1) // 2, min(len(drawn), 2)
+    figure, panels = plt.subplots(rows, columns, figsize=(8, 0.9 + 3.2 * rows), squeeze=False, layout="constrained")
+    for axes in panels.flat[len(drawn) :]:
         axes.remove()
-    for (net, configs), axes in zip(found.items(), panels.flat, strict=False):
+    for (net, configs), axes in zip(drawn.items(), panels.flat, strict=False):
         title = f"{drawing.name_net(net)}{'' if net.augment else ', no augmentation'}"
-        colour_of = {config: colours[name(config)] for config in configs if config in choice.cells}
-        drawing.draw_nets(axes, choice, curves, configs, title, colour_of, may_hide=False)
+        worst = max(selection.runs[config]["test_error"].mean() for config in configs)
+        limit = drawing.ERROR_LIMIT if worst <= drawing.ERROR_LIMIT else 1.3 * worst
+        styles = {config: (name_setting(config), colours[name_setting(config)]) for config in configs}
+        drawing.draw_panel(figure, axes, selection, curves, styles, title, limit)
     for axes in panels[:, 0]:
         axes.set_ylabel("error (%)")
-    drawing.add_legend(figure, colours, columns=4)
-    figure.suptitle(choice.remark, fontsize="small")
+    drawing.add_legend(figure)
+    figure.suptitle(selection.describe(), fontsize="small")
     return figure
 
 
+def name_setting(config: Config) -> str:
+    """Name optimizer, learning rate and non-default decay: "Adam, lr 0.001"."""
+    decay = "" if config.weight_decay == Config().weight_decay else f", decay {config.weight_decay:g}"
+    return f"{OPTIMIZERS[config.optimizer]}, lr {config.lr:g}{decay}"
+
+
 def main(arguments: Sequence[str]) -> int:
-    options = drawing.parse(arguments, __doc__, "optimizer")
-    runs, curves = drawing.load_runs(options)
-    drawing.save(draw(runs, curves, options.data_set), options)
-    return 0
+    return drawing.make_figure("optimizer", draw, __doc__, arguments)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(run_cli(main, sys.argv[1:]))

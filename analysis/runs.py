@@ -1,9 +1,9 @@
-"""List the recorded runs, as a table or for a program of yours.
+"""List the recorded runs.
 
     python analysis/runs.py --net residual20
     python analysis/runs.py --full --csv > runs.csv
 
-With pandas, `analysis.records.load(Path("experiments/records"))` gives the same runs and their curves as frames.
+In Python, `analysis.records.load_records(Path("experiments/records"))` returns the runs and their curves as DataFrames.
 """
 
 import sys
@@ -11,54 +11,65 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-import numpy as np
 import pandas as pd
+import tyro
 
-from analysis.cli import Parser, run_script
 from analysis.markdown import format_label
-from analysis.records import PRECISIONS, comparable_runs, load_records, to_configs
+from analysis.records import RECORDS, comparable_runs, load_records, to_configs
+from reproduce.cli import parse_args, run_cli
+from reproduce.config import Precision
 
-COLUMNS = ("folder", "net", "precision", "iterations", "status", "test_error", "train_error", "seconds")
-
-
-def choose_runs(runs: pd.DataFrame, net: str | None, precision: str | None, full: bool) -> pd.DataFrame:
-    """Those of a net (residual20), a precision and, where `full`, the length and data of the paper; with a column `net`."""
-    named = runs.assign(net=[format_label(config) for config in to_configs(runs)])
-    chosen = comparable_runs(named) if full else named
-    if net is not None:
-        chosen = chosen[np.array([config.net == net for config in to_configs(chosen)], dtype=bool)]
-    return chosen if precision is None else chosen[chosen["precision"] == precision]
+FORMATS = {"test_error": "{:.2f}", "train_error": "{:.2f}", "seconds": "{:.0f}"}
+COLUMNS = ["folder", "net", "precision", "iterations", "status", *FORMATS]
 
 
-def write_text(chosen: pd.DataFrame) -> str:
-    """Aligned columns, errors in percent."""
-    numbers = {"test_error": "{:.2f}", "train_error": "{:.2f}", "seconds": "{:.0f}"}
-    shown = chosen[list(COLUMNS)].copy()
-    for column, form in numbers.items():
+@dataclass(frozen=True)
+class ListOptions:
+    """Which runs to list."""
+
+    records: Path = RECORDS
+    """Folder that contains the run folders."""
+    net: Annotated[str | None, tyro.conf.arg(metavar="NET")] = None
+    """Only this net, such as residual20 or plain56."""
+    precision: Precision | None = None
+    """Only this precision."""
+    full: bool = False
+    """Only runs of full length on all training images."""
+    csv: bool = False
+    """Print comma-separated values with every field of config and result."""
+
+
+def choose_runs(runs: pd.DataFrame, options: ListOptions) -> pd.DataFrame:
+    """Apply the filters, and add a column `net` that describes the configuration."""
+    configs = to_configs(runs)
+    runs = runs.assign(net=[format_label(config) for config in configs])
+    if options.net is not None:
+        runs = runs.loc[[config.net == options.net for config in configs]]
+    if options.precision is not None:
+        runs = runs[runs["precision"] == options.precision]
+    return comparable_runs(runs) if options.full else runs
+
+
+def format_runs(runs: pd.DataFrame) -> str:
+    """Format the runs as aligned columns, errors in percent."""
+    shown = runs[COLUMNS].copy()
+    for column, form in FORMATS.items():
         shown[column] = ["-" if pd.isna(value) else form.format(value) for value in shown[column]]
     return shown.to_string(index=False)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the runs.
-
-    Raises:
-        UserError: a record is damaged.
-    """
-    parser = Parser(__doc__)
-    parser.add_argument("--net", help="only this net, as residual20 or plain56")
-    parser.add_argument("--precision", choices=PRECISIONS, help="only this precision")
-    parser.add_argument("--full", action="store_true", help="only 64,000 iterations on all of CIFAR-10's training images")
-    parser.add_argument("--csv", action="store_true", help="comma-separated values with every field of config and result")
-    options = parser.parse_args(list(arguments))
-    chosen = choose_runs(load_records(options.records)[0], options.net, options.precision, options.full)
+    options = parse_args(ListOptions, arguments, "runs.py", __doc__, tyro.conf.FlagCreatePairsOff)
+    runs = choose_runs(load_records(options.records)[0], options)
     if options.csv:
-        print(chosen.drop(columns=["sessions", "predictions", "confusion", "responses"]).to_csv(index=False), end="")
+        print(runs.drop(columns=["sessions", "predictions", "confusion", "responses"]).to_csv(index=False), end="")
     else:
-        print(write_text(chosen) if len(chosen) else "no such run is recorded")
+        print(format_runs(runs) if len(runs) else "no matching run is recorded")
     return 0
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(run_cli(main, sys.argv[1:]))

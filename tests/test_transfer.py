@@ -166,9 +166,9 @@ def test_the_section_and_the_figure_show_every_cell(tmp_path: Path):
     said = format_section(runs, "records")
     assert "| 50 | all layers | 62.00 ± 0.10 (n=3), bf16 | +8.00 (+7.77 to +8.23) | 1.00 ± 0.00 (n=3), bf16 |" in said
     assert said.count("seed 0, 1, 2 |") == 8 and "drawn by" in said.lower()
-    panels = draw(runs).axes
+    panels = draw(runs, runs).axes
     bars = [round(cast(Rectangle, bar).get_height(), 2) for axes in panels for bar in axes.patches]
     assert bars == list(FOUND.values())
     assert [np.size(dots.get_ydata()) for axes in panels for dots in axes.lines] == [3] * 8
     with pytest.raises(UserError, match="experiments/transfer.py"):
-        draw(runs[:0])
+        draw(runs[:0], runs)

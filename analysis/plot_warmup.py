@@ -1,0 +1,59 @@
+"""Draw the start of training: training error over the first 10,000 iterations, without and with a warm-up.
+
+    python analysis/plot_warmup.py
+
+writes analysis/figures/warmup.svg and .png from the finished full-length runs of residual nets.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+from collections.abc import Sequence
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import drawing
+from experiments.degradation import RESIDUAL
+from reproduce.cli import run_cli
+
+WITHOUT = [config for config in RESIDUAL if config.depth < 110]
+WITH = [replace(config, warmup="iterations") for config in WITHOUT]
+END = 10_000
+"""Last iteration drawn."""
+TICKS = (10, 20, 40, 80)
+
+
+def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw a line for each run: solid without warm-up, dashed with it, one colour per depth.
+
+    Raises:
+        UserError: there is no run to draw.
+    """
+    selection = drawing.select_for_figure(runs, WITHOUT + WITH, "degradation")
+    figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
+    for config, cell in selection.runs.items():
+        warmup = ", warm-up" if config in WITH else ", no warm-up"
+        look = {"color": drawing.DEPTH_COLOUR[config.depth], "linestyle": "--" if config in WITH else "-"}
+        for folder in cell["folder"]:
+            curve = curves[(curves["folder"] == folder) & (curves["iteration"] <= END)]
+            axes.plot(curve["iteration"], curve["train_error"], marker="o", markersize=3, **look)
+        axes.plot([], [], label=f"{config.depth} layers{warmup} (n={len(cell)})", marker="o", markersize=3, **look)
+    axes.set(yscale="log", xlabel="iterations", ylabel="training error (%)", xlim=(0, 1.03 * END), ylim=(TICKS[0], TICKS[-1]))
+    axes.set_yticks(TICKS, map(str, TICKS))
+    axes.minorticks_off()
+    drawing.format_thousands(axes)
+    axes.legend(frameon=False)
+    axes.set_title(f"residual nets, {selection.precision}; each line is one run", fontsize="small")
+    return figure
+
+
+def main(arguments: Sequence[str]) -> int:
+    return drawing.make_figure("warmup", draw, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main, sys.argv[1:]))
