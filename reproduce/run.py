@@ -42,10 +42,10 @@ STOPPING = "stopping with a checkpoint, in a few seconds or after the evaluation
 
 
 class Outcome(NamedTuple):
-    """The exit status of a run, and the sentence that tells how it has ended."""
+    """Exit status and final message of a run."""
 
     status: int
-    sentence: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def describe_data(config: Config, data: "Data") -> dict[str, Any]:
     return about
 
 
-def training_task(prepared: PreparedRun, requests: Sequence[int], beside: int = 0) -> "Task[Outcome]":
-    """Trains until the run's end, its time limit or a request to stop; `beside` others are in training as it begins.
+def training_task(prepared: PreparedRun, requests: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":
+    """Trains until the run's end, its time limit or a request to stop; `concurrent` others are in training as it begins.
 
     requests: those to stop, as they come in (see stop.py).
 
@@ -178,7 +178,7 @@ def training_task(prepared: PreparedRun, requests: Sequence[int], beside: int = 
     config, options, device, data = prepared.config, prepared.options, prepared.device, prepared.data
     set_numerics = partial(devices.set_numerics, device, config.precision, options.deterministic)
     with open_run_folder(config, options.out) as folder, explain_out_of_memory(config, device):
-        session = {"flags": prepared.flags, "data": describe_data(config, data), "beside": beside}
+        session = {"flags": prepared.flags, "data": describe_data(config, data), "beside": concurrent}
         add_session(folder, config, options, devices.describe_device(device) | session)
         devices.reset_peak_memory(device)
         training = train.train(config, options, data, device, folder, prepared.deadline, requests, prepared.network)
@@ -209,7 +209,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     prepared = prepare(arguments)  # meanwhile a signal may end the process at once
     ended = prepared if isinstance(prepared, Outcome) else train_prepared(prepared)
-    print_line(ended.sentence)
+    print_line(ended.message)
     return ended.status
 
 

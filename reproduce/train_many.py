@@ -1,37 +1,40 @@
-"""Train several networks at the same time on one device, in one process.
+"""Train several networks concurrently on one device, in one process.
 
     printf '%s\\n' '--depth 20 --seed 0' '--depth 20 --seed 1' | python reproduce/train_many.py
 
-reads lines of flags, each as for reproduce/run.py, and begins a run as soon as its line is there; it ends when there are
-no more lines and no runs. The runs take turns at giving the device work, each on a stream of its own, since one net as small
-as these is not expected to fill an accelerator. What a run computes does not depend on its neighbours (on accelerators to the
-bit in deterministic mode, as two runs of the same config do), and one that fails leaves them alone. Says of every line's end
+Reads lines of flags for reproduce/run.py from standard input and starts a run as soon as its line arrives. The runs are
+interleaved, each on its own stream, because one network of this size does not fill an accelerator. A run computes the same
+numbers as alone (on accelerators, to the bit only with --deterministic), and a failing run does not affect the others.
+Prints the exit status and final message of each run:
 
     line 1, exit status 0: residual20: final test error ...
 
-with the exit status of run.py, but 4 where another process is training the run, 5 where the device lacks the precision and 6
-where it lacks the memory (run.py's 2 as well), and 1 for a failure of any other kind. SIGTERM, SIGINT and SIGHUP stop all
-runs with a checkpoint, and what has not begun does not begin. Empty lines are passed over.
-Exit status: 0 all finished, else the last of theirs that is not 0.
+The exit statuses are those of run.py, plus 1 for an unexpected error, 4 if another process is training the run, 5 if the
+device does not support the precision and 6 if memory is insufficient. SIGTERM, SIGINT and SIGHUP stop all runs with a
+checkpoint. The exit status of train_many.py is 0 if all runs finished, else the last nonzero one.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+
 import contextlib
 import io
+import json
 import queue
 import shlex
-import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from reproduce import (
     cli,
-    device,  # noqa: F401 - the device before torch (see there)
+    device,  # noqa: F401 - must be imported before torch
 )
 from reproduce.errors import OutOfMemory, RunLocked, UnsupportedPrecision, UserError
 from reproduce.interleave import PAUSE, Task
@@ -40,38 +43,55 @@ from reproduce.run import STOPPING, Outcome, prepare, training_task
 from reproduce.signals import collect_stop_signals
 
 IDLE = 0.1
-"""Seconds from one look for new lines to the next while nothing is in training."""
+"""Seconds between checks for new lines while no run is in training."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of train_many.py itself; those of the runs are read from standard input."""
+
+    outcomes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Append a JSON object per ended run: {"line": its number, "status": its exit status, "message": its final message}."""
 
 
 def split_flags(line: str) -> list[str]:
+    """Split a line of flags as a shell does.
+
+    Raises:
+        UserError: unbalanced quotes.
+    """
     try:
         return shlex.split(line)
     except ValueError as error:
-        raise UserError(f"the line is not flags as a shell would take them ({error})") from None
+        raise UserError(f"cannot split the line into flags ({error})") from None
 
 
-def train_line(line: str, requests: Sequence[int], beside: int) -> Task[Outcome]:
-    """The run that a line of flags asks for, and how it has ended, whatever happens to it."""
+def train_line(line: str, requests: Sequence[int], concurrent: int) -> Task[Outcome]:
+    """Train the run that a line of flags describes; errors become outcomes."""
     try:
         prepared = prepare(split_flags(line))
         if isinstance(prepared, Outcome):
             return prepared
-        yield  # the others, and the lines that have come meanwhile, have waited for the data
-        return (yield from training_task(prepared, requests, beside))
+        yield  # loading data takes a while: let the other runs and new lines have their turn
+        return (yield from training_task(prepared, requests, concurrent))
     except (RunLocked, UnsupportedPrecision, OutOfMemory) as error:
-        return Outcome(error.status, cli.format_error(error))
+        return Outcome(error.status, str(error))
     except (UserError, OSError) as error:
         return Outcome(2, cli.format_error(error))
-    except SystemExit:
-        return Outcome(2, "--help or --version has been printed and nothing trained")
-    except Exception as error:  # a defect: the other runs go on
+    except Exception as error:  # a bug must not stop the other runs
         traceback.print_exc()
         return Outcome(1, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
-def train_lines(lines: Iterable[str]) -> int:
-    """Trains what the lines ask for, as they come, and returns the exit status."""
+def train_lines(lines: Iterable[str], outcomes: Path | None = None) -> int:
+    """Train the runs that `lines` describe, each from the moment its line arrives, and return the exit status.
+
+    Raises:
+        OSError: `outcomes` cannot be written.
+    """
     arrivals: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+    training: dict[int, Task[Outcome]] = {}
+    status, at_end = 0, False
 
     def read_lines():
         try:
@@ -80,44 +100,48 @@ def train_lines(lines: Iterable[str]) -> int:
         finally:
             arrivals.put(None)
 
+    def report(number: int, outcome: Outcome):
+        nonlocal status
+        status = outcome.status or status
+        print_line(f"line {number}, exit status {outcome.status}: {outcome.message}")
+        if outcomes is not None:
+            with outcomes.open("a") as file:
+                file.write(json.dumps({"line": number, "status": outcome.status, "message": outcome.message}) + "\n")
+
     threading.Thread(target=read_lines, daemon=True).start()
-    training: dict[int, Task[Outcome]] = {}
-    more, last = True, 0
-
-    def tell_ending(number: int, ended: Outcome):
-        nonlocal last
-        last = ended.status or last
-        try:
-            print_line(f"line {number}, exit status {ended.status}: {ended.sentence}")
-        except OSError:  # as of a full disk: who has started the runs will not hear of them
-            requests.append(signal.SIGPIPE)
-
     with collect_stop_signals(STOPPING, insist=True) as requests:
-        while training or (more and not (requests and arrivals.empty())):
+        while training or (not at_end and not (requests and arrivals.empty())):
             with contextlib.suppress(queue.Empty):
                 arrival = arrivals.get(timeout=PAUSE if training else IDLE)
                 if arrival is None:
-                    more = False
+                    at_end = True
                 elif requests:
-                    tell_ending(arrival[0], Outcome(75, "not begun"))
+                    report(arrival[0], Outcome(75, "not started"))
                 elif arrival[1].strip():
-                    training[arrival[0]] = train_line(arrival[1], requests, beside=len(training))
+                    training[arrival[0]] = train_line(arrival[1], requests, concurrent=len(training))
             for number, run in list(training.items()):
                 try:
                     next(run)
                 except StopIteration as end:
                     del training[number]
-                    tell_ending(number, end.value)
-    return last
+                    report(number, end.value)
+    return status
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train the runs that standard input describes.
+
+    Raises:
+        UserError: a flag is wrong, or there is no standard input.
+        OSError: the outcomes cannot be written.
+    """
+    options = cli.parse_args(Options, arguments, "train_many.py", __doc__)
+    if not isinstance(sys.stdin, io.TextIOWrapper):
+        raise UserError("train_many.py reads the runs from standard input, which is closed")
+    sys.stdin.reconfigure(errors="surrogateescape")  # a path may be any bytes
+    return train_lines(sys.stdin, options.outcomes)
 
 
 if __name__ == "__main__":
     cli.shorten_warnings()
-    if len(sys.argv) > 1:
-        print(__doc__)
-        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 2)
-    if not isinstance(sys.stdin, io.TextIOWrapper):
-        print("error: there is no standard input to read lines from", file=sys.stderr)
-        sys.exit(2)
-    sys.stdin.reconfigure(errors="surrogateescape")  # a path may be any bytes
-    sys.exit(train_lines(sys.stdin))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

@@ -139,7 +139,7 @@ CASES: list[tuple[Main, str, str]] = [
     (run.main, "--device cpu cpu", "cpu"),
     # train_many.py
     (tell_lines, "--depth 9", "line 1, exit status 2: depth must be 6n.2"),
-    (tell_lines, "'--depth 8", "line 1, exit status 2: the line is not flags .*No closing quotation"),
+    (tell_lines, "'--depth 8", "line 1, exit status 2: cannot split the line .*No closing quotation"),
     (tell_lines, "--nonsense", "line 1, exit status 2: Unrecognized options: --nonsense"),
     (tell_lines, "--data empty --device cpu", "line 1, exit status 2: CIFAR-10 is not in .*empty"),
     (tell_lines, "--data synthetic --device cpu --depth 8 --out text.txt", "line 1, exit status 2: cannot read or write text"),

@@ -259,11 +259,11 @@ def test_preparing_loads_the_data_and_leaves_the_folder_to_training(workplace: P
     assert isinstance(prepared, PreparedRun) and len(prepared.data.test) > 0
     assert prepared.flags["precision"] == "fp32" and 0 < prepared.deadline - time.monotonic() <= 1000
     assert not (workplace / "runs").exists()
-    ended = run_task(training_task(prepared, [], beside=2))
-    assert ended.status == 0 and "final test error" in ended.sentence
+    ended = run_task(training_task(prepared, [], concurrent=2))
+    assert ended.status == 0 and "final test error" in ended.message
     (session,) = json.loads((workplace / "runs" / QUICK_FOLDER / "environment.json").read_text())
     assert (session["beside"], session["flags"]) == (2, prepared.flags)
-    assert prepare(QUICK_FLAGS.split()) == (0, f"already ended, nothing to do: {ended.sentence}")
+    assert prepare(QUICK_FLAGS.split()) == (0, f"already ended, nothing to do: {ended.message}")
 
 
 def test_a_signal_while_the_data_are_read_ends_the_process_at_once(workplace: Path):

@@ -1,8 +1,9 @@
-"""Runs that take turns in one process: each ends as if it were alone, whatever becomes of the others."""
+"""Concurrent runs in one process: each computes what it computes alone, even if others fail."""
 
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,10 @@ import torch
 from reproduce import record, train_many
 from reproduce.config import Config
 from reproduce.errors import RunLocked, UnsupportedPrecision
-from reproduce.run import main, parse
+from reproduce.run import Outcome, main, parse
 from reproduce.step import Training
 from tests.conftest import QUICK, assert_equal
 from tests.outcome import read_outcome
-from tests.test_sweep import wait_until
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --eval-every 12 --checkpoint-every 4"
 RUNS = {
@@ -36,7 +36,7 @@ def folder_of(line: str, out: str) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> dict[str, Any]:
-    """What each of the runs leaves that has nothing beside it."""
+    """The outcome of each run when trained alone."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "data").mkdir()
     (folder / "data" / "synthetic").symlink_to(synthetic_folder)
@@ -47,32 +47,34 @@ def alone(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> d
         return {name: read_outcome(folder_of(line, "alone")) for name, line in RUNS.items()}
 
 
-def train(lines: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[int, tuple[int, str]], str]:
-    """Exit status; per line, its own and its sentence; and what was said on stderr."""
-    capsys.readouterr()
-    status = train_many.train_lines([f"{line} --out together\n" for line in lines])
-    said, complaints = capsys.readouterr()
-    ended = [line.partition(": ") for line in said.splitlines() if line.startswith("line ")]
-    numbers = [(*(int(word) for word in head.replace(",", "").split() if word.isdigit()), tail) for head, _, tail in ended]
-    return status, {line: (status, sentence) for line, status, sentence in numbers}, complaints
+def train(lines: Sequence[str]) -> tuple[int, dict[int, Outcome]]:
+    """Train the lines and return the exit status and, by line number, each run's outcome."""
+    path = Path("outcomes.jsonl")
+    path.unlink(missing_ok=True)
+    status = train_many.train_lines([f"{line} --out together\n" for line in lines], path)
+    outcomes = [json.loads(line) for line in path.read_text().splitlines()]
+    return status, {outcome["line"]: Outcome(outcome["status"], outcome["message"]) for outcome in outcomes}
 
 
-def test_a_run_beside_others_equals_the_run_alone(alone: dict[str, Any], workplace: Path, capsys, monkeypatch):
+def test_interleaved_runs_equal_runs_alone(alone: dict[str, Any], workplace: Path, capsys, monkeypatch):
     order: list[int] = []
     step = Training.step
 
     def watched(self: Training):
         order.append(id(self))
-        assert torch.are_deterministic_algorithms_enabled() == (self.config.optimizer == "adam"), "each has its own flags"
+        assert torch.are_deterministic_algorithms_enabled() == (self.config.optimizer == "adam"), "each run has its own flags"
         step(self)
 
     monkeypatch.setattr(Training, "step", watched)
-    status, ended, complaints = train(list(RUNS.values()), capsys)
-    assert (status, complaints) == (0, "")
-    assert {number: status for number, (status, _) in ended.items()} == dict.fromkeys(range(1, len(RUNS) + 1), 0)
-    assert all("final test error" in sentence for _, sentence in ended.values())
-    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
-    assert changes > 2 * len(RUNS), "they took turns"
+    status, outcomes = train(list(RUNS.values()))
+    printed = capsys.readouterr()
+    assert (status, printed.err) == (0, "")
+    assert sorted(outcomes) == list(range(1, len(RUNS) + 1))
+    for number, outcome in outcomes.items():
+        assert outcome.status == 0 and "final test error" in outcome.message
+        assert f"line {number}, exit status 0: {outcome.message}\n" in printed.out
+    switches = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    assert switches > 2 * len(RUNS), "the runs were not interleaved"
     for name, line in RUNS.items():
         assert_equal(read_outcome(folder_of(line, "together")), alone[name])
     sessions = [json.loads((folder_of(line, "together") / "environment.json").read_text()) for line in RUNS.values()]
@@ -80,7 +82,7 @@ def test_a_run_beside_others_equals_the_run_alone(alone: dict[str, Any], workpla
     assert parse(sessions[1][0]["command"].split()[2:]) == parse(RUNS["seed 1"].split())
 
 
-def test_what_becomes_of_one_does_not_touch_the_others(alone: dict[str, Any], workplace: Path, capsys, monkeypatch):
+def test_a_failing_run_leaves_the_others_alone(alone: dict[str, Any], workplace: Path, capsys, monkeypatch):
     step = Training.step
 
     def failing(self: Training):
@@ -89,41 +91,27 @@ def test_what_becomes_of_one_does_not_touch_the_others(alone: dict[str, Any], wo
         step(self)
 
     monkeypatch.setattr(Training, "step", failing)
-    bad = [
-        f"{FLAGS} --seed 7",
-        f"{FLAGS} --optimizer adam --lr 1e30",
-        f"{FLAGS} --depth 9",
-        f"{FLAGS} --data 'nowhere",
-        f"{FLAGS} --device npu",
-        "--help",
-        f"{FLAGS} --precision tf32",
-        RUNS["seed 1"],
-    ]
+    expected = {
+        RUNS["residual"]: (0, "final test error"),
+        f"{FLAGS} --seed 7": (1, "RuntimeError: no such kernel"),
+        f"{FLAGS} --optimizer adam --lr 1e30": (3, "diverged at iteration"),
+        f"{FLAGS} --depth 9": (2, "depth must be 6n+2"),
+        f"{FLAGS} --data 'nowhere": (2, "No closing quotation"),
+        f"{FLAGS} --precision tf32": (UnsupportedPrecision.status, "precision tf32"),
+        RUNS["seed 1"]: (RunLocked.status, "another process"),
+        RUNS["plain"]: (0, "final test error"),
+    }
     with record.open_run_folder(parse(RUNS["seed 1"].split())[0], Path("together")):
-        status, ended, complaints = train([RUNS["residual"], *bad, RUNS["plain"]], capsys)
-    assert [ended[number][0] for number in range(1, 11)] == [
-        0,
-        1,
-        3,
-        2,
-        2,
-        2,
-        2,
-        UnsupportedPrecision.status,
-        RunLocked.status,
-        0,
-    ]
-    assert status in (1, 2, 3, UnsupportedPrecision.status, RunLocked.status)
-    assert ended[2][1] == "RuntimeError: no such kernel"
-    assert "diverged at iteration" in ended[3][1]
-    assert ended[4][1].startswith("depth must be 6n+2") and "No closing quotation" in ended[5][1]
-    assert ended[8][1].startswith("precision tf32 needs") and "another process is training into" in ended[9][1]
-    assert "Traceback" in complaints and "in failing" in complaints
+        status, outcomes = train(list(expected))
+    assert status in {status for status, _ in expected.values()} - {0}
+    for number, (expected_status, part) in enumerate(expected.values(), start=1):
+        assert outcomes[number].status == expected_status and part in outcomes[number].message
+    assert "in failing" in capsys.readouterr().err, "the traceback is printed"
     for name in ("residual", "plain"):
         assert_equal(read_outcome(folder_of(RUNS[name], "together")), alone[name])
 
 
-def test_all_are_stopped_with_a_checkpoint_and_go_on_from_there(alone: dict[str, Any], workplace: Path, capsys, monkeypatch):
+def test_a_signal_stops_all_runs_and_they_resume(alone: dict[str, Any], workplace: Path, monkeypatch):
     step, count = Training.step, 0
 
     def counted(self: Training):
@@ -136,33 +124,31 @@ def test_all_are_stopped_with_a_checkpoint_and_go_on_from_there(alone: dict[str,
     monkeypatch.setattr(Training, "step", counted)
     names = ["residual", "seed 1"]
     lines = [RUNS[name] for name in names]
-    status, ended, _ = train(lines, capsys)
-    assert status == 75 and {status for status, _ in ended.values()} == {75}
-    assert set(ended) == {1, 2}
+    status, outcomes = train(lines)
+    assert status == 75 and [outcomes[number].status for number in (1, 2)] == [75, 75]
     assert all((folder_of(line, "together") / record.NEWEST).exists() for line in lines)
-    assert train(lines, capsys)[0] == 0
+    assert train(lines)[0] == 0
     for name, line in zip(names, lines, strict=True):
         assert_equal(read_outcome(folder_of(line, "together")), alone[name])
-    _, ended, _ = train(lines[:1], capsys)
-    assert ended[1][0] == 0 and ended[1][1].startswith("already ended, nothing to do: residual8: final test error")
 
 
-def test_lines_are_taken_as_they_come(workplace: Path, capsys):
-    """The second line comes when the first run has ended."""
+def test_runs_start_as_their_lines_arrive(workplace: Path, capsys):
+    """The last line arrives after the first run has finished."""
     first = folder_of(RUNS["residual"], "together")
 
     def lines() -> Iterator[str]:
         yield f"{RUNS['residual']} --out together"
-        wait_until(lambda: (first / "result.json").exists())
+        while not (first / "result.json").exists():
+            time.sleep(0.01)
         yield "\n"
         yield f"{RUNS['seed 1']} --out together"
 
     assert train_many.train_lines(lines()) == 0
-    assert "line 3, exit status 0: " in capsys.readouterr().out, "the empty line counts"
+    assert "line 3, exit status 0: " in capsys.readouterr().out, "empty lines count"
     assert (folder_of(RUNS["seed 1"], "together") / "result.json").exists()
 
 
-def test_runs_that_see_the_same_images_share_them(synthetic_folder: Path, monkeypatch):
+def test_runs_on_the_same_images_share_them(synthetic_folder: Path, monkeypatch):
     from reproduce.sampling import load_data_cached
 
     cpu = torch.device("cpu")
