@@ -20,7 +20,7 @@ class TellVersion(argparse.Action):
     """argparse's own would have to know it before it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object):
-        print(format_version(with_device=False))
+        print(format_version())
         parser.exit()
 
 

@@ -2,21 +2,20 @@
 
     python reproduce/run.py --depth 44 --residual
 
-leaves a run folder below --out. The same command again goes on where an interrupted run stopped, and says so of a
-finished one. Exit status: 0 finished, 2 wrong use, 3 training diverged, 75 stopped early with a checkpoint.
+Creates a run folder in --out. Repeat the command to resume an interrupted run.
+Exit status: 0 finished, 2 user error, 3 training diverged, 75 stopped early with a checkpoint, 130 aborted.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
@@ -30,7 +29,7 @@ from reproduce.progress import print_line
 from reproduce.record import BEST, add_session, open_run_folder, read_config, read_record, read_result, read_sessions
 from reproduce.signals import collect_stop_signals
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from torch import nn
 
     from reproduce.device import Device
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from reproduce.sampling import Data
 
 EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
-STOPPING = "stopping with a checkpoint, in a few seconds or after the evaluation in progress; Ctrl-C again ends at once"
+STOPPING = "stopping with a checkpoint within seconds; press Ctrl-C again to abort"
 
 
 class Outcome(NamedTuple):
@@ -50,9 +49,9 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that only has to be trained.
+    """A run that is ready to train.
 
-    flags: of numerics, as they were set; data: on the device; network: as it begins; deadline: of time.monotonic.
+    flags: numerics flags of torch, as recorded. deadline: in time.monotonic().
     """
 
     config: Config
@@ -64,75 +63,72 @@ class PreparedRun:
     deadline: float
 
 
+def main(arguments: Sequence[str]) -> int:
+    return cli.run_cli(run, arguments)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train the run that a command line describes and return the exit status.
+
+    Raises:
+        UserError: a flag, a file or the device is unusable.
+        OSError: the dataset or the run folder cannot be read or written.
+    """
+    prepared = prepare(arguments)
+    outcome = prepared if isinstance(prepared, Outcome) else train_prepared(prepared)
+    print_line(outcome.message)
+    return outcome.status
+
+
 def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
-    """The command line's config and machine.
+    """Parse a command line.
 
     Raises:
         UserError: a flag or value is wrong.
     """
 
-    def both(config: Config, options: RunOptions) -> tuple[Config, RunOptions]:
+    def combine(config: Config, options: RunOptions) -> tuple[Config, RunOptions]:
         return config, options
 
-    config, options = cli.parse_args(both, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
-    initial = {} if options.initial is None else {"initial": hash_initial(options.initial)}
-    if config.trainable != "all" and not initial:
-        raise UserError(f"--trainable {config.trainable} keeps layers as they begin: name the file they come from by --initial")
-    return replace(config, **resolve_dataset(options.data), **initial), options
+    config, options = cli.parse_args(combine, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
+    if config.trainable != "all" and options.initial is None:
+        raise UserError(f"--trainable {config.trainable} freezes layers: name the file with their weights by --initial")
+    initial = "" if options.initial is None else hash_weights_file(options.initial)
+    return replace(config, **resolve_dataset(options.data), initial=initial), options
 
 
-def hash_initial(path: Path) -> str:
-    """The SHA-256 of the file that `--initial` names.
+def hash_weights_file(path: Path) -> str:
+    """Return the SHA-256 of the file that --initial names.
 
     Raises:
-        UserError: there is none, or it is a checkpoint of a run, whose scale only its data set knows.
+        UserError: there is no such file, or it is a checkpoint, which lacks the normalization.
     """
     if not path.is_file() or (path.name == BEST and read_config(path.parent) is not None):
-        raise UserError(f"--initial {path} is not a file of weights: export.py makes one of a finished run")
+        raise UserError(f"--initial {path} is not a weights file: create one with export.py")
     return sha256_of_file(path)
 
 
-def format_outcome(config: Config, folder: Path, result: dict[str, Any]) -> str:
-    """The closing line of a run that has ended."""
-    if result["status"] == "diverged":
-        return f"{config.net}: diverged at iteration {result['iteration']}; {folder}"
-    paper = PAPER_TEST_ERROR.get(config.depth) if config.net == f"residual{config.depth}" else None
-    comparison = f"the paper's: {paper:.2f}%" if paper else "the paper gives no number for this net"
-    if paper and config.dataset != "cifar10":
-        comparison += ", on CIFAR-10"
-    elif paper and config.iterations != PAPER_ITERATIONS:
-        comparison += f", after {PAPER_ITERATIONS} iterations"
-    where = (
-        f"{folder}" if config.dataset_info.iterations is None else f"beside the records: python analysis/compare.py {folder}"
-    )
-    return (
-        f"{config.net}: final test error {result['test_error']:.2f}% after {config.iterations} iterations "
-        f"({comparison}); {where}"
-    )
-
-
 def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
-    """The run that a command line asks for, its data loaded and its network built, or, where it has ended already, how.
+    """Load the data and build the network of a command line's run, or return the outcome if the run has already ended.
 
-    Writes nothing into the run's folder. The time limit counts from here.
+    Writes nothing to the run folder. --time-limit counts from here.
 
     Raises:
-        UserError: something the user can mend, as a damaged record of the run.
-        OSError: the data cannot be read or written, or the run folder not be read.
+        UserError: a flag, a file or the device is unusable.
+        OSError: the dataset cannot be read or written, or the run folder not be read.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     config, options = parse(arguments)
     folder = options.out / config.folder
     result = read_result(folder)
     if result is not None:
-        read_record(folder, config)  # the whole of it: what is wrong with it is not to be found out by others
-        told = format_outcome(config, folder, result)
-        return Outcome(EXIT_STATUS[result["status"]], f"already ended, nothing to do: {told}")
-    read_config(folder)  # before the data are; metrics may be mended by a checkpoint
+        read_record(folder, config)  # report damage now
+        outcome = format_result(config, folder, result)
+        return Outcome(EXIT_STATUS[result["status"]], f"already ended, nothing to do: {outcome}")
+    read_config(folder)  # report damage before loading the data
     read_sessions(folder)
 
-    # Only now what needs torch, the device first (see there).
-    from reproduce import device as devices
+    from reproduce import device as devices  # must be imported before torch
     from reproduce.memory import check_memory, explain_out_of_memory
     from reproduce.model import build_network
     from reproduce.sampling import find_data_folder, load_data_cached
@@ -147,27 +143,27 @@ def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
             from reproduce.weights import load_initial_weights
 
             data = load_initial_weights(options.initial, network, config, data)
-    deadline = math.inf if options.time_limit is None else began + options.time_limit
+    deadline = math.inf if options.time_limit is None else start + options.time_limit
     return PreparedRun(config, options, device, flags, data, network, deadline)
 
 
-def describe_data(config: Config, data: "Data") -> dict[str, Any]:
-    """What a session says of its data."""
-    about = {"name": config.dataset, "sha256": data.fingerprint}
-    if config.dataset == "pictures":
-        about |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
-    return about
+def train_prepared(prepared: PreparedRun) -> Outcome:
+    """Train one run alone. SIGTERM, SIGINT and SIGHUP stop it with a checkpoint; a second SIGINT raises KeyboardInterrupt."""
+    from reproduce.interleave import run_task
+
+    with collect_stop_signals(STOPPING, insist=True) as requests:
+        return run_task(training_task(prepared, requests))
 
 
 def training_task(prepared: PreparedRun, requests: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":
-    """Trains until the run's end, its time limit or a request to stop; `concurrent` others are in training as it begins.
+    """Train until the end, the time limit, or the first entry in `requests` (see signals.py).
 
-    requests: those to stop, as they come in (see stop.py).
+    concurrent: number of other runs in training at the start.
 
     Raises:
-        Locked: another process is training the run.
-        OutOfMemory: it does not fit into the device's memory.
-        UserError: something in its folder is in the way.
+        RunLocked: another process is training the run.
+        OutOfMemory: training does not fit into the device's memory.
+        UserError: the run folder is damaged or belongs to another run.
         OSError: the run folder cannot be read or written.
     """
     from reproduce import device as devices
@@ -185,38 +181,27 @@ def training_task(prepared: PreparedRun, requests: Sequence[int], concurrent: in
         ending = yield from on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:
-        return Outcome(EXIT_STATUS[ending], f"stopped early with a checkpoint; the same command goes on from there; {folder}")
-    return Outcome(EXIT_STATUS[ending], format_outcome(config, folder, result))
+        return Outcome(EXIT_STATUS[ending], f"stopped early with a checkpoint in {folder}; repeat the command to resume")
+    return Outcome(EXIT_STATUS[ending], format_result(config, folder, result))
 
 
-def train_prepared(prepared: PreparedRun) -> Outcome:
-    """Trains with nothing beside it; SIGTERM, SIGINT and SIGHUP stop it with a checkpoint. Raises as `training_task`.
-
-    A second SIGINT ends it at once, by KeyboardInterrupt, with the checkpoint before.
-    """
-    from reproduce.interleave import run_task
-
-    with collect_stop_signals(STOPPING, insist=True) as requests:
-        return run_task(training_task(prepared, requests))
+def describe_data(config: Config, data: "Data") -> dict[str, Any]:
+    """Describe the dataset for the record; of an image folder also its classes and number of images."""
+    description = {"name": config.dataset, "sha256": data.fingerprint}
+    if config.dataset == "pictures":
+        description |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
+    return description
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs one command line and returns the exit status.
-
-    Raises:
-        UserError: something the user can mend.
-        OSError: the data or the run folder cannot be read or written.
-    """
-    prepared = prepare(arguments)  # meanwhile a signal may end the process at once
-    ended = prepared if isinstance(prepared, Outcome) else train_prepared(prepared)
-    print_line(ended.message)
-    return ended.status
-
-
-def main(arguments: Sequence[str]) -> int:
-    """`run`, with what goes wrong told in one sentence on stderr."""
-    cli.shorten_warnings()
-    return cli.run_cli(run, arguments)
+def format_result(config: Config, folder: Path, result: dict[str, Any]) -> str:
+    """Return the final message of a run that has finished or diverged."""
+    if result["status"] == "diverged":
+        return f"{config.net}: diverged at iteration {result['iteration']:,}; run folder {folder}"
+    message = f"{config.net}: final test error {result['test_error']:.2f}% after {config.iterations:,} iterations"
+    if config.net == f"residual{config.depth}" and config.depth in PAPER_TEST_ERROR:
+        message += f" (paper: {PAPER_TEST_ERROR[config.depth]:.2f}% on CIFAR-10 after {PAPER_ITERATIONS:,})"
+    has_records = config.dataset in ("cifar10", "mnist")
+    return f"{message}; {'compare: python analysis/compare.py' if has_records else 'run folder'} {folder}"
 
 
 if __name__ == "__main__":

@@ -143,5 +143,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.shorten_warnings()
     sys.exit(cli.run_cli(main, sys.argv[1:]))

@@ -1,12 +1,9 @@
-"""The command line: flags, sentences, exit statuses, and a whole run."""
+"""run.py: flags, user errors, exit statuses, and complete runs."""
 
-import contextlib
 import errno
-import io
 import json
 import math
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -26,7 +23,6 @@ from reproduce.errors import UserError
 from reproduce.interleave import run_task
 from reproduce.run import STOPPING, PreparedRun, main, parse, prepare, training_task
 from tests.fake_records import write_run
-from tests.test_sampling import forbid_network
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
 QUICK_FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu"
@@ -39,9 +35,12 @@ class Ended(NamedTuple):
     err: str
 
 
+Run = Callable[[str], Ended]
+
+
 @pytest.fixture
-def run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Ended]:
-    """Runs a command line in an empty folder, in this process."""
+def run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command line in this process."""
 
     def run(flags: str) -> Ended:
         status = main(flags.split())
@@ -51,19 +50,16 @@ def run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str], 
     return run
 
 
-Run = Callable[[str], Ended]
-
-
-def assert_one_sentence(ended: Ended):
-    assert ended.status == 2
-    assert ended.err.startswith("error: ") and ended.err.count("\n") == 1 and len(ended.err) > 20
-    assert ended.out == ""
+def assert_user_error(ended: Ended, part: str):
+    """Exit status 2, and one sentence on stderr."""
+    assert ended.status == 2 and ended.out == ""
+    assert ended.err.startswith("error: ") and ended.err.count("\n") == 1 and part in ended.err
 
 
 # Flags ----------------------------------------------------------------------------------------------------------------
 
 
-def test_flags_become_config_and_machine():
+def test_flags_become_config_and_options():
     config, options = parse(
         "--depth 44 --no-residual --optimizer adamw --lr 1e-2 --warmup iterations --no-augment --split val --seed 3 "
         "--precision bf16 --device cpu --data somewhere --out there --time-limit 60 --no-capture --deterministic".split()
@@ -81,7 +77,7 @@ def test_flags_become_config_and_machine():
         assert parse(["--data", data])[0] == Config(dataset="mnist")
 
 
-def test_defaults_are_the_papers():
+def test_the_defaults_are_the_papers():
     config = Config()
     assert (config.optimizer, config.lr, config.momentum, config.weight_decay) == ("sgd", 0.1, 0.9, 1e-4)
     assert (config.batch_size, config.iterations, config.shortcut, config.block) == (128, 64_000, "A", "original")
@@ -100,18 +96,15 @@ WRONG = {
     "--checkpoint-every 0": "checkpoint-every", "--device tpu": "tpu", "44": "44", "--dataset synthetic": "--dataset",
     "--family resnet18 --depth 44": "6n+2", "--family lenet --no-residual": "6n+2", "--family resnet20": "resnet20",
     "--family lenet --bn-batch halves": "no BN", "--schedule cosine --warmup error": "warmup", "--schedule linear": "linear",
+    "--trainable head": "--initial", "--initial nowhere.safetensors": "nowhere.safetensors",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize(("flags", "part"), WRONG.items())
-def test_a_wrong_flag_is_one_sentence(flags: str, part: str, encoding: str):
-    """Whatever stdout takes: its encoding decides on how tyro draws."""
-    stdout = contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding))
-    with stdout, pytest.raises(UserError) as caught:
+def test_a_wrong_flag_is_one_sentence(flags: str, part: str):
+    with pytest.raises(UserError) as caught:
         parse(flags.split())
-    message = str(caught.value)
-    assert part in message and "\n" not in message and not re.search("[│╭╮╰╯─]", message)
+    assert part in str(caught.value) and "\n" not in str(caught.value)
 
 
 FLAGS = [f"--{name.replace('_', '-')}" for settings in (Config, RunOptions) for name in settings.__dataclass_fields__]
@@ -121,7 +114,7 @@ NUMBER = st.one_of(st.integers(), st.floats()).map(str)
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from(FLAGS), st.one_of(TEXT, NUMBER)), min_size=1, max_size=3))
-def test_any_flag_with_any_value_is_taken_or_refused_in_one_sentence(pairs: list[tuple[str, str]]):
+def test_any_value_of_any_flag_is_accepted_or_a_user_error(pairs: list[tuple[str, str]]):
     try:
         config, options = parse([part for pair in pairs for part in pair])
     except UserError as error:
@@ -131,28 +124,16 @@ def test_any_flag_with_any_value_is_taken_or_refused_in_one_sentence(pairs: list
         assert options.time_limit is None or options.time_limit > 0
 
 
-@pytest.mark.parametrize("value", ["20", True, 20.0, None])
-def test_a_config_made_in_python_is_checked_too(value: object):
-    with pytest.raises(UserError, match="depth must be of type int"):
-        Config(depth=value)  # pyright: ignore[reportArgumentType]
-
-
-# Help -----------------------------------------------------------------------------------------------------------------
-
-
-def test_help_names_every_flag_and_imports_no_torch():
-    code = (
-        "import sys, runpy; sys.argv = ['run.py', '--help']\n"
-        f"try: runpy.run_path({str(RUN)!r}, run_name='__main__')\n"
-        "except SystemExit as exit: assert not exit.code\n"
-        "assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
-    )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def test_help_lists_every_flag(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"])
+    assert not ended.value.code
+    printed = capsys.readouterr().out
     for flag in FLAGS:
-        assert (flag in process.stdout) == (flag not in ("--dataset", "--classes", "--pictures"))
+        assert (flag in printed) == (flag not in ("--dataset", "--classes", "--pictures"))
 
 
-# Wrong use of a machine -----------------------------------------------------------------------------------------------
+# User errors that leave nothing behind ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,43 +145,31 @@ def test_help_names_every_flag_and_imports_no_torch():
         ("--data synthetic --device npu", "torch_npu is not installed"),
     ],
 )
-def test_wrong_use_is_one_sentence_and_leaves_nothing(
-    workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch, flags: str, part: str
-):
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", forbid_network)
+def test_a_user_error_leaves_nothing_behind(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch, flags: str, part: str):
+    def download(*_: object):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", download)
     monkeypatch.setattr(device, "NPU_PROBLEM", "torch_npu is not installed")
     before = sorted(workplace.rglob("*"))
-    ended = run(flags)
-    assert_one_sentence(ended)
-    assert part in ended.err
+    assert_user_error(run(flags), part)
     assert sorted(workplace.rglob("*")) == before
 
 
-def test_the_script_itself_says_what_is_wrong_in_one_line():
-    process = subprocess.run([sys.executable, str(RUN), "--depth", "21"], capture_output=True, text=True)
-    assert_one_sentence(Ended(process.returncode, process.stdout, process.stderr))
-
-
-def test_a_read_only_output_folder(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_an_output_folder_that_cannot_be_created(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     def mkdir(path: Path, **_: object):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))  # as it is; root would be let through
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))  # root has all permissions
 
-    monkeypatch.setattr(Path, "mkdir", mkdir)
-    ended = run(QUICK_FLAGS)
-    assert_one_sentence(ended)
-    assert "Permission denied" in ended.err and "runs" in ended.err
-
-
-def test_an_output_folder_that_is_a_file(workplace: Path, run: Run):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", mkdir)
+        assert_user_error(run(QUICK_FLAGS), "Permission denied")
     (workplace / "runs").write_text("")
-    ended = run(QUICK_FLAGS)
-    assert_one_sentence(ended)
-    assert "runs" in ended.err
+    assert_user_error(run(QUICK_FLAGS), "runs")
     assert (workplace / "runs").read_text() == ""
 
 
-def test_a_full_disk_is_one_sentence_and_space_mends_it(workplace: Path, run: Run):
-    """A limit on the size of files stands for the full disk: the first checkpoint does not fit."""
+def test_a_full_disk_is_a_user_error_and_the_run_can_be_repeated(workplace: Path, run: Run):
+    """A limit on the size of files acts like a full disk: the first checkpoint does not fit."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -209,33 +178,26 @@ def test_a_full_disk_is_one_sentence_and_space_mends_it(workplace: Path, run: Ru
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert ended.status == 2 and ended.err.count("\n") == 1
-    assert "cannot read or write" in ended.err and "File too large" in ended.err
+    assert ended.status == 2 and ended.err.count("\n") == 1 and "File too large" in ended.err
     folder = workplace / "runs" / QUICK_FOLDER
     assert {path.name for path in folder.iterdir()} - {".lock"} == {"config.json", "environment.json", "metrics.jsonl"}
     assert run(QUICK_FLAGS).status == 0
 
 
-# Whole runs -------------------------------------------------------------------------------------------------------------
+# Complete runs ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_from_beginning_to_end_and_again(workplace: Path, run: Run):
+def test_a_run_from_start_to_finish_and_repeated(workplace: Path, run: Run):
     first = run(f"{QUICK_FLAGS} --eval-every 10")
     assert (first.status, first.err) == (0, "")
     lines = first.out.splitlines()
-    opening, rows, closing = lines[:4], [line for line in lines if "test error" in line][:-1], lines[-1]
+    header, rows, last = lines[:4], [line for line in lines if "test error" in line][:-1], lines[-1]
     folder = workplace / "runs" / QUICK_FOLDER
-    assert opening[0].startswith(
-        "residual8 seed 0: 75,290 parameters; recipe: not the paper's in batch-size 8 (the paper: 128)"
-    )
-    assert opening[1].startswith("  on cpu (") and opening[1].endswith("), 1 thread, fp32")
-    assert opening[2:] == [
-        "  generated images: 2,000 training, 200 test",
-        f"  runs/{QUICK_FOLDER}: new, to train until iteration 24",
-    ]
-    assert [row.split()[4] for row in rows] == ["10/24", "20/24", "24/24"] and "best so far)" in rows[0]
+    assert "75,290 parameters" in header[0] and "cpu (" in header[1] and "1 thread" in header[1]
+    assert "2,000 training, 200 test" in header[2] and f"runs/{QUICK_FOLDER}: new run, 24 iterations" in header[3]
+    assert [row.split()[4] for row in rows] == ["10/24", "20/24", "24/24"]
     result = json.loads((folder / "result.json").read_text())
-    assert f"final test error {result['test_error']:.2f}%" in closing and str(QUICK_FOLDER) in closing
+    assert f"final test error {result['test_error']:.2f}%" in last and str(QUICK_FOLDER) in last
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     names = ["iteration", "learning_rate", "train_loss", "train_error", "test_error", "seconds"]
     assert [list(row) for row in metrics] == [names] * 3
@@ -250,23 +212,21 @@ def test_a_run_from_beginning_to_end_and_again(workplace: Path, run: Run):
     }  # fmt: skip
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = run(QUICK_FLAGS)
-    assert again.status == 0 and again.out.startswith("already ended") and again.out.count("\n") == 1
+    assert again.status == 0 and again.out == f"already ended, nothing to do: {last}\n"
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_preparing_loads_the_data_and_leaves_the_folder_to_training(workplace: Path):
+def test_preparing_a_run_leaves_its_folder_alone(workplace: Path):
     prepared = prepare(f"{QUICK_FLAGS} --time-limit 1000".split())
     assert isinstance(prepared, PreparedRun) and len(prepared.data.test) > 0
-    assert prepared.flags["precision"] == "fp32" and 0 < prepared.deadline - time.monotonic() <= 1000
+    assert 0 < prepared.deadline - time.monotonic() <= 1000
     assert not (workplace / "runs").exists()
-    ended = run_task(training_task(prepared, [], concurrent=2))
-    assert ended.status == 0 and "final test error" in ended.message
+    assert run_task(training_task(prepared, [], concurrent=2)).status == 0
     (session,) = json.loads((workplace / "runs" / QUICK_FOLDER / "environment.json").read_text())
-    assert (session["beside"], session["flags"]) == (2, prepared.flags)
-    assert prepare(QUICK_FLAGS.split()) == (0, f"already ended, nothing to do: {ended.message}")
+    assert (session["beside"], session["flags"]["precision"]) == (2, "fp32")
 
 
-def test_a_signal_while_the_data_are_read_ends_the_process_at_once(workplace: Path):
+def test_a_signal_while_data_are_loaded_ends_the_process_at_once(workplace: Path):
     code = (
         "import os, sys\nfrom reproduce import device, sampling, run\n"
         f"sampling.load_data_cached = lambda *_: os.kill(os.getpid(), {int(signal.SIGTERM)})\n"
@@ -277,14 +237,14 @@ def test_a_signal_while_the_data_are_read_ends_the_process_at_once(workplace: Pa
     assert not (workplace / "runs").exists()
 
 
-def test_a_held_out_tenth_is_reported(workplace: Path, run: Run):
+def test_the_validation_error_is_reported(workplace: Path, run: Run):
     assert run(f"{QUICK_FLAGS} --split val --seed 1").status == 0
     (path,) = workplace.glob("runs/*/seed1/result.json")
     result = json.loads(path.read_text())
     assert 0 < result["held_out_error"] < 100 and result["held_out_error"] != result["test_error"]
 
 
-def test_time_limit_stops_with_a_checkpoint_and_the_same_command_goes_on(workplace: Path, run: Run):
+def test_the_time_limit_stops_with_a_checkpoint_and_the_command_resumes(workplace: Path, run: Run):
     stopped = run(f"{QUICK_FLAGS} --time-limit 0.001")
     assert stopped.status == 75 and "stopped early" in stopped.out
     assert (workplace / "runs" / QUICK_FOLDER / "checkpoint.pt").exists()
@@ -292,8 +252,8 @@ def test_time_limit_stops_with_a_checkpoint_and_the_same_command_goes_on(workpla
     assert resumed.status == 0 and "resuming" in resumed.out
 
 
-def test_training_goes_on_when_nobody_reads_any_more(workplace: Path, monkeypatch: pytest.MonkeyPatch):
-    """As of run.py | head -1."""
+def test_training_continues_after_a_broken_pipe(workplace: Path, monkeypatch: pytest.MonkeyPatch):
+    """As in run.py | head -1."""
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as stream:
@@ -303,7 +263,7 @@ def test_training_goes_on_when_nobody_reads_any_more(workplace: Path, monkeypatc
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_process_in_the_same_folder_is_refused_and_a_signal_stops_the_first(workplace: Path, run: Run, number: int):
+def test_a_second_process_is_refused_and_a_signal_stops_the_first(workplace: Path, run: Run, number: int):
     flags = QUICK_FLAGS.replace("24", "100000") + " --eval-every 20"
     line, pipe = [sys.executable, str(RUN), *flags.split()], subprocess.PIPE
     with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as process:
@@ -312,40 +272,30 @@ def test_a_second_process_in_the_same_folder_is_refused_and_a_signal_stops_the_f
             pass
         second = run(flags)
         process.send_signal(number)
-        rest, said = process.communicate()
-    assert_one_sentence(second)
-    assert "another process" in second.err
-    assert process.returncode == 75 and "stopped early" in rest and said == f"\n{STOPPING}\n"
+        out, err = process.communicate()
+    assert_user_error(second, "another process")
+    assert process.returncode == 75 and "stopped early" in out and err == f"\n{STOPPING}\n"
     (folder,) = (workplace / "runs").glob("*/seed0")
     assert (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
 
 
-def test_divergence_is_an_exit_status_of_its_own(run: Run):
+def test_divergence_has_its_own_exit_status(run: Run):
     first, again = (run(f"{QUICK_FLAGS} --lr 1e30") for _ in range(2))
     assert first.status == again.status == 3
     assert "diverged at iteration" in first.out and "already ended" in again.out
 
 
-@pytest.mark.parametrize(
-    ("flags", "part"),
-    [
-        ("--depth 44 --iterations 3", "the paper's: 7.17%, after 64000 iterations"),
-        ("--depth 44", "the paper's: 7.17%)"),
-        ("--depth 44 --data synthetic", "the paper's: 7.17%, on CIFAR-10"),
-        ("--depth 44 --no-residual", "the paper gives no number for this net"),
-        ("--family resnet18 --iterations 3", "(the paper gives no number for this net); beside the records"),
-        ("--family lenet --data mnist", "(the paper gives no number for this net); beside the records"),
-    ],
-)
-def test_the_closing_line_sets_the_papers_number_beside(run: Run, flags: str, part: str):
+@pytest.mark.parametrize(("flags", "number"), [("--depth 44 --iterations 3", "7.17%"), ("--depth 44 --no-residual", None)])
+def test_the_final_message_names_the_papers_number(run: Run, flags: str, number: str | None):
     write_run(Path("runs"), parse(flags.split())[0], 7.5, evaluations=1)
     ended = run(flags)
-    assert ended.status == 0 and part in ended.out
+    assert ended.status == 0 and "final test error 7.50%" in ended.out
+    assert f"(paper: {number}" in ended.out if number else "paper" not in ended.out
 
 
 def test_a_terminal_gets_a_progress_bar(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     ended = run(f"{QUICK_FLAGS} --eval-every 12")
-    assert ended.out.count("test error") == 2 + 1  # the evaluations, the closing line
+    assert ended.out.count("test error") == 2 + 1  # two evaluations and the final message
     for part in ("residual8", "24/24", "loss", "error", "images/s", "<"):
         assert part in ended.err
