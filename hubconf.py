@@ -1,4 +1,4 @@
-"""Entry points of torch.hub: the networks of the paper, and the others trained here, with their normalisation inside.
+"""torch.hub entry points: the paper's networks and the others trained here, with their normalization.
 
     network = torch.hub.load(".", "resnet20_cifar10", source="local", pretrained=True)  # "." is a clone of this repository
     logits = network(images)  # N x 3 x 32 x 32 in [0, 1] -> N x 10; lenet_mnist takes N x 1 x 28 x 28
@@ -20,37 +20,37 @@ WEIGHTS = Path(__file__).with_name("weights")
 
 
 def load(config: Config, pretrained: bool) -> Classifier:
-    """The config's network, in evaluation mode when pretrained and in training mode when not.
+    """Build a network, in evaluation mode if pretrained, else in training mode and with mean 0 and std 1.
 
     Raises:
         UserError: its weights are not published.
     """
-    if not pretrained:  # the mean and the scale are then the user's to set; these leave images as they are
+    if not pretrained:
         return Classifier(build_network(config), torch.zeros(1), torch.ones(1))
     name = config.net if config.block == "original" else f"{config.net}-{config.block}"
     path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file():
-        raise UserError(f"no weights of {name} are published yet: train it, or load it with pretrained=False")
+        raise UserError(f"no weights of {name} are published yet: train it, or use pretrained=False")
     return load_network(path, "").classifier
 
 
 def resnet20_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-20 of section 4.2, 0.27M parameters; pretrained=True for the weights of weights/residual20.md."""
+    """ResNet-20 of section 4.2, 0.27M parameters. Pretrained: weights/residual20.md."""
     return load(Config(depth=20), pretrained)
 
 
 def resnet32_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-32 of section 4.2, 0.46M parameters; pretrained=True for the weights of weights/residual32.md."""
+    """ResNet-32 of section 4.2, 0.46M parameters. Pretrained: weights/residual32.md."""
     return load(Config(depth=32), pretrained)
 
 
 def resnet44_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-44 of section 4.2, 0.66M parameters; pretrained=True for the weights of weights/residual44.md."""
+    """ResNet-44 of section 4.2, 0.66M parameters. Pretrained: weights/residual44.md."""
     return load(Config(depth=44), pretrained)
 
 
 def resnet56_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-56 of section 4.2, 0.85M parameters; pretrained=True for the weights of weights/residual56.md."""
+    """ResNet-56 of section 4.2, 0.85M parameters. Pretrained: weights/residual56.md."""
     return load(Config(depth=56), pretrained)
 
 
@@ -65,60 +65,60 @@ def resnet1202_cifar10(pretrained: bool = False) -> Classifier:
 
 
 def resnet20_bn_after_add_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-20 with BN after the addition; pretrained=True for the weights of weights/residual20-bn-after-add.md."""
+    """ResNet-20 with BN after the addition. Pretrained: weights/residual20-bn-after-add.md."""
     return load(Config(depth=20, block="bn-after-add"), pretrained)
 
 
 def resnet32_bn_after_add_cifar10(pretrained: bool = False) -> Classifier:
-    """ResNet-32 with BN after the addition; pretrained=True for the weights of weights/residual32-bn-after-add.md."""
+    """ResNet-32 with BN after the addition. Pretrained: weights/residual32-bn-after-add.md."""
     return load(Config(depth=32, block="bn-after-add"), pretrained)
 
 
 def plain20_cifar10(pretrained: bool = False) -> Classifier:
-    """The plain net of 20 layers."""
+    """Plain network with 20 layers."""
     return load(Config(depth=20, residual=False), pretrained)
 
 
 def plain32_cifar10(pretrained: bool = False) -> Classifier:
-    """The plain net of 32 layers."""
+    """Plain network with 32 layers."""
     return load(Config(depth=32, residual=False), pretrained)
 
 
 def plain44_cifar10(pretrained: bool = False) -> Classifier:
-    """The plain net of 44 layers."""
+    """Plain network with 44 layers."""
     return load(Config(depth=44, residual=False), pretrained)
 
 
 def plain56_cifar10(pretrained: bool = False) -> Classifier:
-    """The plain net of 56 layers."""
+    """Plain network with 56 layers."""
     return load(Config(depth=56, residual=False), pretrained)
 
 
 def resnet18_cifar10(pretrained: bool = False) -> Classifier:
-    """torchvision's ResNet-18 with a 3x3 stem and no max-pool, 11.2M parameters: not one of section 4.2."""
+    """torchvision's ResNet-18 with a 3x3 stem and no max-pooling, 11.2M parameters; not in section 4.2."""
     return load(Config(family="resnet18"), pretrained)
 
 
 def resnet34_cifar10(pretrained: bool = False) -> Classifier:
-    """As resnet18_cifar10, 21.3M parameters."""
+    """torchvision's ResNet-34, adapted like resnet18_cifar10, 21.3M parameters."""
     return load(Config(family="resnet34"), pretrained)
 
 
 def resnet50_cifar10(pretrained: bool = False) -> Classifier:
-    """As resnet18_cifar10, 23.5M parameters."""
+    """torchvision's ResNet-50, adapted like resnet18_cifar10, 23.5M parameters."""
     return load(Config(family="resnet50"), pretrained)
 
 
 def resnet101_cifar10(pretrained: bool = False) -> Classifier:
-    """As resnet18_cifar10, 42.5M parameters."""
+    """torchvision's ResNet-101, adapted like resnet18_cifar10, 42.5M parameters."""
     return load(Config(family="resnet101"), pretrained)
 
 
 def resnext50_32x4d_cifar10(pretrained: bool = False) -> Classifier:
-    """As resnet18_cifar10, 23.0M parameters."""
+    """torchvision's ResNeXt-50 32x4d, adapted like resnet18_cifar10, 23.0M parameters."""
     return load(Config(family="resnext50_32x4d"), pretrained)
 
 
 def lenet_mnist(pretrained: bool = False) -> Classifier:
-    """LeNet for MNIST's digits, 13k parameters."""
+    """LeNet for MNIST, 13k parameters."""
     return load(Config(family="lenet", dataset="mnist"), pretrained)

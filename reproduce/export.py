@@ -1,10 +1,10 @@
-"""Export a trained network for use elsewhere, checked against the original on test images before it is called done.
+"""Export a trained network, and check the exported file against the original on test images.
 
     python reproduce/export.py runs/residual20-1f0c58b5/seed0 --format onnx
 
-Every format takes images in [0, 1], N x 3 x 32 x 32 with any N, and gives logits, N x 10: the normalisation is inside.
-  safetensors   weights, normalisation, config and result, for evaluate.py, predict.py, hubconf.py; with a model card
-  torchscript   for torch.jit.load, from Python or C++
+All formats take N x 3 x 32 x 32 images in [0, 1], for any N, and return N x 10 logits; the normalization is included.
+  safetensors   weights file for evaluate.py, predict.py and hubconf.py, with a model card
+  torchscript   for torch.jit.load in Python or C++
   onnx          for onnxruntime and others; needs pip install -e '.[export]'
 """
 
@@ -14,13 +14,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -28,10 +27,10 @@ import tyro
 from reproduce import cli
 from reproduce.config import RunOptions
 from reproduce.errors import UserError
-from reproduce.model_card import format_card, sha256_of_file, write_card
+from reproduce.model_card import format_model_card, model_card_path, sha256_of_file
 from reproduce.record import write_atomically
 
-if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
+if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from torch import Tensor
 
     from reproduce.weights import Classifier, TrainedNetwork
@@ -39,30 +38,29 @@ if TYPE_CHECKING:  # imported where it is used, so that the command line answers
 Format = Literal["safetensors", "torchscript", "onnx"]
 EXTENSION = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 TOLERANCE = 1e-5
-"""The largest difference of a logit that an exported network may show, as a share of the largest logit: fp32's rounding grows
-with what is rounded."""
+"""Largest accepted difference of a logit, relative to the largest logit: fp32 rounding errors are relative."""
 CHECKED = 256
-"""Test images on which it is compared."""
+"""Number of test images for the check."""
 
 
 @dataclass(frozen=True)
-class Export:
-    """What to export, and how."""
+class Options:
+    """Options of export.py."""
 
     source: tyro.conf.Positional[Path]
-    """A finished run's folder, or a weights file."""
+    """Folder of a finished run, or weights file."""
     format: Format
     output: Path | None = None
-    """File to write; by default the net's name in the current folder."""
+    """File to write; by default named after the network, in the current folder."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
-    """As for run.py: the test images of the check come from there."""
+    """As for run.py; for the check on test images."""
 
 
 def write_torchscript(path: Path, classifier: Classifier, example: Tensor):
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch advises torch.export, whose files need its own version
+        warnings.simplefilter("ignore")  # torch recommends torch.export, whose files depend on torch's version
         torch.jit.save(torch.jit.trace(classifier, example), path)
 
 
@@ -70,7 +68,7 @@ def write_onnx(path: Path, classifier: Classifier, example: Tensor):
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about its own insides
+        warnings.simplefilter("ignore")  # about the exporter's internals
         torch.onnx.export(
             classifier,
             (example,),
@@ -84,7 +82,7 @@ def write_onnx(path: Path, classifier: Classifier, example: Tensor):
 
 
 def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
-    """Logits of the exported file, by the library that users of the format have."""
+    """Return the logits of an exported file, computed by the library that users of the format have."""
     import torch
 
     from reproduce.weights import load_network
@@ -101,29 +99,27 @@ def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def compare(exported_NK: Tensor, original_NK: Tensor) -> float:
-    """The largest difference of a logit, as a share of the original's largest.
+def compare_logits(exported_NK: Tensor, original_NK: Tensor) -> float:
+    """Return the largest difference of a logit, relative to the original's largest logit.
 
     Raises:
-        UserError: it is above TOLERANCE, or an image is put into another class.
+        UserError: it exceeds TOLERANCE, or the predicted class of an image differs.
     """
     difference = float((exported_NK - original_NK).abs().max() / original_NK.abs().max())
-    moved = int((exported_NK.argmax(1) != original_NK.argmax(1)).sum())
-    if moved or not difference <= TOLERANCE:
-        by = f"{difference:.1e} of the largest logit"
-        if moved:
-            by += f" and puts {moved} of {len(original_NK)} images into other classes"
-        raise UserError(f"the exported network differs from the original by {by}: nothing is written")
+    changed = int((exported_NK.argmax(1) != original_NK.argmax(1)).sum())
+    if changed or not difference <= TOLERANCE:
+        raise UserError(
+            f"nothing written: the exported network's logits differ from the original's by {difference:.1e} of the largest, "
+            f"and its predictions on {changed} of {len(original_NK)} images"
+        )
     return difference
 
 
 def export(trained: TrainedNetwork, format: Format, output: Path, images: Tensor) -> float:
-    """Writes the network to `output`, whole or not at all; images: in [0, 1], on which the file is checked.
-
-    Returns: the largest difference of a logit from the original's, see `compare`.
+    """Write the network to `output`, atomically, and return the result of `compare_logits` on `images`, in [0, 1].
 
     Raises:
-        UserError: the exported network is not the original, or onnx is not installed; nothing is written.
+        UserError: the exported network differs from the original, or a package is missing.
         OSError: the file cannot be written.
     """
     import torch
@@ -139,40 +135,40 @@ def export(trained: TrainedNetwork, format: Format, output: Path, images: Tensor
                 with torch.inference_mode(False):
                     writer = write_torchscript if format == "torchscript" else write_onnx
                     writer(unfinished, trained.classifier, images[:2].clone())
-            difference = compare(run_exported(unfinished, format, images), trained.classifier(images))
+            difference = compare_logits(run_exported(unfinished, format, images), trained.classifier(images))
         except ImportError as error:
-            raise UserError(f"this format needs {error.name}: pip install -e '.[export]'") from None
+            raise UserError(f"--format {format} needs {error.name}: pip install -e '.[export]'") from None
         os.replace(unfinished, output)
     return difference
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exports, checks, and says where the file is.
+    """Export a network, and for safetensors write its model card.
 
     Raises:
-        UserError: the source cannot be read, the data set is missing, the exported network is not the original, or the card
-            would replace another file.
-        OSError: the file cannot be written.
+        UserError: the source cannot be read, its dataset is missing, the exported network differs from the original, or the
+            model card would overwrite another file.
+        OSError: a file cannot be written.
     """
-    export_ = cli.parse_args(Export, arguments, "export.py", __doc__)
+    options = cli.parse_args(Options, arguments, "export.py", __doc__)
 
     import torch
 
     from reproduce.sampling import find_data_folder, load_data
     from reproduce.weights import load_network
 
-    trained = load_network(export_.source, export_.data)
-    output = export_.output or Path(f"{trained.config.net}{EXTENSION[export_.format]}")
-    if output.suffix != EXTENSION[export_.format]:
-        raise UserError(f"--format {export_.format} writes a file ending in {EXTENSION[export_.format]}, and {output} does not")
-    card = write_card(output) if export_.format == "safetensors" and trained.result.get("parameters") else None
-    data = load_data(trained.config, find_data_folder(trained.config, export_.data), torch.device("cpu"))
+    trained = load_network(options.source, options.data)
+    output = options.output or Path(f"{trained.config.net}{EXTENSION[options.format]}")
+    if output.suffix != EXTENSION[options.format]:
+        raise UserError(f"--output must end in {EXTENSION[options.format]} with --format {options.format}, got {output}")
+    # Checkpoints of other repositories have no result to describe.
+    card = model_card_path(output) if options.format == "safetensors" and "parameters" in trained.result else None
+    data = load_data(trained.config, find_data_folder(trained.config, options.data), torch.device("cpu"))
     images = data.unpad(data.test.positions)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
-    difference = export(trained, export_.format, output, images)
-    agreement = f"on {len(images)} test images within {difference:.1e} of the original, relative to the largest logit"
-    print(f"{output}: {output.stat().st_size:,} bytes; {agreement}")
+    difference = export(trained, options.format, output, images)
+    print(f"{output}: logits on {len(images)} test images within {difference:.1e} of the original (relative to the largest)")
     if card is not None:
-        write_atomically(card, format_card(trained.config, trained.result, sha256_of_file(output)).encode())
+        write_atomically(card, format_model_card(trained.config, trained.result, sha256_of_file(output)).encode())
         print(card)
     return 0
 

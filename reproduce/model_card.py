@@ -1,89 +1,92 @@
-"""The model card beside a weights file: what it says, and whether the file is the one that it describes. Free of torch."""
+"""The model card next to a weights file. Imports no torch."""
 
 import hashlib
 import re
 from dataclasses import fields
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from reproduce.config import PAPER_ITERATIONS, Config
 from reproduce.errors import UserError
 
-IN_EVERY_CARD = "trained by this repository. Record: `"
-CHOICES = {
-    None: "The best of all evaluations, {best_test_error:.2f}%, would be a choice made on the test set.",
-    "test_error": "It is the best of all evaluations, chosen by this very error: it flatters, and is not the run's result.",
-    "held_out_error": "It is the best of all evaluations by the error on held-out images, {held_out_error:.2f}%; it is not the "
-    "run's result.",
-}
-"""What a card says of the best evaluation, by what the checkpoint was chosen by."""
-UNMENTIONED = ("depth", "residual", "seed", "classes", "pictures")
-"""The fields of a config that a card does not list as changed: it has other words for them, or none."""
+MARK = "this repository. Record: `"
+"""Occurs in every model card."""
+UNLISTED = ("depth", "residual", "seed", "classes", "pictures")
+"""Fields that a card does not list as changes from the paper's recipe."""
 
 
 def sha256_of_file(path: Path) -> str:
-    """A file's SHA-256, in hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_sha256(path: Path):
-    """Refuses a weights file with another SHA-256 than the one in the card beside it, where there is one.
+    """Compare a weights file with the SHA-256 in the model card next to it, if there is one.
 
     Raises:
-        UserError: it is another file, or damaged.
+        UserError: they differ.
     """
     card = path.with_suffix(".md")
-    told = re.search("SHA-256 `([0-9a-f]{64})`", card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
-    if told is not None and told[1] != sha256_of_file(path):
-        raise UserError(f"{path} is damaged or is not the file of its card: its SHA-256 is not the one in {card}; restore both")
-
-
-def format_card(config: Config, result: dict[str, Any], sha256: str) -> str:
-    """The model card of a weights file, from card.md: recipe, data, result, use, limits, and the file's SHA-256."""
-    ordinary = Config(depth=config.depth)
-    changed = [
-        f"{field.name} {getattr(config, field.name)}"
-        for field in fields(Config)
-        if getattr(config, field.name) != getattr(ordinary, field.name) and field.name not in UNMENTIONED
-    ]
-    full = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
-    remark = "" if full else "\n  **Not a run of the paper's length on the paper's data: not comparable with the paper.**"
-    return Template(Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")).substitute(
-        net=config.net,
-        seed=config.seed,
-        what=f"{config.net.rstrip('0123456789')} net of {config.depth} layers" if config.family == "6n+2" else config.net,
-        side=config.dataset_info.side,
-        where="as in" if config.family == "6n+2" else "beyond",
-        schedule="divided by 10 after 1/2 and 3/4 of" if config.schedule == "steps" else f"({config.schedule}) over",
-        pictures="handwritten digits, white on black" if config.dataset == "mnist" else "small photographs",
-        record=config.folder,
-        optimizer=config.optimizer,
-        lr=f"{config.lr:g}",
-        iterations=f"{config.iterations:,}",
-        batch_size=config.batch_size,
-        weight_decay=f"{config.weight_decay:g}",
-        precision=config.precision,
-        changes="Changed from the paper's: " + ", ".join(changed) if changed else "Nothing changed from the paper's",
-        classes="ten" if len(config.dataset_info.class_names) == 10 else len(config.dataset_info.class_names),
-        data=config.dataset_info.title + (f" ({', '.join(config.dataset_info.class_names)})" if config.classes else ""),
-        images="nine tenths of the training images" if config.split == "val" else "all training images",
-        moment=f"iteration {result['iterations']}" if "chosen_by" in result else "the last iteration",
-        best=CHOICES[result.get("chosen_by")].format(**result),
-        parameters=f"{result['parameters']:,}",
-        remark=remark,
-        sha256=sha256,
-        **{name: f"{result[name]:.2f}" for name in ("test_error", "train_error")},
+    found = (
+        re.search("SHA-256 `([0-9a-f]{64})`", card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
     )
+    if found is not None and found[1] != sha256_of_file(path):
+        raise UserError(f"{path} does not have the SHA-256 in {card}: restore both files")
 
 
-def write_card(output: Path) -> Path:
-    """Where the card of a weights file goes: beside it.
+def format_model_card(config: Config, result: dict[str, Any], sha256: str) -> str:
+    """Return the model card of a weights file in Markdown."""
+    dataset, paper = config.dataset_info, Config(depth=config.depth)
+    network = f"{config.net.rstrip('0123456789')} network of {config.depth} layers" if config.family == "6n+2" else config.net
+    schedule = "divided by 10 after 1/2 and 3/4 of" if config.schedule == "steps" else f"({config.schedule}) over"
+    changes = [
+        f"{field.name.replace('_', '-')} {getattr(config, field.name)}"
+        for field in fields(Config)
+        if field.name not in UNLISTED and getattr(config, field.name) != getattr(paper, field.name)
+    ]
+    classes = f" ({', '.join(dataset.class_names)})" if config.classes else ""
+    split = "nine tenths of the training images" if config.split == "val" else "all training images"
+    is_comparable = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
+    moment = f"iteration {result['iterations']:,}" if "chosen_by" in result else "the last iteration"
+    return f"""\
+# {config.net}, seed {config.seed}
+
+A {network} for {dataset.side} x {dataset.side} images in {len(dataset.class_names)} classes, after section 4.2 of
+He et al. 2015 (arXiv:1512.03385), trained with {MARK}{config.folder}`.
+
+- **Recipe**: {config.optimizer}, learning rate {config.lr:g} {schedule} {config.iterations:,} iterations,
+  batch size {config.batch_size}, weight decay {config.weight_decay:g}, precision {config.precision}.
+  Changes from the paper: {", ".join(changes) or "none"}.
+- **Data**: {dataset.title}{classes}, {split}.
+- **Result**: test error **{result["test_error"]:.2f}%** at {moment} (single view, whole test set),
+  training error {result["train_error"]:.2f}%; {result["parameters"]:,} parameters.
+  {format_selection(result)}{"" if is_comparable else " Not comparable with the paper: other data or length."}
+- **File**: SHA-256 `{sha256}`, checked on loading.
+- **Use**: `python reproduce/predict.py FILE IMAGE`, or `hubconf.py`. Takes images in [0, 1]; the normalization is included.
+- **Limits**: assigns every image to one of its {len(dataset.class_names)} classes; its confidence is not calibrated
+  (`python reproduce/evaluate.py FILE` measures the calibration error). One seed; for others see RESULTS.md.
+"""
+
+
+def format_selection(result: dict[str, Any]) -> str:
+    """Say which iteration the weights are from, and how that biases the test error."""
+    match result.get("chosen_by"):
+        case "test_error":
+            return "Selected as the lowest test error of all evaluations, so optimistically biased; not the run's result."
+        case "held_out_error":
+            error = f"{result['held_out_error']:.2f}%"
+            return f"Selected as the lowest validation error of all evaluations ({error}); not the run's result."
+        case _:
+            best = f"{result['best_test_error']:.2f}%"
+            return f"(The lowest of all evaluations, {best}, is selected on the test set, so optimistically biased.)"
+
+
+def model_card_path(weights: Path) -> Path:
+    """Return where the model card of a weights file belongs.
 
     Raises:
-        UserError: something else is there.
+        UserError: another file is there.
     """
-    card = output.with_suffix(".md")
-    if card.exists() and IN_EVERY_CARD not in card.read_text(encoding="utf-8", errors="replace"):
-        raise UserError(f"the model card would replace {card}, which is not one: choose another --output")
+    card = weights.with_suffix(".md")
+    if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"the model card would overwrite {card}: choose another --output")
     return card

@@ -1,9 +1,9 @@
-"""Tell what a trained network sees in pictures of any size.
+"""Classify images of any size with a trained network.
 
     python reproduce/predict.py WEIGHTS.safetensors cat.jpg dog.png
 
-A picture is turned upright and made as small as CIFAR-10's: its shorter side resized to 32 pixels, its centre cut to 32 x 32.
-For a network of MNIST they are 28, and the picture turns grey: white on black is what it knows.
+Resizes the shorter side of each image to 32 pixels and crops the center, as the network was trained on such images. For
+networks trained on MNIST, it converts to 28 x 28 grayscale; they expect white digits on black.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-import sys
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -24,73 +23,67 @@ from reproduce import cli
 from reproduce.config import RunOptions, require
 from reproduce.image_folder import read_image
 
-if TYPE_CHECKING:  # imported where it is used, so that the command line answers at once
+if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from torch import Tensor
 
     from reproduce.dataset import DatasetInfo
 
-SHOWN, BAR = 3, 40
-"""Classes shown for a picture, and the length of the bar that stands for 100%."""
+TOP, BAR = 3, 40
+"""Number of classes printed per image, and length of the bar for a probability of 100%."""
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What to look at, and with which network."""
+class Options:
+    """Options of predict.py."""
 
     source: tyro.conf.Positional[Path]
-    """A weights file, or a finished run's folder."""
+    """Weights file, or folder of a finished run."""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Pictures, of any format that Pillow reads."""
+    """Image files."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
-    """Where a run folder's data set is, for the mean of its training images; weights files hold theirs."""
+    """Dataset of a run folder, for its normalization; weights files include theirs."""
 
     def __post_init__(self):
-        require(len(self.images) > 0, "name at least one picture", "none")
+        require(len(self.images) > 0, "name at least one image", "none")
 
 
 def load_input(path: Path, dataset_info: DatasetInfo) -> Tensor:
-    """A picture as a network of this data set takes it: float32 in [0, 1], 1 x 3 x 32 x 32; raises as `read_image`."""
+    """Load an image as network input: float32 in [0, 1], 1 x 3 x 32 x 32. Raises like `read_image`."""
     from torchvision import transforms
 
     return transforms.ToTensor()(read_image(path, dataset_info))[None]
 
 
-def choose_block() -> str:
-    """What bars are made of, as far as stdout's encoding goes."""
-    try:
-        "█".encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return "#"
-    return "█"
-
-
-def describe(probabilities: Tensor, names: Sequence[str]) -> str:
-    """The likeliest classes of one picture, K probabilities, with bars."""
-    values, classes = probabilities.topk(min(SHOWN, len(names)))
-    rows, block, width = zip(values.tolist(), classes.tolist(), strict=True), choose_block(), max(12, *map(len, names))
-    return "\n".join(f"  {names[index]:{width}} {100 * value:6.2f}%  {block * round(BAR * value)}" for value, index in rows)
+def format_predictions(probabilities: Tensor, names: Sequence[str]) -> str:
+    """Return one line with a bar for each of the most probable classes. probabilities: K."""
+    values, classes = probabilities.topk(min(TOP, len(names)))
+    width = max(12, *map(len, names))
+    return "\n".join(
+        f"  {names[index]:{width}} {100 * value:6.2f}%  {'#' * round(BAR * value)}"
+        for value, index in zip(values.tolist(), classes.tolist(), strict=True)
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the classes of each picture.
+    """Print the predicted classes of each image.
 
     Raises:
-        UserError: the network or a picture cannot be read.
+        UserError: the network or an image cannot be read.
     """
-    prediction = cli.parse_args(Prediction, arguments, "predict.py", __doc__)
+    options = cli.parse_args(Options, arguments, "predict.py", __doc__)
 
     import torch
 
     from reproduce.weights import load_network
 
-    trained = load_network(prediction.source, prediction.data)
+    trained = load_network(options.source, options.data)
     dataset_info = trained.config.dataset_info
-    pictures = [load_input(path, dataset_info) for path in prediction.images]
-    size = f"{dataset_info.side} x {dataset_info.side} pixels"
-    print(f"{trained.config.net} of {trained.source}; pictures resized and centre-cropped to {size}")
+    inputs = [load_input(path, dataset_info) for path in options.images]
+    size = f"{dataset_info.side} x {dataset_info.side}"
+    print(f"{trained.config.net} from {trained.source}; images resized and center-cropped to {size}")
     with torch.inference_mode():
-        for path, picture in zip(prediction.images, pictures, strict=True):
-            print(f"{path}\n{describe(trained.classifier(picture)[0].softmax(0), dataset_info.class_names)}")
+        for path, image in zip(options.images, inputs, strict=True):
+            print(f"{path}\n{format_predictions(trained.classifier(image)[0].softmax(0), dataset_info.class_names)}")
     return 0
 
 

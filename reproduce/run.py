@@ -151,7 +151,7 @@ def train_prepared(prepared: PreparedRun) -> Outcome:
     """Train one run alone. SIGTERM, SIGINT and SIGHUP stop it with a checkpoint; a second SIGINT raises KeyboardInterrupt."""
     from reproduce.interleave import run_task
 
-    with collect_stop_signals(STOPPING, insist=True) as requests:
+    with collect_stop_signals(STOPPING, abort=True) as requests:
         return run_task(training_task(prepared, requests))
 
 

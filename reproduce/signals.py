@@ -1,4 +1,4 @@
-"""The signals that ask a process to stop, gathered for whoever can stop in order."""
+"""Collecting the signals that ask a process to stop."""
 
 import os
 import signal
@@ -7,29 +7,30 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def collect_stop_signals(answer: str = "", insist: bool = False) -> Iterator[list[int]]:
-    """A list that receives the signals SIGTERM, SIGINT and SIGHUP, instead of this process ending by them.
+def collect_stop_signals(message: str = "", abort: bool = False) -> Iterator[list[int]]:
+    """Append SIGTERM, SIGINT and SIGHUP (closed terminal) to the yielded list instead of ending the process.
 
-    SIGHUP says that the terminal was closed; where it is ignored, as under nohup, it stays so.
-    answer: said on stderr to the first of them, at once; insist: whether a second SIGINT raises KeyboardInterrupt.
+    SIGHUP stays ignored under nohup.
+
+    message: printed to stderr at the first signal. abort: a second SIGINT raises KeyboardInterrupt.
     """
     requests: list[int] = []
 
-    def note(number: int, _: object):
+    def handle(number: int, _: object):
         requests.append(number)
-        if answer and len(requests) == 1:
-            with suppress(OSError):  # Past sys.stderr: the signal may have come while that is being written to.
-                os.write(2, f"\n{answer}\n".encode())
-        if insist and requests.count(signal.SIGINT) > 1:
+        if message and len(requests) == 1:
+            with suppress(OSError):  # not through sys.stderr, which the signal may have interrupted
+                os.write(2, f"\n{message}\n".encode())
+        if abort and requests.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    if before[signal.SIGHUP] is signal.SIG_IGN:
-        del before[signal.SIGHUP]
-    for number in before:
-        signal.signal(number, note)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    if handlers[signal.SIGHUP] is signal.SIG_IGN:
+        del handlers[signal.SIGHUP]
+    for number in handlers:
+        signal.signal(number, handle)
     try:
         yield requests
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -109,7 +109,7 @@ def train_lines(lines: Iterable[str], outcomes: Path | None = None) -> int:
                 file.write(json.dumps({"line": number, "status": outcome.status, "message": outcome.message}) + "\n")
 
     threading.Thread(target=read_lines, daemon=True).start()
-    with collect_stop_signals(STOPPING, insist=True) as requests:
+    with collect_stop_signals(STOPPING, abort=True) as requests:
         while training or (not at_end and not (requests and arrivals.empty())):
             with contextlib.suppress(queue.Empty):
                 arrival = arrivals.get(timeout=PAUSE if training else IDLE)

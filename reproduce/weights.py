@@ -1,4 +1,4 @@
-"""Trained networks, to be looked at and used: read from a run's folder, a published file, or another repository's checkpoint.
+"""Loading trained networks from run folders, weights files and other checkpoints; saving weights files.
 
 Shapes: N images in a batch, K classes.
 """
@@ -21,24 +21,24 @@ from reproduce.model_card import check_sha256
 from reproduce.sampling import PADDING, Data, find_data_folder, load_data
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""How akamaster/pytorch_resnet_cifar10 scales its images, by channel."""
+"""Normalization of akamaster/pytorch_resnet_cifar10, per channel."""
 
 
 class Classifier(nn.Module):
-    """A trained network with its normalisation: takes images as they come."""
+    """A network with its normalization."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor):
-        """mean: float32, 3 x 32 x 32, of pixels in [0, 1]; std: float32, 3 x 1 x 1."""
+        """mean: float32, 3 x 32 x 32, of pixels in [0, 1]. std: float32, 3 x 1 x 1."""
         super().__init__()
         self.network = network
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Logits, N x K, of images in [0, 1], N x 3 x 32 x 32."""
+        """Return the logits, N x K, of images in [0, 1]."""
         return self.network((images_NCHW - self.mean) / self.std)
 
 
@@ -46,8 +46,7 @@ class Classifier(nn.Module):
 class TrainedNetwork:
     """A trained network, on the CPU and in evaluation mode.
 
-    result: what the run's result.json says, or of another repository's network the best test error at most.
-    source: what it was read from, for people.
+    result: as in result.json; for other repositories' checkpoints at most the best test error. source: its path.
     """
 
     classifier: Classifier
@@ -55,67 +54,67 @@ class TrainedNetwork:
     result: dict[str, Any]
     source: str
 
-    def normalise(self, data: Data) -> Data:
-        """The same images under the scale that the network was trained with."""
+    def normalize(self, data: Data) -> Data:
+        """Return the same images with this network's normalization."""
         padded = nn.functional.pad(self.classifier.mean, (PADDING,) * 4).permute(1, 2, 0).flatten(0, 1)
         device = data.mean.device
         return replace(data, mean=padded.to(device), std=self.classifier.std.flatten().to(device))
 
 
 def load_network(path: Path, data: str) -> TrainedNetwork:
-    """The trained network of a run's folder, of the best.pt in one, of a file by `save_network`, or of a checkpoint of
-    akamaster/pytorch_resnet_cifar10.
+    """Load a run folder, its best.pt, a weights file, or a checkpoint of akamaster/pytorch_resnet_cifar10.
 
-    data: as for `--data`, where the training images of a run's folder are, for their mean; the files know their own.
+    data: the value of --data; a run folder's normalization is computed from the dataset, the files contain theirs.
 
     Raises:
-        UserError: it is none of them or damaged, the run has not finished, or its data set is missing.
+        UserError: the path is none of these or is damaged, the run has not finished, or its dataset is missing.
     """
     if path.is_dir():
         return load_run(path, data)
     if not path.is_file():
-        raise UserError(f"there is no run folder and no weights file {path}")
-    if path.name == record.BEST and (path.parent / record.CONFIG).is_file():
+        raise UserError(f"there is no run folder or weights file {path}")
+    if path.suffix == ".safetensors":
+        return load_weights_file(path)
+    if not (path.parent / record.CONFIG).is_file():
+        return load_akamaster_checkpoint(path)
+    if path.name == record.BEST:
         return load_run(path.parent, data, record.BEST)
-    if path.suffix != ".safetensors" and (path.parent / record.CONFIG).is_file():
-        raise UserError(f"{path} is a file of a run: name the run's folder instead, {path.parent}")
-    return load_weights_file(path) if path.suffix == ".safetensors" else load_akamaster(path)
+    raise UserError(f"{path} is a file in a run folder: name the folder {path.parent} instead")
+
+
+# Run folders ------------------------------------------------------------------------------------------------------------
 
 
 def load_run(folder: Path, data: str, name: str = record.NEWEST) -> TrainedNetwork:
-    """The network of a run's last iteration or, of an unfinished one too, of its best evaluation (name best.pt)."""
+    """Load the network of a finished run or, with the name best.pt, of the best evaluation so far.
+
+    Raises:
+        UserError: the run has not finished, a file is missing or damaged, or the dataset is missing.
+    """
     config, result, path = record.read_config(folder), record.read_result(folder), folder / name
     if config is None:
-        raise UserError(f"{folder} is not a run's folder: it holds no {record.CONFIG}")
+        raise UserError(f"{folder} is not a run folder: it contains no {record.CONFIG}")
     if name == record.NEWEST and (result is None or result["status"] != "finished"):
-        raise UserError(f"{folder} is of a run that has not finished: train it to its end")
-    images = load_data(config, find_data_folder(config, data), torch.device("cpu"))
+        raise UserError(f"the run in {folder} has not finished")
     if not path.exists():
-        raise UserError(f"{folder} holds no {name}: weights are not part of the committed records")
+        raise UserError(f"{folder} contains no {name}: the committed records have no weights")
+    images = load_data(config, find_data_folder(config, data), torch.device("cpu"))
     checkpoint = record.read_checkpoint(path, record.checkpoint_identity(config, images.fingerprint))
     if isinstance(checkpoint, str):
         raise UserError(f"{path} {checkpoint}")
-    try:
-        reached = checkpoint["history"]["iteration"]
-        if name == record.NEWEST and reached != config.iterations:
-            remedy = f"set {record.RESULT} aside, and the run's own command goes on from there"
-            raise UserError(
-                f"{path} is of iteration {reached} of {config.iterations}, and no longer what the run ended with: {remedy}"
-            )
-        if name == record.BEST:
-            result = describe_best(config, checkpoint)
-        if config.initial:  # its scale is the file's
-            images = replace(images, mean=checkpoint["mean"], std=checkpoint["std"])
-        mean, std = images.unpad(images.mean)[0].permute(2, 0, 1), images.std.view(-1, 1, 1)
-        network = checkpoint["network"]
-    except (KeyError, IndexError, RuntimeError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__})") from None
+    if name == record.BEST:
+        result = summarize_best(config, checkpoint)
+    elif checkpoint["history"]["iteration"] != config.iterations:
+        raise UserError(f"{path} is not from the run's last iteration: remove {record.RESULT} and resume the run")
+    if config.initial:  # normalized like the pretrained network
+        images = replace(images, mean=checkpoint["mean"], std=checkpoint["std"])
+    mean, std = images.unpad(images.mean)[0].permute(2, 0, 1).contiguous(), images.std.view(-1, 1, 1)
     assert result is not None
-    return build_classifier(config, network, mean.contiguous(), std, result, str(folder if name == record.NEWEST else path))
+    return build_classifier(config, checkpoint["network"], mean, std, result, folder if name == record.NEWEST else path)
 
 
-def describe_best(config: Config, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What stands for the result of a best evaluation's checkpoint: its last row, and by what that was chosen."""
+def summarize_best(config: Config, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of best.pt: its last evaluation, and the error by which that was selected."""
     *_, row = checkpoint["rows"]
     return {
         **{name: row[name] for name in ("test_error", "held_out_error", "train_error", "train_loss") if name in row},
@@ -127,92 +126,38 @@ def describe_best(config: Config, checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_classifier(
-    config: Config, tensors: dict[str, Tensor], mean: Tensor, std: Tensor, result: dict[str, Any], source: str
+    config: Config, tensors: dict[str, Tensor], mean: Tensor, std: Tensor, result: dict[str, Any], source: Path
 ) -> TrainedNetwork:
     network = build_network(config)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"{source} does not fit a {config.net}: {' '.join(str(error).split())[:200]}") from None
-    channels, side = config.dataset_info.channels, config.dataset_info.side
-    if mean.shape != (channels, side, side) or std.shape != (channels, 1, 1):
-        shapes = f"{list(mean.shape)} and {list(std.shape)}, not {[channels, side, side]} and {[channels, 1, 1]}"
-        raise UserError(f"{source} scales images by a mean and a std of {shapes}")
-    classifier = Classifier(network, mean.float(), std.float()).eval()
-    broken = [name for name, tensor in classifier.state_dict().items() if not tensor.isfinite().all()]
-    if broken or not bool((std > 0).all()):
-        raise UserError(f"{source} is damaged: {broken[0] if broken else 'std'} holds numbers that no trained network has")
-    return TrainedNetwork(classifier, config, result, source)
+        raise UserError(f"{source} does not fit {config.net}: {' '.join(str(error).split())[:200]}") from None
+    return TrainedNetwork(Classifier(network, mean, std).eval(), config, result, str(source))
 
 
-# To train on from ------------------------------------------------------------------------------------------------------
-
-
-def load_initial_weights(path: Path, network: nn.Module, config: Config, data: Data) -> Data:
-    """Gives a config's network the weights of a file to begin with; returns the data under the scale that those know.
-
-    The last linear layer is the file's where the classes are the same, else it stays as the config's seed has drawn it. A
-    state_dict, of a net of torchvision's, knows neither classes nor scale: only their number counts, and the scale is the
-    config's.
-
-    Raises:
-        UserError: the file is not to be read or does not fit the network; the sentence names the first tensor that does not.
-    """
-    own, head = network.state_dict(), classifier_name(network) + "."
-    theirs = read_state_dict(path) if config.family != "6n+2" and path.suffix != ".safetensors" else None
-    if theirs is None:
-        trained = load_network(path, "")
-        if config.normalization != Config.normalization:
-            raise UserError(f"{path} brings its own normalisation: leave out --normalization {config.normalization}")
-        theirs, data = trained.classifier.network.state_dict(), trained.normalise(data)
-        is_known = trained.config.dataset_info.class_names == config.dataset_info.class_names
-    else:
-        is_known = len(theirs.get(head + "bias", ())) == len(config.dataset_info.class_names)
-    for name, tensor in own.items():
-        if name.startswith(head) and not is_known:
-            theirs[name] = tensor
-        if name not in theirs or theirs[name].shape != tensor.shape:
-            there = list(theirs[name].shape) if name in theirs else "missing"
-            raise UserError(f"{path} does not fit a {config.net}: {name} is {there} there, and {list(tensor.shape)} here")
-    surplus = [name for name in theirs if name not in own]
-    if surplus:
-        raise UserError(f"{path} does not fit a {config.net}, which has no {surplus[0]}")
-    network.load_state_dict(theirs)
-    return data
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that torch.save has made of a network's state_dict, maybe as "state_dict" among others.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = content.get("state_dict", content)
-        return {name.removeprefix("module."): tensor.detach() for name, tensor in tensors.items()}
-    except Exception as error:  # whatever a foreign file may hold
-        raise UserError(f"{path} is no file of weights: it holds no state_dict ({type(error).__name__})") from None
-
-
-# Published files --------------------------------------------------------------------------------------------------------
+# Weights files ----------------------------------------------------------------------------------------------------------
 
 
 def save_network(path: Path, trained: TrainedNetwork):
-    """Writes weights, normalisation, config and result as one safetensors file, whole or not at all."""
+    """Write weights, normalization, config and result to a safetensors file, atomically."""
     tensors = {name: tensor.contiguous() for name, tensor in trained.classifier.state_dict().items()}
-    described = {"config": record.describe_config(trained.config), "result": trained.result}
-    content = save(tensors, {name: json.dumps(value) for name, value in described.items()})
-    # safetensors puts what is described in any order: the same net would have another SHA-256 every time.
+    metadata = {"config": record.describe_config(trained.config), "result": trained.result}
+    content = save(tensors, {name: json.dumps(value) for name, value in metadata.items()})
+    # safetensors writes the metadata in random order; sorted, the same network always has the same SHA-256.
     start, length = 8, int.from_bytes(content[:8], "little")
     header = json.loads(content[start : start + length])
-    header["__metadata__"] = {name: header["__metadata__"][name] for name in described}
+    header["__metadata__"] = {name: header["__metadata__"][name] for name in metadata}
     ordered = json.dumps(header, separators=(",", ":")).encode().ljust(length)
     record.write_atomically(path, content[:start] + ordered + content[start + length :])
 
 
 def load_weights_file(path: Path) -> TrainedNetwork:
-    """A file by `save_network`, and the one of its card where that is beside it."""
+    """Load a file written by `save_network`, and compare its SHA-256 with the model card next to it.
+
+    Raises:
+        UserError: it is not such a file, or damaged.
+    """
     check_sha256(path)
     config, result = record.read_weights_header(path)
     try:
@@ -220,21 +165,64 @@ def load_weights_file(path: Path) -> TrainedNetwork:
         mean, std = tensors.pop("mean"), tensors.pop("std")
     except (SafetensorError, KeyError) as error:
         raise UserError(f"{path} is not a weights file of this repository ({type(error).__name__}: {error})") from None
-    errors = ("test_error", "train_error", "best_test_error")
-    if not isinstance(result, dict) or not all(isinstance(result.get(name, 0.0), int | float) for name in errors):
-        raise UserError(f"{path} is not a weights file of this repository: its result does not read as one")
     network = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
-    return build_classifier(config, network, mean, std, result, str(path))
+    return build_classifier(config, network, mean, std, result, path)
+
+
+# Pretrained weights (--initial) -----------------------------------------------------------------------------------------
+
+
+def load_initial_weights(path: Path, network: nn.Module, config: Config, data: Data) -> Data:
+    """Load pretrained weights into `network`; return the data with their normalization.
+
+    The last linear layer keeps its random initialization unless the classes are the same. The state_dict of a torchvision
+    network has neither class names nor normalization: the number of classes decides, and the data stay as they are.
+
+    Raises:
+        UserError: the file cannot be read or does not fit the network.
+    """
+    own, head = network.state_dict(), classifier_name(network) + "."
+    if config.family != "6n+2" and path.suffix != ".safetensors":
+        pretrained = read_state_dict(path)
+        has_same_classes = len(pretrained.get(head + "bias", ())) == len(config.dataset_info.class_names)
+    else:
+        trained = load_network(path, "")
+        if config.normalization != Config.normalization:
+            raise UserError(f"{path} includes its normalization: remove --normalization {config.normalization}")
+        pretrained, data = trained.classifier.network.state_dict(), trained.normalize(data)
+        has_same_classes = trained.config.dataset_info.class_names == config.dataset_info.class_names
+    if not has_same_classes:
+        pretrained |= {name: tensor for name, tensor in own.items() if name.startswith(head)}
+    for name in own | pretrained:
+        here, there = (list(tensors[name].shape) if name in tensors else "missing" for tensors in (own, pretrained))
+        if here != there:
+            raise UserError(f"{path} does not fit {config.net}: {name} is {there} in the file, {here} in the network")
+    network.load_state_dict(pretrained)
+    return data
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state_dict written by torch.save, by itself or under the key "state_dict".
+
+    Raises:
+        UserError: the file contains none.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = content.get("state_dict", content)
+        return {name.removeprefix("module."): tensor.detach() for name, tensor in tensors.items()}
+    except Exception as error:  # a foreign file may contain anything
+        raise UserError(f"{path} is not a weights file: it contains no state_dict ({type(error).__name__})") from None
 
 
 # Checkpoints of akamaster/pytorch_resnet_cifar10 ------------------------------------------------------------------------
 
 
-def rename(name: str, blocks_per_stage: int) -> str:
-    """A parameter's name here for one of theirs.
+def translate_name(name: str, blocks_per_stage: int) -> str:
+    """Translate one of their parameter names into ours.
 
-    conv1, bn1 -> conv, bn; layer<s>.<i> -> blocks.<(s - 1) n + i>, with the same conv1, bn1, conv2, bn2 inside; linear stays.
-    Each may stand behind "module." (DataParallel) and "compressible_" (later versions).
+    conv1, bn1 -> conv, bn; layer<s>.<i> -> blocks.<(s - 1) n + i>; the names inside a block, and linear, are the same.
+    The prefixes "module." (DataParallel) and "compressible_" (later versions) are removed.
     """
     first, *rest = name.replace("module.", "").replace("compressible_", "").split(".")
     if first.startswith("layer"):
@@ -243,20 +231,24 @@ def rename(name: str, blocks_per_stage: int) -> str:
     return ".".join([{"conv1": "conv", "bn1": "bn"}.get(first, first), *rest])
 
 
-def load_akamaster(path: Path) -> TrainedNetwork:
-    """A checkpoint that holds "state_dict" and "best_prec1", option-A shortcuts with zero channels on both sides as here."""
+def load_akamaster_checkpoint(path: Path) -> TrainedNetwork:
+    """Load a checkpoint with "state_dict" and "best_prec1".
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         theirs = checkpoint["state_dict"]
         blocks_per_stage = len({name.split("layer1.")[1].split(".")[0] for name in theirs if "layer1." in name})
-        tensors = {rename(name, blocks_per_stage): tensor for name, tensor in theirs.items()}
+        tensors = {translate_name(name, blocks_per_stage): tensor for name, tensor in theirs.items()}
         tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
         result = {"best_test_error": 100 - float(checkpoint["best_prec1"])} if "best_prec1" in checkpoint else {}
         config = Config(depth=6 * blocks_per_stage + 2)
-    except Exception as error:  # whatever a foreign file may hold
+    except Exception as error:  # a foreign file may contain anything
         raise UserError(
-            f"{path} is neither a run's folder, nor a .safetensors file of this repository, nor a checkpoint of "
+            f"{path} is neither a run folder, nor a weights file of this repository, nor a checkpoint of "
             f"akamaster/pytorch_resnet_cifar10 ({type(error).__name__})"
         ) from None
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return build_classifier(config, tensors, mean.expand(3, 32, 32).contiguous(), std, result, str(path))
+    return build_classifier(config, tensors, mean.expand(3, 32, 32).contiguous(), std, result, path)
