@@ -1,121 +1,186 @@
-"""What was found, in few words: the head of RESULTS.md and the README's block."""
+"""The findings at the head of RESULTS.md, and the README's block."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
 
 from analysis.claims import Verdict, count_verdicts
-from analysis.markdown import figure_path, format_estimates, format_failures, format_number, format_table
+from analysis.markdown import format_estimates, format_number, format_table, join_words
 from analysis.paper import HE, load_paper, paper_value, published
-from analysis.records import PRECISIONS, comparable_runs, finished_runs, select_runs
-from analysis.sample import NotEnoughRuns, Sample, format_spread_source
-from experiments import bn_placement, deep, degradation, lenet
+from analysis.questions.degradation import PLAIN_TWINS, TWINS, list_depths, recorded
+from analysis.questions.mistakes import decode
+from analysis.questions.warmup import SOURCES, start_errors
+from analysis.records import finished_runs, select_runs
+from analysis.sections import choose_runs, describe_trend, format_gap, format_verdict, list_means, mean_error
+from experiments import bn_placement, degradation
 from reproduce.config import Config
 from reproduce.errors import UserError
 from reproduce.model_card import check_sha256, sha256_of_file
 from reproduce.record import read_weights_header
 
 
-def format_summary(runs: pd.DataFrame, verdicts: Sequence[Verdict], preview: int) -> str:
-    """What was asked and what was found, with the figure of the full-length runs or, until both kinds of nets have any, of the
-    shortened ones."""
-    full, done = finished_runs(comparable_runs(runs)), finished_runs(runs)
-    said = {verdict.name: verdict.words for verdict in verdicts}
-    ours = full[full["dataset"] == "cifar10"]
-    precisions = ", ".join(precision for precision in PRECISIONS if (ours["precision"] == precision).any())
-    devices = ", ".join(sorted({session["device_name"] for sessions in ours["sessions"] for session in sessions}))
-    nets = ours[["family", "depth", "residual", "block", "shortcut"]].drop_duplicates()
-    recorded = f"{count(len(ours), 'full-length run')} of {count(len(nets), 'net')} on CIFAR-10"
-    recorded += f" ({precisions}; on {devices})" if len(ours) else ""
-    recorded += f", {len(full) - len(ours)} on MNIST" if len(full) > len(ours) else ""
-    recorded += (
-        f", {len(done) - len(full)} shortened, on pictures or with images held out, {len(runs) - len(done)} without a result"
+def describe_scope(runs: pd.DataFrame) -> str:
+    """Return what is recorded: runs, networks, precision, hours."""
+    ours, precision = choose_runs(runs, degradation.CONFIGS)
+    done = finished_runs(ours[ours["dataset"] == "cifar10"])
+    return (
+        f"{len(done)} full-length runs of {done['cell'].nunique()} configurations on CIFAR-10 in {precision}, and further "
+        f"questions on blocks, optimizers, LeNet and transfer; {runs['seconds'].sum() / 3600:.0f} hours of training."
     )
-    every = comparable_runs(runs)
-    residual = list_errors(every, [*degradation.RESIDUAL, deep.DEEPEST])
-    adam = [Config(depth=net.depth, optimizer="adam") for net in degradation.RESIDUAL]
-    lines = [
-        "**Asked**: do deeper plain nets get worse and deeper residual nets better, as section 4.2 says? Where does BN belong, "
-        "and does Adam do as well as SGD?",
-        f"**Recorded**: {recorded}; {runs['seconds'].sum() / 3600:.1f} hours of training.",
-        f"**Plain nets**, test error in %: {list_errors(every, degradation.PLAIN)}. Deeper is worse (C1): {said['C1']}.",
-        f"**Residual nets**: {residual}. Deeper is better (C2): {said['C2']}; the errors of Table 6 (T6): {said['T6']}.",
-        f"**Residual less plain**, with 95% intervals: {list_gaps(full, degradation.RESIDUAL, degradation.PLAIN)}. "
-        f"Better, and more so the deeper (C3): {said['C3']}.",
-        f"**Layer responses** are smaller in residual nets (C6): {said['C6']}; the smaller the deeper (C7): {said['C7']}.",
-        f"**BN after the addition**: {list_errors(every, bn_placement.AFTER)}. No difference at 20 layers (B1): {said['B1']}; "
-        f"worse at 110 (B2): {said['B2']}.",
-        f"**Adam less SGD**, residual nets, Adam at 0.001: {list_gaps(full, adam, degradation.RESIDUAL)}. SGD is "
-        f"better at 20 and 56 layers (A5): {said['A5']}.",
-        f"**Beyond section 4.2**: ResNet-32 is nearly as good as a wide ResNet-18 (W1): {said['W1']}; LeNet on MNIST, test "
-        f"error {format_estimates(select_runs(full, lenet.LENET))}, reaches a tutorial's 2.74 (M1): {said['M1']}.",
-        f"**Transfer**: pretraining helps the more, the fewer pictures there are (P1): {said['P1']}; the fewer there are, the "
-        f"fewer layers should learn (P2): {said['P2']}; the more, the more (P3): {said['P3']}.",
-        f"**Of {len(verdicts)} claims**: {count_verdicts(verdicts)}. Single runs only point, by published spreads; what the "
-        "words mean stands under [The rules](#the-rules).",
+
+
+def describe_certainty(verdicts: Sequence[Verdict]) -> str:
+    return f"[Claims](#claims): {count_verdicts(verdicts)}."
+
+
+def format_findings(runs: pd.DataFrame, curves: pd.DataFrame, verdicts: Sequence[Verdict]) -> str:
+    """Return the findings as a numbered list, most important first; those without runs are left out."""
+    ours, _ = choose_runs(runs, degradation.CONFIGS)
+    verdict = {verdict.name: format_verdict(verdict) for verdict in verdicts}
+    findings = [
+        describe_plain(ours, verdict),
+        describe_gaps(ours, verdict),
+        describe_residual(ours, curves, verdict),
+        describe_bn_placement(ours, verdict),
+        describe_adam(ours, verdict),
     ]
-    text = "\n".join(f"- {line}" for line in lines)
-    if show_both_kinds(full):
-        return f"{text}\n\n![Fig. 6 from our runs]({figure_path('degradation')}.svg)"
-    shortened = [replace(net, iterations=preview) for net in degradation.CONFIGS]
-    if any(len(select_runs(done, net)) for net in shortened):
-        text += f"\n\n![Runs of {preview:,} iterations, too short for any claim]({figure_path('degradation', preview)}.svg)"
-    return text
+    return "\n".join(f"{i}. {text}" for i, text in enumerate(filter(None, findings), start=1)) or "No full-length run yet."
 
 
-def count(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
+def describe_plain(ours: pd.DataFrame, verdict: dict[str, str]) -> str:
+    nets = recorded(ours, PLAIN_TWINS)
+    if len(nets) < 2:
+        return ""
+    trend = describe_trend([mean_error(ours, net) for net in nets])
+    headline = "get worse with depth, as in the paper" if trend.startswith("rises") else "do not get worse at every step"
+    others = published(load_paper(), kind="plain", depth=nets[-1].depth, quantity="test error", variant="")
+    others = others[(others["source"] != HE) & others["protocol"].str.contains("64k")]["value"]
+    return (
+        f"**Plain networks {headline}** ({verdict['C1']}): {list_means(ours, nets)}% at {list_depths(nets)} layers. The "
+        f"training error is ordered in the same way ({list_means(ours, nets, 'train_error')}%): this is not overfitting. Other "
+        f"reproductions with 64,000 iterations report {others.min():.2f} to {others.max():.2f}% at {nets[-1].depth} layers."
+    )
 
 
-def list_errors(full: pd.DataFrame, nets: Sequence[Config]) -> str:
-    """Test and training error of those nets that have runs, with the paper's test error where it gives a number; of those
-    whose runs all have none, what became of them."""
-    words = []
-    for net in nets:
-        try:
-            sample = Sample(full, net)
-        except NotEnoughRuns:
-            cell = select_runs(full, net)
-            words += [f"{net.depth} layers {format_failures(cell)}"] * bool(len(cell))
-            continue
-        test, train = sample.means()[0], sample.means("train_error")[0]
-        paper = (
-            f"; the paper's test error {paper_value(HE, kind='residual', depth=net.depth):.2f}"
-            if net == Config(depth=net.depth)
-            else ""
-        )
-        words.append(f"{net.depth} layers {test}, {sample.precision} (training {train.mean:.2f}{paper})")
-    return "; ".join(words) or "no full-length run yet"
+def describe_gaps(ours: pd.DataFrame, verdict: dict[str, str]) -> str:
+    gaps = {net.depth: format_gap(ours, plain, net) for plain, net in zip(PLAIN_TWINS, TWINS, strict=True)}
+    words = [f"{gap} at {depth} layers" for depth, gap in gaps.items() if gap]
+    return (
+        f"**Residual networks beat plain ones, the more so the deeper they are** ({verdict['C3']}), by {', '.join(words)}."
+        if words
+        else ""
+    )
 
 
-def list_gaps(full: pd.DataFrame, nets: Sequence[Config], others: Sequence[Config]) -> str:
-    """Test error of each net less that of the other in its place, where both have runs."""
-    words = []
-    for net, other in zip(nets, others, strict=True):
-        try:
-            sample = Sample(full, net, other)
-            words.append(f"{net.depth} layers {sample.difference(0, 1)}{format_spread_source(sample)}")
-        except NotEnoughRuns:
-            continue
-    return "; ".join(words) or "no depth has both yet"
+def describe_residual(ours: pd.DataFrame, curves: pd.DataFrame, verdict: dict[str, str]) -> str:
+    """Return how the test error goes on from 32 to 56 layers, and what is known of the reason."""
+    nets = recorded(ours, TWINS[1:])
+    if len(nets) < 3:
+        return ""
+    trend = describe_trend([mean_error(ours, net) for net in nets])
+    paper = [f"{paper_value(HE, kind='residual', depth=net.depth):.2f}" for net in nets]
+    errors = f"{list_means(ours, nets)}% at {list_depths(nets)} layers; the paper: {join_words(paper)}"
+    if trend.startswith("falls"):
+        return f"**Residual networks get better with depth, as in the paper** ({verdict['C2']}): {errors}."
+    shallow, deep = nets[0], nets[-1]
+    return (
+        f"**Residual networks do not get better beyond {shallow.depth} layers, unlike in the paper** ({verdict['C2']}): "
+        f"{errors}. "
+        f"{compare_on_test_images(ours, deep, shallow)} ResNet-{deep.depth} does not underfit: its training error is "
+        f"{mean_error(ours, deep, 'train_error'):.2f}%, against {mean_error(ours, shallow, 'train_error'):.2f}% of "
+        f"ResNet-{shallow.depth}. It starts slowly: {describe_start(ours, curves, nets)}. {list_warmups(nets)} "
+        "[Does ResNet-56 need a warm-up?](#does-resnet-56-need-a-warm-up)"
+    )
 
 
-def show_both_kinds(full: pd.DataFrame) -> bool:
-    """Whether both panels of Fig. 6 have a run."""
-    done = finished_runs(full)
-    return all(any(len(select_runs(done, net)) for net in nets) for nets in (degradation.PLAIN, degradation.RESIDUAL))
+def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) -> str:
+    """Return McNemar's test of two networks with the same seed, the first that both have."""
+    runs = [finished_runs(select_runs(ours, net)).set_index("seed")["predictions"].dropna() for net in (deep, shallow)]
+    common = runs[0].index.intersection(runs[1].index)
+    if common.empty:
+        return ""
+    seed = min(common)
+    right, other_right = (decode(texts[seed])[1] for texts in runs)
+    lost, won = int((other_right & ~right).sum()), int((right & ~other_right).sum())
+    p = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
+    return (
+        f"On the same test images, ResNet-{deep.depth} misclassifies {lost} that ResNet-{shallow.depth} classifies correctly, "
+        f"and {won} the other way round (seed {seed}, McNemar's exact test: p = {p:.2g})."
+    )
 
 
-# README.md -------------------------------------------------------------------------------------------------------------
+def describe_start(ours: pd.DataFrame, curves: pd.DataFrame, nets: Sequence[Config]) -> str:
+    errors = [start_errors(finished_runs(select_runs(ours, net)), curves)[-1] for net in nets]
+    return f"over iterations 4,001 to 5,000 the training error is {join_words(errors)}% at {list_depths(nets)} layers"
+
+
+def list_warmups(nets: Sequence[Config]) -> str:
+    """Return the published test errors of these networks without a warm-up, and of the deepest with one."""
+    residual = published(load_paper(), kind="residual", quantity="test error", variant="")
+    without, warm = [], []
+    for source, warmup in SOURCES.items():
+        errors = published(residual, source=source).set_index("depth")["value"]
+        if warmup == "none" and set(errors.index) >= {net.depth for net in nets}:
+            without.append(f"{source.split(',')[0]}: {join_words([f'{errors[net.depth]:.2f}' for net in nets])}")
+        elif warmup != "none" and nets[-1].depth in errors:
+            warm.append(errors[nets[-1].depth])
+    return (
+        f"Reproductions without a warm-up show the same shape ({'; '.join(without)}), those with one end at {min(warm):.2f} to "
+        f"{max(warm):.2f}% at {nets[-1].depth} layers."
+    )
+
+
+def describe_bn_placement(ours: pd.DataFrame, verdict: dict[str, str]) -> str:
+    pairs = zip(bn_placement.BEFORE, bn_placement.AFTER, strict=True)
+    gaps = [f"{gap} at {net.depth} layers" for net, after in pairs if (gap := format_gap(ours, after, net))]
+    if not gaps:
+        return ""
+    return (
+        f"**BN after the addition** changes the test error by {join_words(gaps)} ({verdict['B1']}; {verdict['B3']}); the loss "
+        "reported elsewhere is at 110 layers."
+    )
+
+
+def describe_adam(ours: pd.DataFrame, verdict: dict[str, str]) -> str:
+    gaps = [
+        f"{gap} on ResNet-{net.depth}"
+        for net in degradation.RESIDUAL
+        if (gap := format_gap(ours, Config(depth=net.depth, optimizer="adam"), net))
+    ]
+    return f"**Adam** at 0.001 changes SGD's test error by {join_words(gaps)} ({verdict['A5']})." if gaps else ""
+
+
+# README.md ------------------------------------------------------------------------------------------------------------
+
+
+def format_readme_block(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path) -> str:
+    """Return Fig. 6, our errors beside the paper's, the verdicts, and the published weights."""
+    ours, precision = choose_runs(runs, degradation.CONFIGS)
+    numbers = published(load_paper(), source=HE, quantity="test error")
+    paper = {(row["kind"], row["depth"]): format_number(row) for _, row in numbers.iterrows()}
+    rows = []
+    for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
+        errors = []
+        for kind, net in (("residual", residual), ("plain", plain)):
+            errors += [paper[kind, net.depth], format_estimates(select_runs(ours, net)) or "not run yet"]
+        rows.append([residual.depth, *errors])
+    header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
+    figure = "![Fig. 6 from our runs](analysis/figures/degradation.png)\n\n" * bool(len(finished_runs(ours)))
+    return f"""{figure}{format_table(header, rows)}
+
+Test error in % at the last of 64,000 iterations, {precision}: mean ± standard deviation over n seeds, one seed where no n is
+given. The paper's plain networks are read off its Fig. 6. Claims: {count_verdicts(verdicts)}; see [RESULTS.md](RESULTS.md).
+
+{format_weights(runs, weights)}"""
 
 
 def format_weights(runs: pd.DataFrame, folder: Path) -> str:
-    """The published weights files, the test error that their runs' records give, and their SHA-256.
+    """Return the published weights files with the test error of their runs' records and their SHA-256.
 
     Raises:
-        UserError: a file is not by reproduce/export.py or not the one of its card, or the record of its run is not there.
+        UserError: a file is damaged, differs from its model card, or its run has no finished record.
     """
     rows = []
     for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem):
@@ -123,41 +188,8 @@ def format_weights(runs: pd.DataFrame, folder: Path) -> str:
         run = read_weights_header(path)[0].folder
         found = finished_runs(runs[runs["folder"] == str(run)])
         if found.empty:
-            raise UserError(f"{path} is of {run}, which has no finished record: add the record or remove the file")
+            raise UserError(f"{path} was exported from {run}, which has no finished record: add the record or remove the file")
         row = found.iloc[0]
-        card = f"[{path.stem}](weights/{path.stem}.md)"
-        rows.append(
-            [
-                card,
-                f"{row['test_error']:.2f}",
-                f"{row['iterations']:,}",
-                row["precision"],
-                f"`{run}`",
-                f"`{sha256_of_file(path)}`",
-            ]
-        )
-    if not rows:
-        return "No trained weights are published yet: they come with the runs of full length."
-    return format_table(["weights", "test error", "iterations", "precision", "record", "SHA-256"], rows)
-
-
-def format_readme_block(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path) -> str:
-    """Table 6 and the plain nets, the paper beside ours, Fig. 6, how many claims came out, and the weights."""
-    full = comparable_runs(runs)
-    numbers = published(load_paper(), source=HE, quantity="test error")
-    paper = {(row["kind"], row["depth"]): format_number(row) for _, row in numbers.iterrows()}
-    rows = []
-    for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
-        errors = []
-        for kind, net in (("residual", residual), ("plain", plain)):
-            errors += [paper[kind, net.depth], format_estimates(select_runs(full, net))]
-        rows.append([residual.depth, *errors])
-    header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
-    basis = "" if len(finished_runs(full)) else " No full-length run is recorded yet."
-    figure = f"![Fig. 6 from our runs]({figure_path('degradation')}.png)\n\n" if show_both_kinds(full) else ""
-    return (
-        f"{figure}{format_table(header, rows)}\n\n"
-        "Test error in % at the last of 64,000 iterations: mean ± standard deviation (n seeds), precision. The paper's "
-        f"plain nets are read off its Fig. 6.{basis} Claims: {count_verdicts(verdicts)}. Peers, rules, commands and "
-        f"records are in [RESULTS.md](RESULTS.md).\n\n{format_weights(runs, weights)}"
-    )
+        card, sha256 = f"[{path.stem}](weights/{path.stem}.md)", f"`{sha256_of_file(path)}`"
+        rows.append([card, f"{row['test_error']:.2f}", row["precision"], f"`{run}`", sha256])
+    return format_table(["weights", "test error", "precision", "record", "SHA-256"], rows) if rows else "No weights yet."

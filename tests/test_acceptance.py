@@ -9,10 +9,8 @@ import pytest
 from scipy import stats
 from torch import nn
 
-from analysis.acceptance import describe_acceptance
 from experiments.devices import acceptance
 from experiments.devices.acceptance import (
-    FAULTS,
     NETS,
     REFERENCE,
     TESTS,
@@ -86,26 +84,6 @@ def test_runs_are_read_as_far_as_they_have_ended(tmp_path: Path):
     write_run(tmp_path, replace(net, seed=13), evaluations=3)
     with pytest.raises(UserError, match="seed13 is not evaluated after 150 and 300 iterations"):
         load_runs(tmp_path)
-
-
-def test_the_section_counts_false_alarms_and_faults(tmp_path: Path):
-    net = NETS[0]
-    assert describe_acceptance(tmp_path) == "No reference is recorded yet."
-    for seed in range(20):
-        far = (1.975, 1.475, 99.0) if seed == 7 else spread(seed)
-        write_outcome(tmp_path / REFERENCE, replace(net, seed=seed), far)
-    for seed in range(5):
-        write_outcome(tmp_path / FAULTS / "no-harm", replace(net, seed=100 + seed), (1.975, 1.475, 52.0))
-        write_outcome(tmp_path / FAULTS / "lr-9", replace(net, seed=100 + seed, lr=9.0), (9.0, 9.0, 90.0))
-    write_run(tmp_path / FAULTS / "lr-10", replace(net, lr=10.0), status="diverged", evaluations=2)
-    lines = describe_acceptance(tmp_path).splitlines()
-    (row,) = [line for line in lines if line.startswith("| residual20")]
-    assert row.startswith("| residual20 | 20 | 1.981 ± 0.29") and "| 1 of 20 | " in row and row.endswith(" of 1,140 |")
-    assert [line for line in lines if line.startswith(("| no harm", "| lr"))] == [
-        "| lr 10 | residual20 | 1 | inf | inf | inf | - | - |",
-        "| lr 9 | residual20 | 5 | 9.000 | 9.000 | 90.000 | 10 of 10 | 1 of 1 |",
-        "| no harm | residual20 | 5 | 1.975 | 1.475 | 52.000 | 0 of 10 | 0 of 1 |",
-    ]
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ READERS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "run.py": (run.run, "--depth 20 --out records --device cpu"),
     "sweep.py --status": (sweep.main, "degradation --out records --status"),
     "sweep.py --dry-run": (sweep.main, "degradation --out records --dry-run"),
-    "table.py": (table.main, "--records records --weights none"),
+    "table.py": (table.main, "--records records"),
     "plot_degradation.py": (plot_degradation.main, "--records records --output figure"),
     "compare.py": (compare.main, f"records/{CONFIG.folder} --records records"),
 }

@@ -1,9 +1,10 @@
-"""RESULTS.md and the README's table: what the records say stands there, where it belongs, and nothing stale passes."""
+"""RESULTS.md, the README's results, docs/devices.md and the CSV files show the records' numbers, and --check compares them."""
 
+import csv
+import io
 import json
 import re
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,73 +12,65 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from analysis import cli, table
-from analysis.claims import CLAIMS
-from analysis.estimates import estimate
-from analysis.markdown import format_number, format_table
-from analysis.paper import load_paper
-from analysis.questions.degradation import RESIDUAL
+from analysis import table
+from analysis.devices import format_devices, format_validation, load_throughput
+from analysis.markdown import format_number, format_table, group_labels, wrap_paragraphs
 from analysis.records import load_records
-from analysis.speed import load_throughput
+from analysis.run_tables import format_classes_csv, format_runs_csv
 from analysis.summary import format_readme_block
+from experiments.devices.acceptance import FAULTS, NETS, REFERENCE
 from reproduce.config import Config
 from reproduce.errors import UserError
 from reproduce.model_card import sha256_of_file
 from reproduce.record import describe_config, write_predictions
 from reproduce.run import parse
 from tests.fake_records import write_cell, write_run
+from tests.test_acceptance import spread, write_outcome
 
-FIGURES = ("degradation", "bn_placement", "optimizer", "layer_responses", "length")
-SHORTENED = "Shortened runs (not comparable with the paper)"
 README = "# A title\n\n<!-- results:begin -->\n<!-- results:end -->\n\nMore text.\n"
+DEPTHS = "Do deeper plain networks get worse, and deeper residual networks better?"
 
 
-class Place:
-    """A folder with records, published weights, and with a README.md and a RESULTS.md to write."""
+class Checkout:
+    """A folder with records and the files generated from them."""
 
-    def __init__(self, folder: Path):
-        self.records, self.results, self.readme = folder / "records", folder / "RESULTS.md", folder / "README.md"
-        self.weights = folder / "weights"
+    def __init__(self, root: Path):
+        self.root, self.records, self.weights = root, root / "records", root / "weights"
+        self.results, self.readme, self.devices = root / "RESULTS.md", root / "README.md", root / "docs" / "devices.md"
         if not self.records.exists():
             self.records.mkdir()
             self.readme.write_text(README)
 
-    @property
-    def flags(self) -> list[str]:
-        return [f"--{name}={getattr(self, name)}" for name in ("records", "results", "readme", "weights")]
-
     def run(self, *flags: str) -> int:
-        return table.main([*self.flags, *flags])
+        return table.main([f"--records={self.records}", f"--root={self.root}", *flags])
 
-    def section(self, name: str) -> str:
-        """The text below a heading of RESULTS.md."""
-        return self.results.read_text().split(f"\n## {name}\n")[1].split("\n## ")[0]
+    def section(self, heading: str) -> str:
+        return self.results.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
-    def row(self, section: str, *starts: str) -> list[str]:
-        """The cells of the one row of a section whose first cells are these."""
-        rows = [line.strip("| ").split(" | ") for line in self.section(section).splitlines() if line.startswith("|")]
+    def row(self, heading: str, *starts: str) -> list[str]:
+        """The cells of the one row of a section that begins with these."""
+        rows = [line[2:-2].split(" | ") for line in self.section(heading).splitlines() if line.startswith("|")]
         (row,) = [row for row in rows if row[: len(starts)] == list(starts)]
         return row
 
 
 @pytest.fixture
-def place(tmp_path) -> Place:
-    return Place(tmp_path)
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
 
 
 def write_study(records: Path):
-    """A bit of everything that RESULTS.md shows."""
+    """Records for most sections."""
     for depth, error in ((20, 8.3), (32, 7.5), (44, 7.1), (56, 6.9), (110, 6.5)):
         write_cell(records, Config(depth=depth), [error - 0.1, error, error + 0.1], responses=[0.5] * (depth - 1))
     for depth, error, train in ((20, 9.2, 3.0), (32, 10.1, 4.0), (44, 11.6, 5.0), (56, 13.2, 6.0)):
-        cell = Config(depth=depth, residual=False)
-        write_cell(records, cell, [error - 0.1, error, error + 0.1], train_error=train)
+        write_cell(records, Config(depth=depth, residual=False), [error - 0.1, error, error + 0.1], train_error=train)
     write_cell(records, Config(depth=20, precision="bf16"), [8.3, 8.6, 8.3])
     write_cell(records, Config(depth=110, block="bn-after-add"), [8.1, 8.2, 8.3])
     write_cell(records, Config(depth=56, optimizer="adam", lr=3e-3), [8.0, 8.1])
     write_cell(records, Config(depth=56, decay="weights"), [7.0, 7.2, 7.1])
     write_cell(records, Config(depth=56, split="val"), [7.31, 7.43, 7.4])
-    write_cell(records, Config(depth=110, warmup="none"), [91.0], train_error=90.0)
+    write_cell(records, Config(depth=56, warmup="iterations"), [6.8])
     write_cell(records, Config(depth=20, iterations=1000), [33.33])
     write_cell(records, Config(depth=20, dataset="synthetic"), [1.23])
     write_run(records, Config(depth=56, residual=False, seed=3), status="diverged")
@@ -85,153 +78,132 @@ def write_study(records: Path):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Place:
-    """Written once, for tests that only read."""
-    place = Place(tmp_path_factory.mktemp("study"))
-    write_study(place.records)
-    assert place.run() == 0
-    figures = place.results.parent / "analysis" / "figures"
-    figures.mkdir(parents=True)
-    for name in ("degradation.png", *(f"{name}.svg" for name in FIGURES)):
-        (figures / name).touch()
-    return place
+def study(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Generated once, for tests that only read."""
+    checkout = Checkout(tmp_path_factory.mktemp("study"))
+    write_study(checkout.records)
+    assert checkout.run() == 0
+    figures = checkout.root / "analysis" / "figures"
+    figures.mkdir()
+    for shown in re.findall(r"\((analysis/figures/\S+)\)", checkout.results.read_text() + checkout.readme.read_text()):
+        (checkout.root / shown).touch()
+    return checkout
 
 
 @pytest.fixture
-def written(study, tmp_path) -> Place:
-    """The same, for tests that change something."""
-    return Place(shutil.copytree(study.records.parent, tmp_path / "written"))
+def written(study: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of the study, for tests that change something."""
+    return Checkout(shutil.copytree(study.root, tmp_path / "written"))
 
 
-def test_the_numbers_of_the_records_stand_in_their_tables(study):
-    ours = study.row("Table 6: residual nets", "**ours, fp32**")
-    cells = [
-        "8.30 ± 0.10 (n=3)",
-        "7.50 ± 0.10 (n=3)",
-        "7.10 ± 0.10 (n=3)",
-        "6.90 ± 0.10 (n=3)",
-        "6.50 ± 0.10 (n=3)",
-        "-",
-    ]
-    assert ours[1:7] == cells
-    lower = study.row("Table 6: residual nets", "**ours, bf16**")
-    assert lower[1:3] == ["8.40 ± 0.17 (n=3)", "-"] and lower[-1].endswith("bf16 is not shown to be neutral")
-    assert study.row("Table 6: residual nets", "He et al. 2015")[1:6] == [
-        "8.75",
-        "7.51",
-        "7.17",
-        "6.97",
-        "6.61 ± 0.16 (n=5)",
-    ]
-    assert study.row("Plain nets", "**ours, fp32**")[4] == "13.20 ± 0.10 (n=3)"
-    assert study.row("Plain nets", "He et al. 2015")[1:6] == [
-        "9 to 9.5 (plot)",
-        "10 (plot)",
-        "12 (plot)",
-        "13 to 13.5 (plot)",
-        "> 60",
-    ]
+# RESULTS.md -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_cell_row_has_all_its_statistics(study):
-    row = study.row("Table 6: residual nets", "residual20", "fp32")
-    # t with 2 degrees of freedom: 4.3027 * 0.1 / sqrt(3) = 0.248
-    assert row[2:8] == ["8.30 ± 0.10 (n=3)", "8.05 to 8.55", "8.30", "8.20", "8.20 (-0.10)", "1.00 ± 0.00 (n=3)"]
-    assert study.row("Plain nets", "plain56")[8] == "1 diverged"
-    assert study.row("Table 6: residual nets", "residual44")[8] == "1 unfinished"
-    assert study.row("Warm-ups and deep nets", "residual110 (warmup none)")[8] == "1 stuck"
+def test_the_errors_are_those_of_the_records(study: Checkout):
+    row = study.row(DEPTHS, "56")
+    assert row[1:3] == ["6.97", "6.90 ± 0.10 (n=3)"] and row[5] == "13.20 ± 0.10 (n=3), 1 diverged"
+    assert row[7] == "+6.30 (+6.07 to +6.53)"  # Welch: 2.776 * 0.1 * sqrt(2/3) = 0.227
+    assert study.row(DEPTHS, "110")[4:] == ["> 60", "", "", ""]
+    assert "Not run yet: plain110 (" in study.section(DEPTHS)
 
 
-def test_differences_are_shown_with_interval_and_precision(study):
-    assert study.row("BN placement", "110")[3] == "+1.70 (+1.47 to +1.93), n=3, 3, fp32"
-    assert "6.61 / 8.17 (Identity Mappings" in study.row("BN placement", "110")[4]
-    adam = study.row("Optimizers", "residual56", "adam")
-    assert adam[2:5] == ["0.003", "0.0001", "8.05 ± 0.07 (n=2), fp32"]
-    assert adam[5].startswith("+1.15 (+0.") and adam[5].endswith("), n=2, 3, spread as published, fp32")
-    # weights only: 7.0, 7.2, 7.1 against 6.8, 6.9, 7.0: half the interval is 2.776 x 0.1 x sqrt(2/3) = 0.227
-    assert study.row("The ambiguity ledger", "weight decay")[3] == "+0.20 (-0.03 to +0.43), n=3, 3, fp32"
-    assert study.row("The ambiguity ledger", "last partial batch")[3] == "not measured"
-    deviations = study.section("Deviations from the paper")
-    assert "45,000 images on ResNet-56: +0.48" in deviations and "bf16 +0.10 (-0.25 to +0.45)" in deviations
-    assert [int(number) for number in re.findall(r"^(\d+)\.", deviations, re.M)] == [*range(1, 15)]
+def test_differences_have_intervals(study: Checkout):
+    row = study.row("Does BN belong before or after the addition?", "110")
+    assert row[3] == "+1.70 (+1.47 to +1.93)" and "6.61 / 8.17 (Identity Mappings" in row[4]
+    adam = study.row("Does Adam do as well as SGD?", "residual56", "adam")
+    assert adam[2:5] == ["0.003", "0.0001", "8.05 ± 0.07 (n=2)"] and adam[5].startswith("+1.15 (+0.")
+    ledger = "How much depends on the choices that the paper leaves open?"
+    assert study.row(ledger, "weight decay")[-1] == "+0.20 (-0.03 to +0.43), fp32"
+    assert study.row(ledger, "training images")[-1].startswith("+0.48")
+    precision = study.row("Does lower precision change the test error?", "residual20")
+    assert precision[1:] == ["bf16", "8.30 ± 0.10 (n=3)", "8.40 ± 0.17 (n=3)", "+0.10 (-0.25 to +0.45)"]
 
 
-def test_layer_responses_are_averaged(study):
-    assert study.row("Layer responses", "residual56") == ["residual56", "0.50 ± 0.00 (n=3), fp32"]
-    assert study.row("Layer responses", "plain56") == ["plain56", "1.00 ± 0.00 (n=3), fp32"]
+def test_the_start_of_training_is_read_from_the_curves(checkout: Checkout):
+    configs = [*(Config(depth=depth) for depth in (32, 44, 56)), Config(depth=56, warmup="iterations")]
+    for config in configs:
+        write_run(checkout.records, config, 8.0 - config.depth / 100, train_error=0.0, evaluations=64)
+    checkout.run()
+    heading = "Does ResNet-56 need a warm-up?"
+    assert checkout.row(heading, "56", "none")[2:7] == ["88.6", "87.2", "85.8", "84.4", "83.0"]
+    assert checkout.row(heading, "56", "400 iterations")[-1] == "7.44"
 
 
-@pytest.mark.parametrize(
-    "config", [Config(iterations=1000), Config(dataset="synthetic"), Config(split="val"), Config(iterations=63_999)]
-)
-def test_what_is_not_comparable_stands_apart(place, config):
-    write_cell(place.records, config, [33.33, 33.33, 33.33])
-    place.run()
-    apart = place.section(SHORTENED)
-    assert apart.count("33.33 ± 0.00 (n=3)") == 1
-    rest = place.results.read_text().replace(apart, "").replace(place.section("Length of training"), "")
-    rest += place.readme.read_text()
-    assert "33.33" not in rest and "No full-length run is recorded yet" in place.readme.read_text()
+def test_runs_that_are_not_comparable_with_the_paper_are_kept_apart(study: Checkout):
+    text = study.results.read_text()
+    assert "33.33" not in text.replace(study.section("How much of the schedule is needed?"), "")
+    assert "1.23" not in text and "7.38" not in text
+    assert study.row("How much of the schedule is needed?", "1,000")[3] == "33.33"
 
 
-def test_the_ledger_is_the_only_study_that_takes_the_smaller_training_set(study):
-    assert study.row(SHORTENED, "residual56", "64000", "cifar10", "val")[5:7] == ["7.38 ± 0.06 (n=3)", "8.38 ± 0.06 (n=3)"]
-    assert "| 64000 | cifar10 | full |" not in study.section(SHORTENED)
-    ledger = study.section("The ambiguity ledger")
-    rest = study.results.read_text().replace(ledger, "").replace(study.section(SHORTENED), "")
-    assert "7.38" in ledger and "7.38" not in rest and "33.33" not in ledger
+def test_mistakes_are_compared_image_by_image(checkout: Checkout):
+    for net, wrong in ((Config(depth=20), 1000), (Config(depth=20, seed=1), 1000), (Config(depth=56), 500)):
+        folder = write_run(checkout.records, net, wrong / 100)
+        shift = net.depth + net.seed
+        predicted = [i // 1000 if i >= wrong else (i // 1000 + shift) % 10 for i in range(10_000)]
+        write_predictions(folder, predicted, [i >= wrong for i in range(10_000)], 10)
+    checkout.run()
+    heading = "Do the networks misclassify the same images?"
+    assert "two seeds of residual20 disagree on 10.00%" in checkout.section(heading).lower()
+    # Both are wrong on the first 500 images, with the answers 0 and 6; on the next 500 only the first one is, with 0: right.
+    assert checkout.row(heading, "residual56")[1] == "5.00" and checkout.row(heading, "residual20")[2] == "5.00"
 
 
-def test_a_full_length_run_of_no_question_is_listed_once(place):
-    write_cell(place.records, Config(), [8.0])
-    for precision in ("fp32", "bf16"):
-        write_cell(place.records, Config(momentum=0.8, precision=precision), [9.1, 9.3])
-    assert place.run() == 0
-    name, rows = "Full-length runs of no question", place.section("Full-length runs of no question").splitlines()
-    assert len(rows) == 5 and place.row(name, "residual20 (momentum 0.8)", "bf16")[2] == "9.20 ± 0.14 (n=2)"
+def test_tables_are_whole_and_not_of_dashes(study: Checkout):
+    for text in (study.results.read_text(), study.readme.read_text(), study.devices.read_text()):
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            assert len({line.count(" | ") for line in block.splitlines()}) == 1, block
+            assert not re.search(r"\| - \| - \|", block), block
+        assert "nan" not in text.lower().split() and "$" not in text
 
 
-def test_runs_without_a_result_are_listed(study):
-    lost = study.section("Runs without a result")
-    assert "| diverged | 32005 of 64000 | `python reproduce/run.py --depth 56 --no-residual --seed 3` |" in lost
-    assert "| unfinished | 32000 of 64000 | `python reproduce/run.py --depth 44 --seed 3` |" in lost
+def test_without_records_every_section_says_so(checkout: Checkout):
+    assert checkout.run() == 0 and checkout.run("--check") == 0
+    text = checkout.results.read_text()
+    assert "No full-length run yet." in text and "residual20/32/44/56/110" in text and "![" not in text.replace("![Fig. 6", "")
 
 
-def test_precisions_are_compared_with_full_precision(study):
-    row = study.row("Precision", "bf16", "residual20")
-    assert row[2:] == ["8.30 ± 0.10 (n=3)", "8.40 ± 0.17 (n=3)", "+0.10 (-0.25 to +0.45)", "-"]
-    assert study.row("Precision", "bf16", "residual56")[2:] == ["6.90 ± 0.10 (n=3)", "-", "-", "-"]
-    assert study.row("Precision", "bf16", "both")[4:] == ["-", "**not shown to be neutral**"]
-    assert study.row("Precision", "tf32", "both")[4:] == ["-", "**not shown to be neutral**"]
+def test_a_network_whose_runs_diverged_is_shown(checkout: Checkout):
+    write_run(checkout.records, Config(depth=56, residual=False), status="diverged")
+    checkout.run()
+    assert "| 56 | 6.97 | not run yet | 13 to 13.5 (plot) | 1 diverged |" in checkout.readme.read_text()
 
 
-def test_mistakes_are_counted_by_class_and_in_common(place):
-    for depth, wrong in ((20, 1000), (56, 500)):
-        folder = write_run(place.records, Config(depth=depth), wrong / 100)
-        right = [i >= wrong for i in range(10_000)]  # the images are in the order of their classes
-        predicted = [i // 1000 if i >= wrong else (i // 1000 + depth) % 10 for i in range(10_000)]
-        write_predictions(folder, predicted, right, 10)
-    place.run()
-    names = ["residual20 fp32 seed 0", "residual56 fp32 seed 0"]
-    assert place.row("Mistakes", names[0], "100.0")[2:] == ["0.0"] * 9
-    assert place.row("Mistakes", names[1], "50.0")[2:] == ["0.0"] * 9
-    # Of the first 500 images both are wrong, with the answers 0 and 6; of the next 500 the first one alone is, with 0: right.
-    assert place.row("Mistakes", names[0], "")[2:] == ["5.00"] and place.row("Mistakes", names[1], "5.00")
-    assert "6.30 and 3.91" in place.section("Mistakes")
+# Other files ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_net_whose_runs_diverged_is_not_passed_over(place):
-    write_run(place.records, Config(depth=56, residual=False), status="diverged")
-    write_run(place.records, Config(block="bn-after-add"), status="diverged")
-    place.run()
-    assert "| 56 | 6.97 | - | 13 to 13.5 (plot) | 1 diverged |" in place.readme.read_text()
-    text = place.results.read_text()
-    assert "**Plain nets**, test error in %: 56 layers 1 diverged." in text
-    assert "**BN after the addition**: 20 layers 1 diverged." in text
+def test_every_run_has_a_row_whose_command_trains_it(study: Checkout):
+    rows = list(csv.DictReader(io.StringIO((study.root / "analysis" / "tables" / "runs.csv").read_text())))
+    assert {row["folder"] for row in rows} == {path.relative_to(study.records).as_posix() for path in study.records.glob("*/*")}
+    for row in rows:
+        assert row["command"].startswith("python reproduce/run.py ")
+        assert parse(row["command"].split()[2:])[0].folder.as_posix() == row["folder"]
+    (row,) = [row for row in rows if row["folder"] == f"{Config(depth=56).folder}"]
+    assert row["test_error"] == "6.8" and row["status"] == "finished" and row["mean_response"] == "0.5"
 
 
-def test_the_speed_is_shown_device_by_device(study, place):
-    assert "Nothing is measured yet." in study.section("Speed")
+def test_the_errors_of_classes_come_from_confusions_or_predictions(checkout: Checkout):
+    folder = write_run(checkout.records, Config(), 10.0)
+    table = pd.read_csv(io.StringIO(format_classes_csv(load_records(checkout.records)[0])))
+    assert list(table["class"])[:2] == ["airplane", "automobile"] and (table["error"] == 10.0).all()
+    (folder / "confusion.csv").unlink()
+    again = pd.read_csv(io.StringIO(format_classes_csv(load_records(checkout.records)[0])))
+    assert (again["error"] == 10.0).all() and (again["images"] == 1000).all()
+
+
+def test_a_run_that_moved_counts_for_the_device_with_most_iterations(checkout: Checkout):
+    folder = write_run(checkout.records, Config(), evaluations=4)  # evaluated after 60, 120, 180 and 240 seconds
+    (session,) = json.loads((folder / "environment.json").read_text())
+    later = session | {"device_name": "Another Accelerator", "began": "2026-11-25T12:01:30+00:00", "versions": {"torch": "9"}}
+    (folder / "environment.json").write_text(json.dumps([session, later]))
+    runs, curves = load_records(checkout.records)
+    text = format_devices(runs, curves, checkout.records)
+    assert "| Another Accelerator | torch 9 | fp32 | 1 of 1 | 1.0 |" in text
+    assert f"`{Config().folder}` (Test Accelerator, Another Accelerator)" in text
+    assert "Another Accelerator" in format_runs_csv(runs, curves)
+
+
+def test_the_throughput_is_shown_device_by_device(checkout: Checkout):
     record = {
         "device_name": "Test Accelerator", "threads": 4, "versions": {"torch": "2.11.0"}, "git": None, "rounds": 5,
         "iterations": 20, "batch_size": 128, "workers": 2, "ceilings": {"copy": 4.3e12, "bf16": 7.9e14},
@@ -245,175 +217,115 @@ def test_the_speed_is_shown_device_by_device(study, place):
             }
         ],
     }  # fmt: skip
-    (place.records / "throughput").mkdir()
-    (place.records / "throughput" / "test-accelerator.json").write_text(json.dumps(record))
-    place.run()
-    section = place.section("Speed")
-    assert "### Test Accelerator" in section and "4,300.0 GB/s" in section and "790 TFLOP/s in bf16" in section
-    assert "| 20 | bf16 | 31.0 | 101 | 0.039 | 0.050 |" in section
-    assert "| 20 | bf16 | captured | 0.988 (0.980 to 1.000) | 129,600 | 8.12 | 4.0% | 12 |" in section
-    (place.records / "throughput" / "test-accelerator.json").write_text("{")
+    path = checkout.records / "throughput" / "test-accelerator.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(record))
+    checkout.run()
+    text = " ".join(checkout.devices.read_text().split())
+    assert "### Test Accelerator" in text and "4,300.0 GB/s" in text and "790 TFLOP/s in bf16" in text
+    assert "| 20 | bf16 | captured | 0.988 (0.980 to 1.000) | 129,600 | 8.12 | 4.0 | 12 |" in text
+    path.write_text("{")
     with pytest.raises(UserError, match="test-accelerator.json is damaged"):
-        load_throughput(place.records)
+        load_throughput(checkout.records)
 
 
-def test_how_it_was_run(study):
-    row = study.row("How it was run", "Test Accelerator", "torch 2.11.0, python 3.11.9", "bf16")
-    assert row[3:] == ["3 of 3", "3.00", "1,000", "01234567"]
+def test_false_alarms_and_detected_faults_are_counted(tmp_path: Path):
+    net = NETS[0]
+    assert format_validation(tmp_path) == "No reference is recorded yet."
+    for seed in range(20):
+        far = (1.975, 1.475, 99.0) if seed == 7 else spread(seed)
+        write_outcome(tmp_path / REFERENCE, replace(net, seed=seed), far)
+    for seed in range(5):
+        write_outcome(tmp_path / FAULTS / "no-harm", replace(net, seed=100 + seed), (1.975, 1.475, 52.0))
+        write_outcome(tmp_path / FAULTS / "lr-9", replace(net, seed=100 + seed, lr=9.0), (9.0, 9.0, 90.0))
+    text = format_validation(tmp_path)
+    assert re.search(r"\| residual20 \| 20 \| 1.981 ± 0.29.* \| 1 of 20 \| .* of 1,140 \|", text)
+    assert "| lr 9 | residual20 | 5 | 9.000 | 9.000 | 90.000 | 10 of 10 | 1 of 1 |" in text
+    assert "| no harm | residual20 | 5 | 1.975 | 1.475 | 52.000 | 0 of 10 | 0 of 1 |" in text
 
 
-def test_a_run_shows_the_commits_of_all_its_sessions_and_that_it_changed_the_device(written):
-    path = next(written.records.glob("residual20-*/seed0/environment.json"))
-    (session,) = json.loads(path.read_text())
-    path.write_text(json.dumps([session | {"git": {"commit": "fedcba9876543210", "dirty": True}}, session]))
-    written.run()
-    assert "| 01234567, fedcba98* |" in written.section("How it was run")
-    assert "Trained in part elsewhere: none." in written.section("How it was run")
-    path.write_text(json.dumps([session | {"device_name": "Another Accelerator"}, session | {"versions": {}}, session]))
-    result = path.with_name("result.json")
-    result.write_text(json.dumps(json.loads(result.read_text()) | {"images_per_second": 9e9}))
-    written.run()
-    run = f"{path.parent.parent.name}/seed0"
-    elsewhere = f"on Another Accelerator, torch 2.11.0, python 3.11.9: {run}; on Test Accelerator, -: {run}. Images/s"
-    assert f"Trained in part elsewhere: {elsewhere}" in written.section("How it was run")
-    assert "| Another Accelerator |" not in written.section("How it was run")
-    assert written.row("How it was run", "Test Accelerator", "torch 2.11.0, python 3.11.9", "bf16")[5] == "1,000"
+def write_weights(folder: Path, config: Config):
+    """A file with the header of those by reproduce/export.py."""
+    described = {"config": describe_config(config), "result": {}}
+    folder.mkdir(exist_ok=True)
+    save_file({}, folder / f"{config.net}.safetensors", {name: json.dumps(value) for name, value in described.items()})
 
 
-def test_every_command_makes_the_records_beside_it(study):
-    rows = [line for line in study.results.read_text().splitlines() if "`python reproduce/run.py" in line]
-    linked = set()
-    for row in rows:
-        flags = re.search(r"`python reproduce/run.py (.*?)`", row)
-        assert flags
-        config = parse(flags[1].split())[0]
-        for name, link in re.findall(r"\[(\w+-[0-9a-f]{8})\]\((.*?)\)", row):
-            assert config.folder.parent.name == name and (study.results.parent / link).is_dir()
-            linked.add(name)
-    assert linked == {path.name for path in study.records.iterdir()}, "a record is shown nowhere"
+def test_published_weights_are_listed_with_the_error_of_their_record(checkout: Checkout):
+    def write_block() -> str:
+        return format_readme_block(load_records(checkout.records)[0], [], checkout.weights)
+
+    config = Config(depth=44, seed=1)
+    write_cell(checkout.records, Config(depth=44), [7.25, 7.5])
+    assert "No weights yet." in write_block()
+    write_weights(checkout.weights, config)
+    path = checkout.weights / "residual44.safetensors"
+    row = f"| [residual44](weights/residual44.md) | 7.50 | fp32 | `{config.folder}` | `{sha256_of_file(path)}` |"
+    assert row in write_block()
+    path.with_suffix(".md").write_text(f"SHA-256 `{'0' * 64}`")
+    with pytest.raises(UserError, match=r"residual44\.safetensors"):
+        write_block()
+    path.with_suffix(".md").unlink()
+    write_weights(checkout.weights, Config(depth=20))
+    with pytest.raises(UserError, match="no finished record"):
+        write_block()
 
 
-def test_verdicts_and_rules_are_printed(study):
-    claims = study.section("Claims")
-    assert study.row("Claims", "C1")[2] == "**reproduced**" and study.row("Claims", "C5")[2] == "**no data**"
-    assert "56 - 20: +4.00 (+3.77 to +4.23)" in claims and "1 diverged and in no mean" in claims
-    assert claims.count("Rule: ") == len(CLAIMS)
+# Writing and checking -------------------------------------------------------------------------------------------------
 
 
-def test_figures_are_shown_once_there_are_runs(study, place):
-    for name in FIGURES:
-        assert f"](analysis/figures/{name}.svg)" in study.results.read_text()
-    command = "python analysis/plot_degradation.py --iterations 3200 --output analysis/figures/degradation_3200"
-    assert f"`{command}` draws the figure once there are runs" in study.section(SHORTENED)
-    write_cell(place.records, Config(depth=20, iterations=3200), [20.0])
-    place.run()
-    assert f"](analysis/figures/degradation_3200.svg)\n\nDrawn by `{command}`." in place.section(SHORTENED)
-    assert "](analysis/figures/degradation.svg)" not in place.results.read_text()
-    assert "`python analysis/plot_degradation.py` draws the figure once there are runs" in place.results.read_text()
-
-
-def test_no_records_make_a_valid_page(place):
-    assert place.run() == 0
-    text = place.results.read_text()
-    assert "No run is recorded yet." in text and "$" not in text
-    assert place.row("Table 6: residual nets", "**ours, fp32**")[1:7] == ["-"] * 6
-    assert place.row("Plain nets", "plain56")[1:9] == ["-"] * 8
-    assert place.section("Runs without a result").strip() == "None." and place.run("--check") == 0
-    counts = f"0 reproduced, 0 not reproduced, 0 open, 0 points to it, 0 points against it, {len(CLAIMS)} no data"
-    assert counts in place.readme.read_text()
-
-
-def test_one_run_is_shown_with_dashes_around(place):
-    write_run(place.records, Config(depth=56), 6.87)
-    place.run()
-    assert place.row("Table 6: residual nets", "**ours, fp32**")[1:7] == ["-", "-", "-", "6.87 (n=1)", "-", "-"]
-    assert place.row("Table 6: residual nets", "residual56")[2:6] == ["6.87 (n=1)", "-", "6.87", "6.87"]
-    assert "| 56 | 6.97 | 6.87 (n=1), fp32 | 13 to 13.5 (plot) | - |" in place.readme.read_text()
-
-
-def test_tables_are_whole(study):
-    for text in (study.results.read_text(), study.readme.read_text()):
-        for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
-            widths = {line.count(" | ") for line in block.splitlines()}
-            assert len(widths) == 1, block
-    assert "nan" not in study.results.read_text().lower().split()
-
-
-def test_the_readme_keeps_what_is_outside_its_markers(written):
+def test_the_readme_keeps_what_is_outside_its_markers(written: Checkout):
     text = written.readme.read_text()
     assert text.startswith(
         "# A title\n\n<!-- results:begin -->\n![Fig. 6 from our runs](analysis/figures/degradation.png)\n\n|"
-    ) and text.endswith("<!-- results:end -->\n\nMore text.\n")
-    assert (
-        "| 20 | 8.75 | 8.30 ± 0.10 (n=3), fp32; 8.40 ± 0.17 (n=3), bf16 | 9 to 9.5 (plot) | 9.20 ± 0.10 (n=3), fp32 |" in text
     )
+    assert text.endswith("<!-- results:end -->\n\nMore text.\n")
+    assert "| 20 | 8.75 | 8.30 ± 0.10 (n=3) | 9 to 9.5 (plot) | 9.20 ± 0.10 (n=3) |" in text
     written.run()
     assert written.readme.read_text() == text
 
 
-# --check --------------------------------------------------------------------------------------------------------------
-
-
-def test_check_passes_on_what_was_written(written, capsys):
+def test_check_passes_on_what_was_written(written: Checkout, capsys: pytest.CaptureFixture[str]):
     written.readme.write_text(written.readme.read_text().replace("More text", "Other text"))
     assert written.run("--check") == 0 and capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", ["results", "readme"])
-def test_check_catches_an_edited_number(written, capsys, name):
-    path = getattr(written, name)
-    edited = path.read_text().replace("8.30 ± 0.10", "8.31 ± 0.10", 1)
-    assert edited != path.read_text()
-    path.write_text(edited)
+@pytest.mark.parametrize("name", ["RESULTS.md", "README.md", "docs/devices.md", "analysis/tables/runs.csv"])
+def test_check_catches_an_edited_file(written: Checkout, capsys: pytest.CaptureFixture[str], name: str):
+    path = written.root / name
+    edited = re.sub(r"(\d)(?=\D*$)", "x", path.read_text().split("<!-- results:end -->")[0])
+    path.write_text(edited + "<!-- results:end -->" * (name == "README.md"))
+    before = path.read_text()
     assert written.run("--check") == 1
     out = capsys.readouterr().out
-    assert f"{path} is out of date" in out and out.count("\n") == 1 and path.read_text() == edited
+    assert f"{path} is out of date" in out and out.count("\n") == 1 and path.read_text() == before
 
 
-def test_check_catches_a_figure_that_is_not_there(written, capsys):
-    (written.results.parent / "analysis" / "figures" / "optimizer.svg").unlink()
+def test_check_catches_a_missing_figure(written: Checkout, capsys: pytest.CaptureFixture[str]):
+    (written.root / "analysis" / "figures" / "optimizer.svg").unlink()
     assert written.run("--check") == 1
-    out = capsys.readouterr().out
-    assert "optimizer.svg is shown and not there: run python analysis/plot_optimizer.py" in out and out.count("\n") == 1
+    assert "optimizer.svg is missing: run python analysis/plot_optimizer.py" in capsys.readouterr().out
 
 
-def test_check_catches_a_changed_record(written, capsys):
+def test_check_catches_a_changed_record(written: Checkout, capsys: pytest.CaptureFixture[str]):
     write_run(written.records, Config(depth=20, seed=3), 8.9)
     assert written.run("--check") == 1
-    assert "RESULTS.md" in (out := capsys.readouterr().out) and "README.md" in out
-
-
-def test_check_catches_a_missing_page_and_writes_none(place):
-    write_study(place.records)
-    before = place.readme.read_text()
-    assert place.run("--check") == 1
-    assert not place.results.exists() and place.readme.read_text() == before
+    assert {"RESULTS.md", "README.md", "devices.md", "runs.csv", "classes.csv"} == {
+        Path(line.split(" is ")[0]).name for line in capsys.readouterr().out.splitlines()
+    }
 
 
 @pytest.mark.parametrize(
     "readme", ["no markers", "<!-- results:begin -->", "<!-- results:end --> <!-- results:begin -->", README + README]
 )
-def test_a_readme_without_markers_is_one_sentence(place, monkeypatch, capsys, readme):
-    place.readme.write_text(readme)
-    monkeypatch.setattr(sys, "argv", ["table.py", *place.flags])
-    with pytest.raises(SystemExit) as ending:
-        cli.run_script(table.main)
-    out, err = capsys.readouterr()
-    assert ending.value.code == 2 and out == "" and err.count("\n") == 1 and "<!-- results:begin -->" in err
-    assert not place.results.exists() and place.readme.read_text() == readme
+def test_a_readme_without_markers_is_refused(checkout: Checkout, readme: str):
+    checkout.readme.write_text(readme)
+    with pytest.raises(UserError, match="<!-- results:begin -->"):
+        checkout.run()
+    assert not checkout.results.exists() and checkout.readme.read_text() == readme
 
 
-@pytest.mark.parametrize("flags", [["--chekc"], ["--readme", "missing/README.md"]])
-def test_wrong_use_is_one_sentence(tmp_path, monkeypatch, capsys, flags):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["table.py", *flags])
-    with pytest.raises(SystemExit) as ending:
-        cli.run_script(table.main)
-    out, err = capsys.readouterr()
-    assert ending.value.code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
-
-
-# Wording --------------------------------------------------------------------------------------------------------------
+# Formatting -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -429,58 +341,21 @@ def test_wrong_use_is_one_sentence(tmp_path, monkeypatch, capsys, flags):
         (15, None, None, 1, "no", "15"),
     ],
 )
-def test_published_numbers_in_words(value, upto, spread, n, plot, text):
+def test_published_numbers(value, upto, spread, n, plot, text):
     row = pd.Series({"value": value, "upto": upto, "spread": spread, "n": n}).astype(float).astype(object)
     row["read_off_plot"] = plot
     assert format_number(row) == text
 
 
-def test_a_bar_in_a_cell_does_not_break_the_table():
-    assert format_table(["a"], [["x|y"]]) == "| a |\n| --- |\n| x\\|y |"
+def test_labels_that_differ_in_depth_alone_are_grouped():
+    configs = [Config(depth=20), Config(depth=56, residual=False), Config(depth=56), Config(depth=20, optimizer="adam")]
+    assert group_labels([*configs, Config(family="resnet18")]) == "residual20/56, plain56, residual20 (adam), resnet18"
 
 
-def test_the_paper_beside_ours_needs_no_rounding_by_hand(place):
-    """Each of our means in Table 6 is the mean of the errors in the records, to two digits."""
-    for seed, error in enumerate([8.004, 8.117, 8.2251]):
-        write_run(place.records, replace(Config(depth=20), seed=seed), error)
-    place.run()
-    runs, _ = load_records(place.records)
-    assert place.row("Table 6: residual nets", "**ours, fp32**")[1] == str(estimate(runs["test_error"])) == "8.12 ± 0.11 (n=3)"
-
-
-def test_peers_of_table_6_are_all_there(place):
-    place.run()
-    paper = load_paper()
-    paper = paper[(paper["quantity"] == "test error") & (paper["variant"] == "") & (paper["kind"] == "residual")]
-    for source in paper["source"].unique():
-        assert len(place.row("Table 6: residual nets", source)) == 2 + len(RESIDUAL)
-
-
-def write_weights(folder: Path, config: Config):
-    """A file with the header of those by reproduce/export.py."""
-    described = {"config": describe_config(config), "result": {}}
-    folder.mkdir(exist_ok=True)
-    save_file({}, folder / f"{config.net}.safetensors", {name: json.dumps(value) for name, value in described.items()})
-
-
-def test_published_weights_are_listed_with_the_error_of_their_record(place):
-    def write_block() -> str:
-        return format_readme_block(load_records(place.records)[0], [], place.weights)
-
-    write_cell(place.records, Config(depth=44), [7.25, 7.5])
-    assert "No trained weights are published yet" in write_block()
-    write_weights(place.weights, Config(depth=44, seed=1))
-    config = Config(depth=44, seed=1)
-    path = place.weights / "residual44.safetensors"
-    row = f"| [residual44](weights/residual44.md) | 7.50 | 64,000 | fp32 | `{config.folder}` | `{sha256_of_file(path)}` |"
-    assert row in write_block()
-    path.with_suffix(".md").write_text(f"SHA-256 `{'0' * 64}`")
-    with pytest.raises(UserError, match="residual44.safetensors is damaged or is not the file of its card"):
-        write_block()
-    path.with_suffix(".md").unlink()
-    write_weights(place.weights, Config(depth=20))
-    with pytest.raises(UserError, match="has no finished record"):
-        write_block()
-    (place.weights / "residual20.safetensors").write_bytes(b"short")
-    with pytest.raises(UserError, match="not a weights file"):
-        write_block()
+def test_paragraphs_are_wrapped_and_tables_are_not():
+    row = format_table(["a|b"], [["x " * 100]])
+    assert row.startswith("| a\\|b |\n")
+    text = wrap_paragraphs(f"## {'word ' * 40}\n\n{'word ' * 40}\n\n\n\n1. {'word ' * 40}\n\n{row}")
+    heading, paragraph, item, table = text.rstrip("\n").split("\n\n")
+    assert len(heading.splitlines()) == 1 and len(paragraph.splitlines()) == 2 and table == row
+    assert item.splitlines()[1].startswith("   word")

@@ -13,22 +13,24 @@ from analysis.questions import (
     optimizer,
     precision,
     transfer,
+    warmup,
     wide,
 )
 
 QUESTIONS = (
-    precision,
     degradation,
+    warmup,
+    deep,
     bn_placement,
     block_design,
     optimizer,
-    deep,
     layer_responses,
-    ambiguity,
-    mistakes,
     length,
+    mistakes,
+    precision,
     wide,
     lenet,
     transfer,
+    ambiguity,
 )
-"""Each has write_section(runs, link): Markdown from all runs; link is where the run folders are, seen from RESULTS.md."""
+"""Each has format_section(runs, curves), which returns Markdown from all runs and their curves."""

@@ -6,44 +6,40 @@ import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
 from analysis.estimates import Finding, all_of, is_positive
-from analysis.markdown import format_estimates, format_number, format_runs, format_table
+from analysis.markdown import format_estimates, format_not_run, format_number, format_table
 from analysis.paper import IDENTITY, load_paper, paper_value, published
-from analysis.records import comparable_runs, select_runs
-from analysis.sample import Sample, format_difference
+from analysis.records import finished_runs, select_runs
+from analysis.sample import Sample
+from analysis.sections import choose_runs, format_verdicts
 from experiments.block_design import BLOCKS, CONFIGS, DEPTHS
 from reproduce.config import Config
 
 
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable_runs(runs)
-    shown_elsewhere = ("original", "bn-after-add")
-    return f"""## Block designs
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    ours, precision = choose_runs(runs, CONFIGS)
+    theirs = {row["variant"]: format_number(row) for _, row in load_identity().iterrows()}
+    depths = [
+        depth
+        for depth in DEPTHS
+        if any(len(finished_runs(select_runs(ours, net))) for net in CONFIGS if net.depth == depth and net.block != "original")
+    ]
+    rows = [
+        [block, *(format_estimates(select_runs(ours, Config(depth=depth, block=block))) for depth in depths), theirs[block]]
+        for block in BLOCKS
+    ]
+    return f"""## Which block design is best?
 
-Test errors of the five designs of *Identity Mappings in Deep Residual Networks* (arXiv:1603.05027), and in brackets the
-difference from the original block.
+Identity Mappings (arXiv:1603.05027, Table 2) ranks five designs at 110 layers, full pre-activation first
+({format_verdicts(runs, "B4", "B5")}).
 
-{compare_block_designs(full)}
+{format_table(["block", *(f"ours, {depth} layers" for depth in depths), "published, 110 layers, median of 5"], rows)}
 
-{format_runs(full, [net for net in CONFIGS if net.block not in shown_elsewhere], link)}"""
+Test error in %, {precision}. {format_not_run(ours, CONFIGS, "python experiments/sweep.py block_design")}"""
 
 
 def load_identity() -> pd.DataFrame:
-    """The numbers of Identity Mappings, Table 2, at depth 110."""
+    """Return the test errors of Identity Mappings, Table 2, at depth 110."""
     return published(load_paper(), source=IDENTITY, depth=110, quantity="test error")
-
-
-def compare_block_designs(runs: pd.DataFrame) -> str:
-    theirs = {row["variant"]: format_number(row) for _, row in load_identity().iterrows()}
-    rows = []
-    for block in BLOCKS:
-        ours = []
-        for depth in DEPTHS:
-            net = Config(depth=depth, block=block)
-            difference = format_difference(runs, net, Config(depth=depth)) if block != "original" else "-"
-            ours.append(format_estimates(select_runs(runs, net)) + (f" [{difference}]" if difference != "-" else ""))
-        rows.append([block, *ours, theirs.get(block, "-")])
-    depths = [f"ours, {depth}" for depth in DEPTHS]
-    return format_table(["block", *depths, "Identity Mappings, 110, median of five"], rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

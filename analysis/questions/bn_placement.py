@@ -4,41 +4,46 @@ import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
 from analysis.estimates import Contrast, all_of, is_equivalent, is_positive
-from analysis.markdown import format_estimates, format_figure, format_runs, format_table
+from analysis.markdown import format_estimates, format_figure, format_not_run, format_table
 from analysis.paper import BLOG, load_paper, paper_value, published
-from analysis.records import comparable_runs, select_runs
-from analysis.sample import Sample, format_difference
-from experiments.bn_placement import AFTER, BEFORE
+from analysis.records import finished_runs, select_runs
+from analysis.sample import Sample
+from analysis.sections import choose_runs, format_gap, format_verdicts
+from experiments.bn_placement import AFTER, BEFORE, CONFIGS
 from reproduce.config import Config
 
 
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable_runs(runs)
-    return f"""## BN placement
-
-Before the addition is the paper's block; after it, the sum is what is normalised.
-
-{compare_bn_placement(full)}
-
-{format_runs(full, AFTER, link)}
-
-{format_figure(full, AFTER, "bn_placement")}"""
-
-
-def compare_bn_placement(runs: pd.DataFrame) -> str:
-    numbers = published(load_paper(), quantity="test error")
-    numbers = numbers[numbers["variant"].isin(["original", "bn-after-add"])]
-    rows = []
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    ours, precision = choose_runs(runs, CONFIGS)
+    rows, known = [], []
     for before, after in zip(BEFORE, AFTER, strict=True):
-        others = []
-        for source, group in numbers[numbers["depth"] == before.depth].groupby("source"):
-            errors = group.set_index("variant")["value"]
-            if len(errors) == 2:
-                both = f"{errors['original']:.2f} / {errors['bn-after-add']:.2f}"
-                others.append(f"{both} ({source}: {group['protocol'].iloc[0]})")
-        ours = [format_estimates(select_runs(runs, before)), format_estimates(select_runs(runs, after))]
-        rows.append([before.depth, *ours, format_difference(runs, after, before), "; ".join(others) or "-"])
-    return format_table(["depth", "before", "after", "after - before", "others, before / after"], rows)
+        gap, others = format_gap(ours, after, before), list_published(before.depth)
+        if gap:
+            known.append(f"{gap} points at {before.depth} layers")
+        if others or len(finished_runs(select_runs(ours, after))):
+            rows.append([before.depth, *(format_estimates(select_runs(ours, net)) for net in (before, after)), gap, others])
+    answer = f"BN after the addition changes the test error by {', '.join(known)}" if known else "Not known yet"
+    return f"""## Does BN belong before or after the addition?
+
+{answer} ({format_verdicts(runs, "B1", "B3")}). The large loss that others report is at 110 layers
+({format_verdicts(runs, "B2")}).
+
+{format_table(["layers", "before (the paper's)", "after", "after - before", "published, before / after"], rows)}
+
+Test error in %, {precision}. {format_not_run(ours, AFTER, "python experiments/sweep.py bn_placement")}
+
+{format_figure(ours, AFTER, "bn_placement", "Test error with BN before and after the addition")}"""
+
+
+def list_published(depth: int) -> str:
+    """Return the sources that report both placements at a depth."""
+    numbers = published(load_paper(), quantity="test error", depth=depth)
+    pairs = []
+    for source, group in numbers[numbers["variant"].isin(["original", "bn-after-add"])].groupby("source"):
+        errors = group.set_index("variant")["value"]
+        if len(errors) == 2:
+            pairs.append(f"{errors['original']:.2f} / {errors['bn-after-add']:.2f} ({source}: {group['protocol'].iloc[0]})")
+    return "; ".join(pairs)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

@@ -4,33 +4,34 @@ import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
 from analysis.estimates import Finding, Term, all_of, contrast, is_equivalent, is_positive
-from analysis.markdown import format_estimates, format_label, format_runs, format_table
+from analysis.markdown import format_estimates, format_label, format_not_run, format_table
 from analysis.paper import HE, paper_value
-from analysis.records import comparable_runs, finished_runs, select_runs
-from analysis.sample import Sample, choose_precision, format_difference
+from analysis.records import finished_runs, select_runs
+from analysis.sample import Sample, choose_precision
+from analysis.sections import choose_runs, format_gap, format_verdicts
 from experiments.deep import CONFIGS, DEEPEST, NO_WARMUP, UNTIL_LEARNING
 from reproduce.config import Config
 
-
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    return f"""## Warm-ups and deep nets
-
-The paper warms ResNet-110 up at a tenth of the learning rate until the training error is below 80%, which it puts at about
-400 iterations.
-
-{compare_warmups(comparable_runs(runs), link)}"""
+WARMUPS = {"error": "until the training error is below 80%", "iterations": "400 iterations", "none": "none"}
 
 
-def compare_warmups(runs: pd.DataFrame, link: str) -> str:
-    names = {"error": "until the training error is below 80%", "iterations": "400 iterations", "none": "none"}
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    ours, precision = choose_runs(runs, CONFIGS)
     rows = []
     for config in CONFIGS:
-        cell = select_runs(runs, config)
-        ended = [f"{value:.0f}" for value in sorted(finished_runs(cell)["warmup_ended"].dropna())]
-        difference = "" if config == CONFIGS[0] else format_difference(runs, config, CONFIGS[0])
-        rows.append([config.depth, names[config.warmup], format_estimates(cell), difference, ", ".join(ended) or "-"])
-    header = ["depth", "warm-up", "test error", "difference from the first row", "warm-up ended at iteration"]
-    return format_table(header, rows) + "\n\n" + format_runs(runs, CONFIGS, link)
+        cell = select_runs(ours, config)
+        if len(cell):
+            ended = ", ".join(f"{value:.0f}" for value in sorted(finished_runs(cell)["warmup_ended"].dropna()))
+            gap = "" if config == UNTIL_LEARNING else format_gap(ours, config, UNTIL_LEARNING)
+            rows.append([config.depth, WARMUPS[config.warmup], format_estimates(cell), gap, ended])
+    header = ["layers", "warm-up", "test error", "difference from the first row", "warm-up ended at iteration"]
+    table = f"{format_table(header, rows)}\n\nTest error in %, {precision}. " if rows else ""
+    return f"""## Does ResNet-110 need its warm-up, and what do 1,202 layers gain?
+
+The paper trains 110 layers at a tenth of the learning rate until the training error is below 80%, for about 400 iterations
+({format_verdicts(runs, "C4", "C5", "C8")}).
+
+{table}{format_not_run(ours, CONFIGS, "python experiments/sweep.py deep")}"""
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Do deeper plain nets get worse, and do residual nets of the same layers get better? Fig. 6 and Table 6."""
+"""Do deeper plain networks get worse, and deeper residual networks better? Fig. 6 and Table 6."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
 from analysis.estimates import all_of, increases, is_positive, matches_published
-from analysis.markdown import format_estimates, format_figure, format_number, format_runs, format_table
+from analysis.markdown import format_estimates, format_not_run, format_number, format_table, join_words
 from analysis.paper import HE, load_paper, paper_value, published
-from analysis.questions.precision import is_neutral
-from analysis.records import PRECISIONS, comparable_runs, finished_runs, select_runs
+from analysis.records import finished_runs, select_runs
 from analysis.sample import Sample
+from analysis.sections import choose_runs, describe_trend, format_gap, format_published, format_verdicts, list_means, mean_error
 from experiments import deep, degradation
-from reproduce.config import PAPER_ITERATIONS, Config
+from reproduce.config import Config
 
 RESIDUAL = [*degradation.RESIDUAL, deep.DEEPEST]
 """The columns of Table 6."""
@@ -21,62 +21,74 @@ TWINS = [net for net in degradation.RESIDUAL if net.depth < 110]
 PLAIN_TWINS = [net for net in degradation.PLAIN if net.depth < 110]
 
 
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable_runs(runs)
-    return f"""## Table 6: residual nets
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    ours, precision = choose_runs(runs, degradation.CONFIGS)
+    return f"""## Do deeper plain networks get worse, and deeper residual networks better?
 
-{side_by_side(full, RESIDUAL)}
+{describe_degradation(runs, ours)}
 
-The runs behind our row:
+{compare_depths(ours)}
 
-{format_runs(full, RESIDUAL, link)}
+Test and training error in %, {precision}; the paper's plain networks are read off its Fig. 6.
+{format_not_run(ours, degradation.CONFIGS, "python experiments/sweep.py degradation")} The
+figure is [above](#findings).
 
-## Plain nets
+Other reproductions, residual networks:
 
-The paper plots the plain nets and gives no numbers; what was read off its Fig. 6 is marked.
+{format_published("residual", [net.depth for net in RESIDUAL])}
 
-{side_by_side(full, degradation.PLAIN)}
+Plain networks:
 
-The runs behind our row:
-
-{format_runs(full, degradation.PLAIN, link)}
-
-{format_figure(full, degradation.CONFIGS, "degradation")}"""
+{format_published("plain", [net.depth for net in degradation.PLAIN])}"""
 
 
-def side_by_side(runs: pd.DataFrame, nets: Sequence[Config]) -> str:
-    """The paper, ours and the peers, a column per net."""
-    paper = published(load_paper(), kind="residual" if nets[0].residual else "plain", variant="")
+def describe_degradation(runs: pd.DataFrame, ours: pd.DataFrame) -> str:
+    """Return the answer: plain networks, residual networks, and the difference."""
+    plain, residual = recorded(ours, PLAIN_TWINS), recorded(ours, TWINS)
+    if len(plain) < 2 or len(residual) < 2:
+        return "Too few networks have been trained to answer."
+    trend = describe_trend([mean_error(ours, net) for net in plain])
+    gaps = [mean_error(ours, plain) - mean_error(ours, net) for plain, net in zip(PLAIN_TWINS, TWINS, strict=True)]
+    return (
+        f"The test error of the plain networks {trend} of depth ({list_means(ours, plain)}% at {list_depths(plain)} layers; "
+        f"{format_verdicts(runs, 'C1')}). Residual networks end at {list_means(ours, residual)}% at {list_depths(residual)} "
+        f"layers, {join_words([f'{gap:.2f}' for gap in gaps if gap == gap])} points below their plain twins "
+        f"({format_verdicts(runs, 'C2', 'C3')}). {describe_selection(ours)}"
+    )
+
+
+def recorded(runs: pd.DataFrame, nets: Sequence[Config]) -> list[Config]:
+    """Return the networks with finished runs."""
+    return [net for net in nets if len(finished_runs(select_runs(runs, net)))]
+
+
+def list_depths(nets: Sequence[Config]) -> str:
+    return join_words([str(net.depth) for net in nets])
+
+
+def describe_selection(ours: pd.DataFrame) -> str:
+    """Return by how much the best evaluation on the test set would be better than the final iterate."""
+    done = finished_runs(pd.concat([select_runs(ours, net) for net in degradation.CONFIGS]))
+    gains = (done["test_error"] - done["best_test_error"]).astype(float)
+    return (
+        f"Every number is that of the final iterate; the best evaluation of each run, selected on the test set, would be "
+        f"{gains.mean():.2f} points lower on average."
+    )
+
+
+def compare_depths(ours: pd.DataFrame) -> str:
+    numbers = published(load_paper(), source=HE, quantity="test error")
+    paper = {(row["kind"], row["depth"]): format_number(row) for _, row in numbers.iterrows()}
     rows = []
-    for (source, quantity), group in paper.groupby(["source", "quantity"], sort=False):
-        if quantity in ("test error", "best test error"):
-            by_depth = {int(row["depth"]): format_number(row) for _, row in group.iterrows()}
-            name = f"{source}{', best' if quantity == 'best test error' else ''}"
-            rows.append([name, *(by_depth.get(net.depth, "-") for net in nets), group["protocol"].iloc[0]])
-    found = pd.concat([select_runs(runs, net) for net in nets])["precision"]
-    ours = []
-    for precision in [p for p in PRECISIONS if (found == p).any()] or [Config().precision]:
-        errors = [format_estimates(select_runs(runs, net), precision=precision) for net in nets]
-        protocol = f"50k images; {PAPER_ITERATIONS // 1000}k iterations; final"
-        protocol += "" if is_neutral(runs, precision) else f"; {precision} is not shown to be neutral"
-        ours.append([f"**ours, {precision}**", *errors, protocol])
-    if nets[0].residual:
-        rows += parameter_rows(runs, nets)
-    return format_table(["", *(str(net.depth) for net in nets), "protocol"], [rows[0], *ours, *rows[1:]])
-
-
-def parameter_rows(runs: pd.DataFrame, nets: Sequence[Config]) -> list[list[str]]:
-    """Parameters as the paper rounds them, as derived, and as counted in the trained nets; and the cost of an image."""
-    paper = published(load_paper(), quantity="million parameters").set_index("depth")["value"]
-    derived = published(load_paper(), quantity="parameters").set_index("depth")["value"]
-    cost = published(load_paper(), quantity="forward million multiply-adds").set_index("depth")["value"]
-    counted = [finished_runs(select_runs(runs, net))["parameters"].unique() for net in nets]
-    return [
-        [f"parameters, {HE}", *(f"{paper[net.depth]:g}M" for net in nets), "rounded"],
-        ["parameters, derived", *(f"{derived[net.depth]:,.0f}" for net in nets), "from the definition"],
-        ["parameters, ours", *(", ".join(f"{count:,.0f}" for count in counts) or "-" for counts in counted), "counted"],
-        ["multiply-adds, derived", *(f"{cost[net.depth]:g}M" for net in nets), "one image, forward"],
-    ]
+    for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
+        if recorded(ours, [residual, plain]):
+            row: list[object] = [residual.depth]
+            for kind, net in (("residual", residual), ("plain", plain)):
+                cell = select_runs(ours, net)
+                row += [paper[kind, net.depth], format_estimates(cell), format_estimates(cell, "train_error")]
+            rows.append([*row, format_gap(ours, plain, residual)])
+    header = ["layers", "residual, paper", "ours", "training", "plain, paper", "ours", "training", "plain - residual"]
+    return format_table(header, rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

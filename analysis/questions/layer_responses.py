@@ -7,9 +7,10 @@ import pandas as pd
 
 from analysis.claims import Outcome, claim
 from analysis.estimates import all_of, is_positive
-from analysis.markdown import format_estimates, format_figure, format_label, format_table
-from analysis.records import comparable_runs, finished_runs, select_runs
+from analysis.markdown import format_estimates, format_figure, format_not_run, format_table
+from analysis.records import select_runs
 from analysis.sample import Sample
+from analysis.sections import choose_runs, format_verdicts, mean_error
 from experiments import deep, degradation
 from reproduce.config import Config
 
@@ -19,30 +20,44 @@ NETS = [net for net in degradation.PLAIN if net.depth in (20, 56)] + [
 """Those of Fig. 7."""
 
 
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable_runs(runs)
-    return f"""## Layer responses
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    ours, precision = choose_runs(runs, degradation.CONFIGS)
+    ours = with_mean_response(ours)
+    rows = []
+    for plain, residual in zip([*degradation.PLAIN, None], [*degradation.RESIDUAL, deep.DEEPEST], strict=True):
+        found = [format_estimates(select_runs(ours, net), "mean_response") if net else "" for net in (plain, residual)]
+        if any(found):
+            rows.append([residual.depth, *found])
+    return f"""## Are the layer responses of residual networks smaller?
 
-Standard deviation of the responses of the 3x3 layers (after BN, before ReLU and addition), averaged over the layers.
-The runs are those of Table 6 and of the plain nets.
+{describe_responses(ours)} ({format_verdicts(runs, "C6", "C7")}). A response is the output of a 3x3 layer after BN, before ReLU
+and addition.
 
-{compare_layer_responses(full)}
+{format_table(["layers", "plain", "residual"], rows)}
 
-{format_figure(full, NETS, "layer_responses")}"""
+Mean standard deviation over the layers, {precision}, on the test set.
+{format_not_run(ours, NETS, "python experiments/sweep.py degradation")}
+
+{format_figure(ours, NETS, "layer_responses", "Fig. 7 from our runs")}"""
+
+
+def describe_responses(ours: pd.DataFrame) -> str:
+    """Return at how many depths the mean response is smaller in the residual network."""
+    means = [
+        (mean_error(ours, plain, "mean_response"), mean_error(ours, residual, "mean_response"))
+        for plain, residual in zip(degradation.PLAIN, degradation.RESIDUAL, strict=True)
+    ]
+    known = [(plain, residual) for plain, residual in means if plain == plain and residual == residual]
+    if not known:
+        return "Not known yet"
+    smaller = sum(residual < plain for plain, residual in known)
+    return f"Averaged over the layers, they are smaller in the residual network at {smaller} of {len(known)} depths"
 
 
 def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that have responses, with a column `mean_response`: the mean of the 3x3 layers' standard deviations."""
+    """Return the runs with responses, and a column `mean_response`: the mean of the 3x3 layers' standard deviations."""
     runs = runs[runs["responses"].notna()]
     return runs.assign(mean_response=[math.fsum(std) / len(std) for std in runs["responses"]])
-
-
-def compare_layer_responses(runs: pd.DataFrame) -> str:
-    rows = []
-    for config in [*degradation.PLAIN, *degradation.RESIDUAL, deep.DEEPEST]:
-        cell = with_mean_response(finished_runs(select_runs(runs, config)))
-        rows.append([format_label(config), format_estimates(cell, "mean_response")])
-    return format_table(["net", "mean std of the responses"], rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

@@ -1,67 +1,75 @@
-"""Which test images do the nets get wrong, and are they the same ones?"""
+"""Do the networks misclassify the same images?"""
 
-from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from analysis.markdown import format_label, format_number, format_table
+from analysis.markdown import format_label, format_number, format_table, join_words
 from analysis.paper import load_paper, published
-from analysis.records import comparable_runs, finished_runs, to_configs
+from analysis.records import finished_runs, select_runs, to_configs
+from analysis.sections import choose_runs
 from experiments import degradation
-from reproduce.config import Config
-from reproduce.dataset import DATASETS
 from reproduce.record import RIGHT, WRONG
 
-CLASSES = DATASETS["cifar10"].class_names
-IMAGES_PER_CLASS = 1000
-"""In its test set."""
 
-
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    known = finished_runs(comparable_runs(runs[runs["dataset"] == "cifar10"]))
-    known = known[known["predictions"].notna()]
-    nets = to_configs(known)
-    names = [f"{format_label(config)} {config.precision} seed {config.seed}" for config in nets]
-    answers = [decode(text) for text in known["predictions"]]
-    compared = [i for i, net in enumerate(nets) if replace(net, precision=Config().precision) in degradation.CONFIGS]
-    disagreement, both_wrong = (
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    ours, precision = choose_runs(runs, degradation.CONFIGS)
+    nets = pd.concat([select_runs(finished_runs(ours), net) for net in degradation.CONFIGS])
+    nets = nets[nets["predictions"].notna()]
+    answers = {folder: decode(text) for folder, text in zip(nets["folder"], nets["predictions"], strict=True)}
+    first = nets[nets["seed"] == 0]
+    labels = {folder: format_label(config) for folder, config in zip(first["folder"], to_configs(first), strict=True)}
+    theirs, theirs_wrong = (
         format_number(published(load_paper(), quantity=quantity).iloc[0]) for quantity in ("disagreement", "both wrong")
     )
-    return f"""## Mistakes
+    return f"""## Do the networks misclassify the same images?
 
-Errors of each class in %, from the records' `predictions.txt` (the class given to every test image at the last iteration):
+{describe_baseline(nets, answers)} A published pair, ResNet-56 and ResNet-110 (CIFAR-10.1's predictions), disagrees on
+{theirs}% and misclassifies {theirs_wrong}% in common. The errors of each class are in
+[classes.csv](analysis/tables/classes.csv).
 
-{compare_classes(names, answers)}
+{compare_answers(labels, answers)}
 
-Of the plain and residual nets, seed 0, the test images in %: above the diagonal those to which two nets give different
-answers, below it those which both get wrong. Published of a ResNet-56 and a ResNet-110: {disagreement} and {both_wrong}
-(computed from CIFAR-10.1's predictions).
-
-{compare_answers([names[i] for i in compared], [answers[i] for i in compared])}"""
+Test images in %, {precision}, seed 0: above the diagonal those that two networks classify differently, below it those that
+both misclassify."""
 
 
 def decode(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """The predicted class of each image, and whether it is right."""
+    """Return the predicted class of each image, and whether it is right."""
     characters = np.array(list(text))
     right = np.isin(characters, list(RIGHT))
     return np.array([(RIGHT + WRONG).index(c) % len(RIGHT) for c in characters]), right
 
 
-def compare_classes(names: list[str], answers: list[tuple[np.ndarray, np.ndarray]]) -> str:
-    rows = []
-    for name, (predicted, right) in zip(names, answers, strict=True):
-        hits = np.bincount(predicted[right], minlength=len(CLASSES))
-        rows.append([name, *(f"{100 * (1 - count / IMAGES_PER_CLASS):.1f}" for count in hits)])
-    return format_table(["net", *CLASSES], rows) if rows else "No full-length record has its predictions yet."
+def disagreement(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
+    """Return the share of images that two networks classify differently, in %."""
+    return 100 * float(np.mean(one[0] != other[0]))
 
 
-def compare_answers(names: list[str], answers: list[tuple[np.ndarray, np.ndarray]]) -> str:
-    if len(names) < 2:
-        return "Two such records are needed."
-    rows: list[list[str]] = [[name] for name in names]
-    for row, (one, one_right) in enumerate(answers):
-        for column, (other, other_right) in enumerate(answers):
-            share = 100 * np.mean(one != other if row < column else ~one_right & ~other_right)
-            rows[row].append("" if row == column else f"{share:.2f}")
-    return format_table(["net", *names], rows)
+def describe_baseline(nets: pd.DataFrame, answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """Return how much two seeds of one network disagree, and how much two depths of the residual network do."""
+    seeds = []
+    for config in degradation.CONFIGS:
+        for one, other in combinations(select_runs(nets, config)["folder"], 2):
+            seeds.append(f"two seeds of {format_label(config)} disagree on {disagreement(answers[one], answers[other]):.2f}%")
+    if not seeds:
+        return "No network has two seeds to compare with yet."
+    residual = [select_runs(nets[nets["seed"] == 0], net)["folder"] for net in degradation.RESIDUAL]
+    folders = [folder.iloc[0] for folder in residual if len(folder)]
+    shares = [disagreement(answers[one], answers[other]) for one, other in combinations(folders, 2)]
+    return (
+        f"{join_words(seeds).capitalize()} of the test images; residual networks of different depths on {min(shares):.2f} to "
+        f"{max(shares):.2f}%."
+    )
+
+
+def compare_answers(labels: dict[str, str], answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    rows: list[list[str]] = []
+    for i, (one, label) in enumerate(labels.items()):
+        row = [label]
+        for j, other in enumerate(labels):
+            both_wrong = 100 * float(np.mean(~answers[one][1] & ~answers[other][1]))
+            row.append("" if i == j else f"{disagreement(answers[one], answers[other]) if i < j else both_wrong:.2f}")
+        rows.append(row)
+    return format_table(["", *labels.values()], rows)

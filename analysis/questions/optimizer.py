@@ -8,31 +8,49 @@ import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
 from analysis.estimates import MINIMUM, all_of, is_equivalent, is_positive
-from analysis.markdown import format_estimates, format_figure, format_label, format_number, format_runs, format_table
+from analysis.markdown import format_estimates, format_figure, format_label, format_not_run, format_number, format_table
 from analysis.paper import BLOG, HE, load_paper, paper_value
-from analysis.records import PRECISIONS, comparable_runs, finished_runs, group_configurations, select_runs
-from analysis.sample import NotEnoughRuns, Sample, choose_precision, format_difference, pooled_published_std
+from analysis.records import PRECISIONS, finished_runs, group_configurations, select_runs
+from analysis.sample import NotEnoughRuns, Sample, choose_precision, pooled_published_std
+from analysis.sections import choose_runs, format_gap, format_verdicts, mean_error
 from experiments.optimizer import BLOG as WITHOUT_AUGMENTATION
 from experiments.optimizer import CONFIGS
 from reproduce.config import Config, Optimizer
 
 
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable_runs(runs)
-    others = [config for settings in optimizer_settings(full).values() for config in settings[1:]]
-    return f"""## Optimizers
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    ours, precision = choose_runs(runs, CONFIGS)
+    settings = optimizer_settings(finished_runs(ours))
+    rows, known, worse = [], [], []
+    for net, configs in settings.items():
+        for config in configs:
+            gap = "" if config == net else format_gap(ours, config, net)
+            if gap:
+                known.append(f"{gap} for {config.optimizer} at {config.lr:g} on {format_label(net)}")
+                worse.append(mean_error(ours, config) > mean_error(ours, net))
+            row = [format_label(net), config.optimizer, f"{config.lr:g}", f"{config.weight_decay:g}"]
+            rows.append([*row, format_estimates(select_runs(ours, config)), gap])
+    header = ["net", "optimizer", "learning rate", "weight decay", "test error", "difference from SGD"]
+    words = "Worse in every recorded setting" if all(worse) else "Not worse in every recorded setting"
+    answer = f"{words}; test error minus that of SGD: {', '.join(known)}" if known else "Not known yet"
+    others = [config for configs in settings.values() for config in configs[1:]]
+    return f"""## Does Adam do as well as SGD?
 
-{compare_optimizers(full, link)}
+{answer} ({format_verdicts(runs, "A4", "A5")}).
 
-What others report:
+{format_table(header, rows)}
 
-{list_published_optimizers()}
+Test error in %, {precision}. {format_not_run(ours, CONFIGS, "python experiments/sweep.py optimizer")}
 
-{format_figure(full, others, "optimizer")}"""
+{format_figure(ours, others, "optimizer", "Test error by optimizer")}
+
+Published results:
+
+{list_published_optimizers()}"""
 
 
 def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:
-    """The nets that Adam or AdamW has trained, each with the paper's SGD and then every recorded setting of the others.
+    """Return the networks trained by Adam or AdamW, each with the paper's SGD and every recorded setting of the others.
 
     free: further fields in which the runs may differ from the default recipe; the configs have the default there.
     """
@@ -48,32 +66,14 @@ def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Con
     return {net: [net, *others[net]] for net in nets}
 
 
-def compare_optimizers(runs: pd.DataFrame, link: str) -> str:
-    """Every recorded setting of Adam and AdamW beside SGD on the same net, and the runs behind it, with those of Adam at its
-    usual learning rate and without augmentation whether they are there or not."""
-    found = optimizer_settings(runs)
-    rows = []
-    for net, settings in found.items():
-        for config in settings:
-            setting = [format_label(net), config.optimizer, f"{config.lr:g}", f"{config.weight_decay:g}"]
-            difference = "" if config == net else format_difference(runs, config, net)
-            rows.append([*setting, format_estimates(select_runs(runs, config)), difference])
-    header = ["net", "optimizer", "learning rate", "weight decay", "test error", "difference from SGD"]
-    recorded = [config for settings in found.values() for config in settings]
-    asked = [config for config in CONFIGS if config.optimizer == "adam" or not config.augment]
-    behind = list(dict.fromkeys([*recorded, *asked]))
-    return format_table(header, rows or [["-"] * len(header)]) + "\n\n" + format_runs(runs, behind, link)
-
-
 def list_published_optimizers() -> str:
     numbers = load_paper()
     numbers = numbers[numbers["variant"].str.match("sgd|adam|rmsprop|ada")]
     rows = [
-        [row["source"], row["depth"] and f"{row['depth']:.0f}", row["variant"], row["quantity"], format_number(row)]
-        + [row["protocol"]]
+        [row["source"], f"{row['depth']:.0f}", row["variant"], row["quantity"], format_number(row), row["protocol"]]
         for _, row in numbers.iterrows()
     ]
-    return format_table(["source", "depth", "optimizer", "quantity", "%", "protocol"], rows)
+    return format_table(["source", "layers", "optimizer", "quantity", "%", "protocol"], rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

@@ -3,26 +3,49 @@
 import pandas as pd
 
 from analysis.estimates import MINIMUM, Contrast, Truth, all_of, contrast, is_equivalent
-from analysis.markdown import format_estimates, format_label, format_table
-from analysis.records import PRECISIONS, comparable_runs, select_runs
-from analysis.sample import NotEnoughRuns, Sample, format_spread_source, pooled_published_std
+from analysis.markdown import format_estimates, format_label, format_table, join_words
+from analysis.records import PRECISIONS, comparable_runs, finished_runs, select_runs
+from analysis.sample import NotEnoughRuns, Sample, pooled_published_std
 from experiments.precision import NETS
 from reproduce.config import Config
 
 NEUTRAL_WITHIN = 0.5
 """Points: what the effect of a neutral precision is shown not to exceed."""
 FULL = PRECISIONS[0]
+VERDICTS = {True: "neutral", False: "not neutral", None: "not shown to be neutral"}
 
 
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    within = f"within {NEUTRAL_WITHIN:g} points of zero"
-    return f"""## Precision
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    full = comparable_runs(runs)
+    rows, words = [], []
+    for precision in PRECISIONS[1:]:
+        for net in NETS:
+            if effect := format_effect(full, precision, net):
+                errors = [select_runs(full[full["precision"] == p], net) for p in (FULL, precision)]
+                rows.append([format_label(net), precision, *map(format_estimates, errors), effect])
+        words.append(f"{precision} is {VERDICTS[is_neutral(full, precision)]}")
+    header = ["net", "precision", "test error, fp32", "test error", "difference from fp32"]
+    table = f"{format_table(header, rows)}\n\nTest error in %. " if rows else ""
+    return f"""## Does lower precision change the test error?
 
-Test errors in lower precisions less those in fp32. A precision is called neutral when there are at least {MINIMUM} runs of each
-cell, the 95% interval of the difference, averaged over the two nets, lies {within}, the mean difference of each net does
-too, and no run diverged in it where none did in fp32. The claims compare nets in one precision, whichever it is.
+{join_words(words).capitalize()}. A precision is neutral if the 95% interval of its effect, averaged over ResNet-20 and
+ResNet-56 with at least {MINIMUM} seeds each, lies within {NEUTRAL_WITHIN:g} points of zero, the mean effect on each network
+does too, and no run diverges that does not in fp32. Networks are only compared in one precision.
 
-{compare_precisions(comparable_runs(runs))}"""
+{table}{format_not_run_precisions(full)}"""
+
+
+def format_not_run_precisions(full: pd.DataFrame) -> str:
+    """Return one line with the precisions in which one of the networks has no finished run."""
+    done = finished_runs(full)
+    missing = [
+        f"{format_label(net)} in {precision}"
+        for precision in PRECISIONS
+        for net in NETS
+        if select_runs(done[done["precision"] == precision], net).empty
+    ]
+    command = "`python experiments/sweep.py precision`"
+    return f"Not run yet: {', '.join(missing)} ({command})." if missing else f"{command} trains these networks."
 
 
 def sample_pair(runs: pd.DataFrame, precision: str, *nets: Config) -> tuple[Sample, Sample]:
@@ -45,10 +68,9 @@ def average_effect(lower: Sample, full: Sample) -> Contrast:
 
 def format_effect(runs: pd.DataFrame, precision: str, *nets: Config) -> str:
     try:
-        lower, full = sample_pair(runs, precision, *nets)
-        return f"{average_effect(lower, full)}{format_spread_source(lower)}"
+        return str(average_effect(*sample_pair(runs, precision, *nets)))
     except NotEnoughRuns:
-        return "-"
+        return ""
 
 
 def is_neutral(runs: pd.DataFrame, precision: str) -> Truth:
@@ -65,16 +87,3 @@ def is_neutral(runs: pd.DataFrame, precision: str) -> Truth:
     diverges = lower.diverged > 0 and full.diverged == 0
     finding = all_of(is_equivalent(average_effect(lower, full), NEUTRAL_WITHIN), not diverges)
     return None if finding.holds and None in each else finding.holds
-
-
-def compare_precisions(runs: pd.DataFrame) -> str:
-    """Every lower precision against fp32, net by net and averaged over the nets, and whether it is neutral."""
-    rows = []
-    for precision in PRECISIONS[1:]:
-        for net in NETS:
-            errors = [format_estimates(select_runs(runs, net), precision=which) for which in (FULL, precision)]
-            rows.append([precision, format_label(net), *errors, format_effect(runs, precision, net), "-"])
-        verdict = {True: "neutral", False: "not neutral", None: "not shown to be neutral"}[is_neutral(runs, precision)]
-        rows.append([precision, "both", "-", "-", format_effect(runs, precision, *NETS), f"**{verdict}**"])
-    header = ["precision", "net", "test error, fp32", "test error", "difference", f"within {NEUTRAL_WITHIN:g} points"]
-    return format_table(header, rows)

@@ -1,4 +1,4 @@
-"""How much do a few pictures of new classes gain from a net that has learnt others, and which layers should learn?"""
+"""How much do a few images of new classes gain from pretraining on others, and which layers should be trained?"""
 
 import math
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.claims import Outcome, claim
 from analysis.estimates import MINIMUM, Contrast, Finding, Term, all_of, contrast, estimate, increases, is_positive
-from analysis.markdown import format_estimates, format_figure, format_folders, format_table
+from analysis.markdown import format_estimates, format_figure, format_mean, format_table, join_words
 from analysis.records import finished_runs, select_runs, to_configs
 from analysis.sample import NotEnoughRuns
 from experiments.transfer import DEPTH, FIRST, LENGTH_AFTER, LENGTH_BEFORE, PICTURES, PRECISION, SECOND, WAYS
@@ -14,15 +14,15 @@ from reproduce.config import Config
 
 RULES_COMMIT = "db3f5122"
 WORDS = {
-    "scratch": "from scratch",
-    "all": "all layers",
+    "scratch": "all, from scratch",
+    "all": "all, pretrained",
     "last-stage": "last stage and linear layer",
-    "head": "linear layer alone",
+    "head": "linear layer",
 }
 
 
 def find_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs on the classes that are learnt afterwards; `way` is one of WAYS, `per_class` the pictures of each class."""
+    """Return the runs on the new classes; `way` is one of WAYS, `per_class` the images per class."""
     chosen = select_recipe(runs, SECOND, LENGTH_AFTER, "lr", "trainable", "initial")
     images = [sessions[0]["data"]["images"] if sessions else 0 for sessions in chosen["sessions"]]
     way = chosen["trainable"].where(chosen["initial"] != "", "scratch")
@@ -30,34 +30,71 @@ def find_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return found[found["lr"] == way.map(WAYS)]
 
 
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    after = find_runs(runs)
-    before = select_recipe(runs, FIRST, LENGTH_BEFORE)
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    after, before = finished_runs(find_runs(runs)), finished_runs(select_recipe(runs, FIRST, LENGTH_BEFORE))
+    seeds = sorted(after["seed"].unique())
     rows = []
     for per_class in PICTURES:
         for way in WAYS:
-            cell = select_cell(after, way, per_class)
-            gain = "-" if way == "scratch" else write_gain(after, way, per_class)
-            training = format_estimates(cell, "train_error")
-            rows.append([per_class, WORDS[way], format_estimates(cell), gain, training, format_folders(cell, link)])
-    header = ["pictures a class", "what learns", "test error", "from scratch less this", "training error", "records"]
-    hours = pd.concat([before, after])["seconds"].sum() / 3600
-    return f"""## Transfer
+            errors = errors_by_seed(after, way, per_class)
+            if len(errors):
+                each = [f"{errors[seed]:.2f}" if seed in errors else "" for seed in seeds]
+                gain = "" if way == "scratch" else format_gain(after, way, per_class)
+                rows.append([per_class, WORDS[way], *each, format_mean(estimate(errors)), gain])
+    header = ["images per class", "trained layers", *(f"seed {seed}" for seed in seeds), "mean", "gain over scratch, paired"]
+    return f"""## Which layers should be trained on a few images of new classes?
 
-A ResNet-20 learns five classes of CIFAR-10 ({FIRST.replace("/", ", ")}; {LENGTH_BEFORE:,} iterations, test error
-{format_estimates(before)}; {format_folders(before, link)}), and then the other five ({SECOND.replace("/", ", ")}) from a few
-pictures of each: all of it, its last stage and linear layer, or its linear layer alone, beside the same net from scratch.
-{LENGTH_AFTER} iterations each, with the paper's schedule, in {PRECISION}. Errors are of the 5,000 test images of those five
-classes: chance is 80. `python experiments/transfer.py` makes these runs; they took {hours:.1f} hours beside other work.
-The rules of P1 to P3 were fixed in commit {RULES_COMMIT}, before the first of these runs had ended.
+{describe_gains(after)} A ResNet-20 is pretrained on five classes of CIFAR-10 ({FIRST.replace("/", ", ")}; {LENGTH_BEFORE:,}
+iterations, test error {format_estimates(before)}) and then trained on the other five for {LENGTH_AFTER} iterations with the
+paper's schedule.
 
 {format_table(header, rows)}
 
-{format_figure(after, to_configs(after), "transfer", None)}"""
+Test error in % on the 5,000 test images of the new classes (chance: 80), {PRECISION}. Gains are paired by seed, since the
+networks of a seed share images and weights; 95% intervals. `python experiments/transfer.py` trains these networks.
+
+{format_figure(after, to_configs(after), "transfer", "Test error by number of images and trained layers")}"""
+
+
+def describe_gains(after: pd.DataFrame) -> str:
+    """Return the gain of pretraining at each number of images."""
+    gains = [f"{gain} with {per_class}" for per_class in PICTURES if (gain := format_gain(after, "all", per_class))]
+    if not gains:
+        return "Not run yet: `python experiments/transfer.py`."
+    return (
+        f"With all layers trained, pretraining lowers the test error by {' and '.join(gains)} images per class. "
+        f"{describe_outlier(after)}"
+    )
+
+
+def describe_outlier(after: pd.DataFrame) -> str:
+    """Return the run that is farthest from the other seeds of its configuration."""
+    cells = {(way, per_class): errors_by_seed(after, way, per_class) for way in WAYS for per_class in PICTURES}
+    (way, per_class), errors = max(cells.items(), key=lambda cell: cell[1].std())
+    seed = (errors - errors.median()).abs().idxmax()
+    others = join_words([f"{error:.2f}" for error in errors.drop(seed)])
+    return (
+        f"The widest spread comes from one run: seed {seed} with {per_class} images ({WORDS[way]}) ends at "
+        f"{errors[seed]:.2f}%, the other seeds at {others}%."
+    )
+
+
+def errors_by_seed(after: pd.DataFrame, way: str, per_class: int) -> pd.Series:
+    cell = finished_runs(after[(after["way"] == way) & (after["per_class"] == per_class)])
+    return cell.set_index("seed")["test_error"].astype(float)
+
+
+def format_gain(after: pd.DataFrame, way: str, per_class: int) -> str:
+    """Return the mean difference from scratch over the common seeds, with Student's 95% interval from MINIMUM seeds on."""
+    gains = (errors_by_seed(after, "scratch", per_class) - errors_by_seed(after, way, per_class)).dropna()
+    if gains.empty:
+        return ""
+    gain = estimate(gains)
+    return f"{gain.mean:+.2f}" + (f" ({gain.low:+.2f} to {gain.high:+.2f})" if gain.n >= MINIMUM else "")
 
 
 def select_recipe(runs: pd.DataFrame, classes: str, iterations: int, *free: str) -> pd.DataFrame:
-    """The runs on pictures of these classes that differ from the experiment's recipe in nothing but the fields named."""
+    """Return the runs on images of these classes that differ from the recipe only in the fields named."""
     config = Config(depth=DEPTH, iterations=iterations, dataset="pictures", classes=classes, pictures="any")
     return select_runs(runs[runs["precision"] == PRECISION], config, free=("pictures", *free))
 
@@ -83,13 +120,6 @@ def make_terms(runs: pd.DataFrame, *cells: tuple[str, int]) -> list[Term]:
 def find_gain(runs: pd.DataFrame, way: str, per_class: int) -> Contrast:
     """The test error from scratch less that of a way."""
     return contrast(make_terms(runs, ("scratch", per_class), (way, per_class)), [1, -1])
-
-
-def write_gain(runs: pd.DataFrame, way: str, per_class: int) -> str:
-    try:
-        return str(find_gain(runs, way, per_class))
-    except NotEnoughRuns:
-        return "-"
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

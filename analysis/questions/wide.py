@@ -4,46 +4,28 @@ import pandas as pd
 
 from analysis.claims import Outcome, claim
 from analysis.estimates import all_of, is_equivalent, is_positive
-from analysis.markdown import format_estimates, format_label, format_number, format_runs, format_table
-from analysis.paper import BLOG, RECIPES, kind_of, load_paper, paper_value, published
-from analysis.records import comparable_runs, select_runs
-from analysis.sample import Sample, format_difference
+from analysis.markdown import format_estimates, format_label, format_not_run, format_table
+from analysis.paper import BLOG, RECIPES, paper_value
+from analysis.records import select_runs
+from analysis.sample import Sample
+from analysis.sections import choose_runs, format_gap, format_verdicts
 from experiments.wide import CONFIGS, NARROW, RESNET18, RESNET18_BY_THE_PAPER
 
 
-def format_section(runs: pd.DataFrame, link: str) -> str:
-    full = comparable_runs(runs)
-    return f"""## Wide nets
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    ours, precision = choose_runs(runs, CONFIGS)
+    blog = [paper_value(BLOG, kind="residual", depth=32, variant="original"), paper_value(BLOG, kind="resnet18")]
+    rows = [[format_label(net), format_estimates(select_runs(ours, net)), format_gap(ours, net, NARROW)] for net in CONFIGS]
+    rows = [row for row in rows if row[1]]
+    table = format_table(["net", "test error", "difference from ResNet-32"], rows) if len(rows) > 1 else ""
+    return f"""## Is ResNet-32 nearly as good as networks with more than twenty times its parameters?
 
-torchvision's ResNet-18 and ResNet-50, made for small images, beside the paper's ResNet-32. A blog's 32-layer net has 10% test
-error and is set beside a ResNet-18 of 9%; well-kept recipes of the latter reach about 5%.
+A blog reproduction compares its ResNet-32 ({blog[0]:g}% test error) with a ResNet-18 ({blog[1]:g}%), and well-kept recipes of
+ResNet-18 reach about {paper_value(RECIPES, kind="resnet18"):g}%. {format_verdicts(runs, "W1", "W2")}.
 
-{compare_nets(full)}
+{table}
 
-{format_runs(full, CONFIGS, link)}"""
-
-
-def compare_nets(runs: pd.DataFrame) -> str:
-    parameters = published(load_paper(), quantity="parameters")
-    theirs = published(load_paper(), quantity="test error")
-    rows = []
-    for net in CONFIGS:
-        of_net = parameters[parameters["kind"] == kind_of(net)]
-        count = of_net[of_net["depth"] == net.depth] if net == NARROW else of_net
-        found = theirs[(theirs["kind"] == kind_of(net)) & (theirs["source"].isin((BLOG, RECIPES)))]
-        found = found[(found["depth"] == net.depth) & (found["variant"] == "original")] if net == NARROW else found
-        listed = ", ".join(f"{format_number(row)} ({row['source']})" for _, row in found.iterrows())
-        difference = "" if net == NARROW else format_difference(runs, net, NARROW)
-        rows.append(
-            [
-                format_label(net),
-                f"{count['value'].item():,.0f}",
-                format_estimates(select_runs(runs, net)),
-                difference,
-                listed or "-",
-            ]
-        )
-    return format_table(["net", "parameters", "test error", "difference from ResNet-32", "others"], rows)
+Test error in %, {precision}. {format_not_run(ours, CONFIGS, "python experiments/sweep.py wide")}"""
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

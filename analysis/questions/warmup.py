@@ -1,0 +1,82 @@
+"""Does ResNet-56 need the warm-up that the paper gives ResNet-110 only?"""
+
+import pandas as pd
+
+from analysis.markdown import format_estimates, format_figure, format_not_run, format_number, format_table
+from analysis.paper import load_paper, published
+from analysis.records import finished_runs, select_runs
+from analysis.sections import choose_runs, mean_error
+from experiments import degradation
+from reproduce.config import Config
+
+WITHOUT = [net for net in degradation.RESIDUAL if net.depth < 110]
+WITH = [Config(depth=depth, warmup="iterations") for depth in (44, 56)]
+START = (1000, 2000, 3000, 4000, 5000)
+"""Iterations at whose evaluations the slow start is shown."""
+SOURCES = {
+    "surajit-13-sutradhar/resnet": "none",
+    "Tony-Y/pytorch_warmup, no warm-up": "none",
+    "Tony-Y/pytorch_warmup, 1k-step warm-up": "1,000 iterations",
+    "raphaelreme/torch-resnet": "400 iterations",
+}
+"""Published results that state their warm-up at 56 layers."""
+
+
+def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+    ours, precision = choose_runs(runs, [*WITHOUT, *WITH])
+    rows = []
+    for config in [*WITHOUT, *WITH]:
+        cell = finished_runs(select_runs(ours, config))
+        if len(cell):
+            warmup = "400 iterations" if config in WITH else "none"
+            errors = [format_estimates(cell, "train_error"), format_estimates(cell)]
+            rows.append([config.depth, warmup, *start_errors(cell, curves), *errors])
+    spans = ["1 to 1,000", *(f"to {end:,}" for end in START[1:])]
+    header = ["layers", "warm-up", *spans, "final training", "final test"]
+    return f"""## Does ResNet-56 need a warm-up?
+
+{describe_generalization(ours, curves)}
+
+{format_table(header, rows)}
+
+Error in %, {precision}: training error over the iterations named (mean over seeds), final training and test error.
+{format_not_run(ours, WITH, "python experiments/sweep.py warmup")}
+
+{format_figure(ours, WITHOUT, "warmup", "Training error at the start of training")}
+
+Published test errors with and without a warm-up:
+
+{format_published_warmups()}"""
+
+
+def start_errors(cell: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
+    """Return the mean training error over each of the spans that end at START."""
+    rows = curves[curves["folder"].isin(cell["folder"])]
+    errors = rows.groupby("iteration")["train_error"].mean()
+    return [f"{errors[end]:.1f}" if end in errors else "" for end in START]
+
+
+def describe_generalization(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
+    """Return how ResNet-56 starts, fits and generalises, compared with ResNet-32."""
+    shallow, deep = (finished_runs(select_runs(ours, Config(depth=depth))) for depth in (32, 56))
+    if shallow.empty or deep.empty:
+        return "Not known yet."
+    (_, *_, slow), (_, *_, fast) = start_errors(deep, curves), start_errors(shallow, curves)
+    fits = [mean_error(ours, net, "train_error") for net in WITHOUT]
+    lowest = ", the lowest of the four" if fits[-1] == min(fits) else ""
+    return (
+        f"Without one it starts slowly, fits the training images and generalises worse than ResNet-32. Its training error is "
+        f"{slow}% over iterations 4,001 to 5,000, where that of ResNet-32 is {fast}%; it ends at {fits[-1]:.2f}%{lowest}, but "
+        f"with a test error of {mean_error(ours, Config(depth=56)):.2f}% against {mean_error(ours, Config(depth=32)):.2f}%."
+    )
+
+
+def format_published_warmups() -> str:
+    rows = []
+    for source, warmup in SOURCES.items():
+        numbers = published(load_paper(), source=source, kind="residual", quantity="test error", variant="")
+        by_depth = {int(row["depth"]): format_number(row) for _, row in numbers.iterrows()}
+        if by_depth:
+            errors = [by_depth.get(net.depth, "") for net in WITHOUT]
+            rows.append([source.split(",")[0], warmup, *errors, numbers["protocol"].iloc[0]])
+    return format_table(["source", "warm-up", *(net.depth for net in WITHOUT), "protocol"], rows)
