@@ -3,7 +3,7 @@ them."""
 
 from types import ModuleType
 
-from experiments import ambiguity, block_design, bn_placement, deep, degradation, lenet, optimizer, precision, wide
+from experiments import ambiguity, block_design, bn_placement, deep, degradation, lenet, optimizer, precision, warmup, wide
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "degradation": degradation,
@@ -11,6 +11,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "block_design": block_design,
     "optimizer": optimizer,
     "deep": deep,
+    "warmup": warmup,
     "ambiguity": ambiguity,
     "precision": precision,
     "wide": wide,
