@@ -47,7 +47,10 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     axes.minorticks_off()
     drawing.format_thousands(axes)
     axes.legend(frameon=False)
-    axes.set_title(f"residual nets, {selection.precision}; each line is one run", fontsize="small")
+    axes.set_title(
+        f"residual nets, {selection.precision}; each line is one run, each marker the mean since the one before",
+        fontsize="small",
+    )
     return figure
 
 

@@ -18,9 +18,9 @@ import pandas as pd
 from scipy import optimize, stats
 
 from analysis.claims import TOLERANCE
-from analysis.cli import Parser, run_script
 from analysis.estimates import CONFIDENCE, Finding, Term, contrast, is_equivalent, is_positive, matches_published
 from analysis.markdown import format_table
+from reproduce.cli import parse_args, run_cli
 
 RATES = Path(__file__).with_name("power.csv")
 TRIALS = 2000
@@ -103,11 +103,10 @@ def format_power(rates: pd.DataFrame) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    Parser(__doc__).parse_args(list(arguments))
-    measure_rates().to_csv(RATES, index=False)
+    parse_args(measure_rates, arguments, "power.py", __doc__).to_csv(RATES, index=False)
     print(RATES)
     return 0
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(run_cli(main, sys.argv[1:]))

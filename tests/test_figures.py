@@ -326,10 +326,8 @@ def read_svg(path: Path) -> tuple[list[str], np.ndarray]:
 def test_committed_figures_match_the_records(tmp_path, monkeypatch, committed):
     if f"Matplotlib v{matplotlib.__version__}," not in committed.read_text(encoding="utf-8"):
         pytest.skip(f"{committed.name} was drawn with another version of matplotlib")
-    name, _, length = re.fullmatch(r"(\D+?)(_(\d+))?", committed.stem).groups()  # pyright: ignore[reportOptionalMemberAccess]
-    flags = ["--iterations", length] if length else []
     monkeypatch.chdir(Path(__file__).parents[1])
-    importlib.import_module(f"analysis.plot_{name}").main([*flags, "--output", str(tmp_path / "drawn.svg")])
+    importlib.import_module(f"analysis.plot_{committed.stem}").main(["--output", str(tmp_path / "drawn.svg")])
     (texts, numbers), (committed_texts, committed_numbers) = read_svg(tmp_path / "drawn.svg"), read_svg(committed)
     assert texts == committed_texts and len(numbers) == len(committed_numbers)
-    assert np.allclose(numbers, committed_numbers, atol=0.01), f"run python analysis/plot_{name}.py {' '.join(flags)}"
+    assert np.allclose(numbers, committed_numbers, atol=0.01), f"run python analysis/plot_{committed.stem}.py"

@@ -126,9 +126,9 @@ def test_published_numbers():
     numbers = published(paper, source=HE, kind="residual", quantity="test error")
     assert dict(zip(numbers["depth"], numbers["value"], strict=True)) == PAPER_TEST_ERROR
     assert paper_value(HE, kind="residual", depth=110, column="spread") == 0.16
-    for depth in ({}, {"depth": 26}):  # several, none
+    for kind in ("residual", "lenet"):  # several, none
         with pytest.raises(ValueError):
-            paper_value(HE, kind="residual", **depth)
+            paper_value(HE, kind=kind)
     assert paper["value"].notna().all() and paper["n"].dropna().ge(1).all()
     assert (paper[["source", "quantity", "where"]] != "").all(axis=None)
     assert not paper.duplicated(["source", "kind", "depth", "variant", "quantity", "protocol"]).any()
