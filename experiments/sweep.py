@@ -184,9 +184,10 @@ def check_obstacles(sweep: Sweep, runs: Sequence[Config]):
     for config in one_of_each.values() if sweep.engine == "local" else ():
         import torch
 
-        from reproduce.sampling import find_data_folder, load_data
+        from reproduce.dataset import find_data_folder
+        from reproduce.sampling import load_data
 
-        load_data(config, find_data_folder(config, sweep.data), torch.device("cpu"))
+        load_data(config, find_data_folder(config.dataset, sweep.data), torch.device("cpu"))
 
 
 # Training them --------------------------------------------------------------------------------------------------------

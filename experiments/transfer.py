@@ -92,7 +92,8 @@ def make_sets(work: Path, cifar10: Path, seeds: Sequence[int]):
     import torch
 
     from reproduce.dataset import DATASETS
-    from reproduce.sampling import SPLIT, load_data, random_generator
+    from reproduce.randomness import SPLIT, random_generator
+    from reproduce.sampling import load_data
 
     wanted = [work / "first", work / "second-test"]
     wanted += [work / f"second-{pictures}-{seed}" for pictures in PICTURES for seed in seeds]
@@ -101,7 +102,7 @@ def make_sets(work: Path, cifar10: Path, seeds: Sequence[int]):
         return
     data, names = load_data(Config(), cifar10, torch.device("cpu")), DATASETS["cifar10"].class_names
     sets = {"train": data.train, "test": data.test}
-    parts = {part: (data.unpad(images.positions).numpy(), images.labels.numpy()) for part, images in sets.items()}
+    parts = {part: (data.unpad(images.pixels).numpy(), images.labels.numpy()) for part, images in sets.items()}
     for folder in missing:
         unfinished = folder.with_name(f".{folder.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whateve
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from reproduce import cli
-from reproduce.config import RunOptions, require
+from reproduce.config import DeviceChoice, RunOptions, require
 from reproduce.errors import UserError
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
@@ -47,7 +47,7 @@ class Options:
     """Folders of finished runs, or weights files."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
     """As for run.py."""
-    device: Literal["auto", "npu", "cuda", "cpu"] = RunOptions.device
+    device: DeviceChoice = RunOptions.device
     """As for run.py."""
     figures: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Draw confusion.png and images.png into this folder; for one source."""
@@ -143,7 +143,7 @@ def draw_figures(
     axes.set(xlabel="predicted class", ylabel="true class")
     confusion.savefig(folder / "confusion.png", dpi=150)
 
-    images = data.unpad(data.test.positions).cpu()
+    images = data.unpad(data.test.pixels).cpu()
     grid = Figure(figsize=(GRID[1] * 1.5, GRID[0] * 1.8), layout="constrained")
     panels = grid.subplots(*GRID).flatten()
     confidence, predicted = probabilities.max(1)
@@ -167,14 +167,15 @@ def main(arguments: Sequence[str]) -> int:
     options = cli.parse_args(Options, arguments, "evaluate.py", __doc__)
 
     from reproduce import device as devices  # must be imported before torch
-    from reproduce.sampling import find_data_folder, load_data_cached
+    from reproduce.dataset import find_data_folder
+    from reproduce.sampling import load_data_cached
     from reproduce.weights import load_network
 
     device = devices.choose_device(options.device)
     networks = [load_network(source, options.data) for source in options.sources]
     for number, trained in enumerate(networks):
         devices.set_numerics(device, trained.config.precision, deterministic=False)
-        folder = find_data_folder(trained.config, options.data)
+        folder = find_data_folder(trained.config.dataset, options.data)
         data = trained.normalize(load_data_cached(trained.config, folder, device.torch_device))
         probabilities, labels = predict_all(trained, data, device)
         names = trained.config.dataset_info.class_names

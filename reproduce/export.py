@@ -154,7 +154,8 @@ def main(arguments: Sequence[str]) -> int:
 
     import torch
 
-    from reproduce.sampling import find_data_folder, load_data
+    from reproduce.dataset import find_data_folder
+    from reproduce.sampling import load_data
     from reproduce.weights import load_network
 
     trained = load_network(options.source, options.data)
@@ -163,8 +164,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--output must end in {EXTENSION[options.format]} with --format {options.format}, got {output}")
     # Checkpoints of other repositories have no result to describe.
     card = model_card_path(output) if options.format == "safetensors" and "parameters" in trained.result else None
-    data = load_data(trained.config, find_data_folder(trained.config, options.data), torch.device("cpu"))
-    images = data.unpad(data.test.positions)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
+    data = load_data(trained.config, find_data_folder(trained.config.dataset, options.data), torch.device("cpu"))
+    images = data.unpad(data.test.pixels)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
     difference = export(trained, options.format, output, images)
     print(f"{output}: logits on {len(images)} test images within {difference:.1e} of the original (relative to the largest)")
     if card is not None:

@@ -1,4 +1,4 @@
-"""Work that gives way at every yield, so that other work may have its turn on the same device."""
+"""Tasks that give way at each yield, so that several can share one device."""
 
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -8,42 +8,42 @@ from reproduce.device import Device, make_stream, on_stream
 
 T = TypeVar("T")
 Task = Generator[None, None, T]
-"""Such work, whose end returns a T."""
+"""A generator that works until its next yield and finally returns a T."""
 PAUSE = 1e-4
-"""Seconds from one turn to the next of work that is alone or, of several, from one round to the next."""
+"""Seconds between two rounds, in each of which every task runs to its next yield."""
 
 
-def on_own_stream(device: Device, work: Task[T], before_resume: Callable[[], Any]) -> Task[T]:
-    """The same work, each of its turns on one stream of its own, and after a call of begin_turn."""
-    return (yield from resume_on_stream(make_stream(device), device, work, before_resume))
+def on_own_stream(device: Device, task: Task[T], before_resume: Callable[[], Any]) -> Task[T]:
+    """Run the task on a stream of its own and call `before_resume` each time before it resumes."""
+    return (yield from resume_on_stream(make_stream(device), device, task, before_resume))
 
 
-def resume_on_stream(stream: Any, device: Device, work: Task[T], before_resume: Callable[[], Any]) -> Task[T]:
-    """The same work on a stream of `make_stream`."""
+def resume_on_stream(stream: Any, device: Device, task: Task[T], before_resume: Callable[[], Any]) -> Task[T]:
+    """Like `on_own_stream`, on a stream from `make_stream`."""
     while True:
         with on_stream(device, stream):
             before_resume()
             try:
-                next(work)
+                next(task)
             except StopIteration as end:
                 return end.value
         yield
 
 
-def run_task(work: Task[T]) -> T:
-    """Does all of the work, with nothing in between."""
-    return run_interleaved([work])[0]
+def run_task(task: Task[T]) -> T:
+    """Run one task to its end and return its result."""
+    return run_interleaved([task])[0]
 
 
-def run_interleaved(works: Sequence[Task[T]]) -> list[T]:
-    """Does several pieces of work, turn by turn, and returns what each returns."""
-    left, results = dict(enumerate(works)), {}
-    while left:
-        for number, work in list(left.items()):
+def run_interleaved(tasks: Sequence[Task[T]]) -> list[T]:
+    """Run the tasks interleaved and return their results."""
+    pending, results = dict(enumerate(tasks)), {}
+    while pending:
+        for number, task in list(pending.items()):
             try:
-                next(work)
+                next(task)
             except StopIteration as end:
                 results[number] = end.value
-                del left[number]
+                del pending[number]
         time.sleep(PAUSE)
-    return [results[number] for number in range(len(works))]
+    return [results[number] for number in range(len(tasks))]

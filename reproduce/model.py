@@ -1,4 +1,4 @@
-"""The 6n+2 family of section 4.2: plain and residual nets of the same layers.
+"""The plain and residual networks of section 4.2 (6n+2 layers), and a few others.
 
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from reproduce.config import Block as BlockDesign
 from reproduce.config import Config, Shortcut, Trainable
-from reproduce.sampling import INITIALISATION, random_generator
+from reproduce.randomness import INITIALIZATION, random_generator
 
 STAGE_CHANNELS = (16, 32, 64)
 
@@ -22,12 +22,12 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def relu_(x_NCHW: Tensor) -> Tensor:
-    """ReLU in place, for what BN or the addition has just written: neither needs its output for the gradient."""
+    """Apply ReLU in place; only after BN or an addition, which do not need their output for the gradient."""
     return F.relu(x_NCHW, inplace=True)
 
 
 class ZeroPadded(nn.Module):
-    """Shortcut A: every second pixel of an NCHW map, zero channels half before and half after the others. No parameters."""
+    """Shortcut A: strided subsampling, and zero channels added half before and half after the others. No parameters."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -40,23 +40,23 @@ class ZeroPadded(nn.Module):
 
 
 def make_shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The paper's three shortcuts (section 3.3 and Table 3): A, B a projection where the shape changes, C always one."""
-    changes = stride != 1 or in_channels != out_channels
-    if kind == "C" or (kind == "B" and changes):
+    """Return shortcut A, B (projection where the shape changes) or C (projection everywhere); section 3.3, Table 3."""
+    changes_shape = stride != 1 or in_channels != out_channels
+    if kind == "C" or (kind == "B" and changes_shape):
         return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
-    return ZeroPadded(in_channels, out_channels, stride) if changes else nn.Identity()
+    return ZeroPadded(in_channels, out_channels, stride) if changes_shape else nn.Identity()
 
 
 class Block(nn.Module):
-    """Two 3x3 layers and, in a residual net, the shortcut around them; NCHW to NCHW.
+    """Two 3x3 layers with, in a residual network, a shortcut around them.
 
-    With F the two layers and x the input, the designs are (Identity Mappings, Fig. 4):
-        original                relu(bn(conv(relu(bn(conv(x))))) + x)       plain: the same without "+ x"
+    The designs of Identity Mappings, Fig. 4:
+        original                relu(bn(conv(relu(bn(conv(x))))) + x)       plain: without "+ x"
         bn-after-add            relu(bn(conv(relu(bn(conv(x)))) + x))
         relu-before-add         relu(bn(conv(relu(bn(conv(x)))))) + x
         relu-only-preactivation bn(conv(relu(bn(conv(relu(x)))))) + x
         full-preactivation      conv(relu(bn(conv(relu(bn(x)))))) + x
-    The last has its first BN and ReLU in the stem for the first block of the net, whose x is then the activated map.
+    In the first block of a full-preactivation network, the stem provides the first BN and ReLU.
     """
 
     def __init__(self, config: Config, in_channels: int, out_channels: int, stride: int, first: bool):
@@ -88,14 +88,14 @@ class Block(nn.Module):
                 return self.conv2(relu_(self.bn2(self.conv1(F.relu(self.bn1(x_NCHW)))))).add_(identity_NCHW)
 
     def responses(self) -> list[nn.Module]:
-        """The modules whose outputs are the two 3x3 layers' responses: the BN right after the layer, else the layer itself."""
+        """Return the modules whose outputs are the responses of the two 3x3 layers (see `Network.responses`)."""
         if self.design == "full-preactivation":
             return [self.bn2, self.conv2]
         return [self.bn1, self.conv2 if self.design == "bn-after-add" else self.bn2]
 
 
 class Network(nn.Module):
-    """A 6n+2 net: 3x3 stem, 3n blocks on maps of 32, 16, 8 pixels, global average pooling, linear layer, one output a class."""
+    """A 6n+2 network: 3x3 stem, 3n blocks on maps of 32, 16 and 8 pixels, global average pooling, linear layer."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -108,7 +108,7 @@ class Network(nn.Module):
                 blocks.append(Block(config, in_channels, out_channels, stride, first=not blocks))
                 in_channels = out_channels
         self.blocks = nn.Sequential(*blocks)
-        # The pre-activation designs leave the last sum unactivated (Identity Mappings, appendix).
+        # The pre-activation designs need an activation after the last addition (Identity Mappings, appendix).
         self.last = {
             "full-preactivation": lambda: nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU()),
             "relu-only-preactivation": nn.ReLU,
@@ -116,30 +116,33 @@ class Network(nn.Module):
         self.linear = nn.Linear(in_channels, len(config.dataset_info.class_names))
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Logits, N x K, of mean-subtracted images, N x 3 x 32 x 32."""
+        """Return the logits (N x K) of normalized images (N x 3 x 32 x 32)."""
         maps_NCHW = self.last(self.blocks(relu_(self.bn(self.conv(images_NCHW)))))
         return self.linear(maps_NCHW.mean((2, 3)))
 
     def responses(self) -> list[nn.Module]:
-        """The modules whose outputs are the responses of the depth - 1 3x3 layers (Fig. 7), in the order of the layers."""
+        """Return the modules whose outputs are the responses of the depth - 1 3x3 layers, in order (Fig. 7).
+
+        They are the BN layers that directly follow a 3x3 layer; without one, the 3x3 layer itself.
+        """
         blocks = [block for block in self.blocks if isinstance(block, Block)]
         return [self.bn, *(module for block in blocks for module in block.responses())]
 
 
 def build_network(config: Config) -> nn.Module:
-    """The network of a config on the CPU, He-initialised (reference [13] of the paper) from the config's seed.
+    """Build a network on the CPU with He initialization (reference [13] of the paper) from the configuration's seed.
 
-    Weights of convolutions and linear layers are normal with variance 2 / fan, biases zero, BN the identity.
-    Nets that differ only in the additions or the block's design start with the same weights.
+    Networks that differ only in their shortcuts' additions or block design get the same initial weights.
     """
     network = Network(config) if config.family == "6n+2" else build_other_family(config)
-    generator = random_generator(config.seed, INITIALISATION)
+    generator = random_generator(config.seed, INITIALIZATION)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for layer in layers:
         fan, window = (layer.weight.shape[1], layer.weight[0, 0].numel())
         if config.initialization == "fan-out" and isinstance(layer, nn.Conv2d):
             fan = layer.out_channels // layer.groups
-        fill_weight(layer.weight, generator, math.sqrt(2 / (fan * window)))
+        draws = generator.standard_normal(tuple(layer.weight.shape), dtype=np.float32)
+        layer.weight.data.copy_(torch.from_numpy(draws).mul_(math.sqrt(2 / (fan * window))))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     if config.last_layer == "uniform":
@@ -150,16 +153,16 @@ def build_network(config: Config) -> nn.Module:
     return network
 
 
-def classifier_name(network: nn.Module) -> str:
-    """The name of its last linear layer."""
+def find_classifier(network: nn.Module) -> str:
+    """Return the name of the last linear layer."""
     return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
 def freeze_layers(network: nn.Module, trainable: Trainable):
-    """Leaves a network in training what is to be trained of it; BN that is not keeps its statistics, and normalises by them."""
+    """Freeze every layer outside `trainable`. Frozen BN layers use their running statistics."""
     if trainable == "all":
         return
-    trained = [network.get_submodule(classifier_name(network))]
+    trained = [network.get_submodule(find_classifier(network))]
     if trainable == "last-stage" and isinstance(network, Network):
         trained += [network.last, *list(network.blocks)[-len(network.blocks) // len(STAGE_CHANNELS) :]]
     elif trainable == "last-stage":
@@ -169,19 +172,14 @@ def freeze_layers(network: nn.Module, trainable: Trainable):
         module.requires_grad_(True).train()
 
 
-def fill_weight(weight: Tensor, generator: np.random.Generator, std: float):
-    draws = generator.standard_normal(tuple(weight.shape), dtype=np.float32)
-    weight.data.copy_(torch.from_numpy(draws).mul_(std))
-
-
 # Other families -------------------------------------------------------------------------------------------------------
 
 
 def build_other_family(config: Config) -> nn.Module:
-    """A net of another family than the paper's: torchvision's ResNets and ResNeXts, made for small images, or LeNet.
+    """Build one of torchvision's ResNets or ResNeXts for small images, or LeNet.
 
-    Of the former, the stem is a 3x3 layer of stride 1 and there is no max-pool, so that their four stages see maps of 32, 16,
-    8 and 4 pixels. LeNet has two 3x3 convolutions and two linear layers, with biases and without BN.
+    torchvision's networks get a 3x3 stem with stride 1 and no max-pooling, so their stages work on maps of 32, 16, 8 and 4
+    pixels. LeNet has two 3x3 convolutions and two linear layers, with biases and without BN.
     """
     channels, classes = config.dataset_info.channels, len(config.dataset_info.class_names)
     if config.family == "lenet":

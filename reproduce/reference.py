@@ -1,9 +1,9 @@
-"""The recipe of He et al. 2015, section 4.2, in plain PyTorch and, in quotation marks, in the paper's words: read this first.
+"""The recipe of He et al. 2015, section 4.2, in plain PyTorch; quotations are the paper's. Read this file first.
 
-    python reproduce/reference.py --data DIR
+    python reproduce/reference.py --depth 20
 
-trains ResNet-20 on the CPU, prints errors now and then, and keeps nothing. What the other modules add is speed, checkpoints,
-records and variants, not another recipe: tests hold their batches, learning rate and step against these.
+trains on the CPU and prints errors; nothing is saved. The other modules add speed, checkpoints, records and variants. Tests
+compare their batches, learning rates and training steps with these.
 
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +22,15 @@ from torchvision import transforms
 
 from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, Config
+from reproduce.dataset import find_data_folder, read_dataset
 from reproduce.model import build_network
-from reproduce.sampling import find_data_folder, load_data
 
 PRINT_EVERY = 500
-"""Iterations from one look at the errors to the next."""
+"""Iterations between lines of output."""
 
 
 def draw_batches(images_NCHW: Tensor, labels_N: Tensor, mean_CHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of uint8 training images, without end; where 128 do not divide a permutation, its last batch is small."""
+    """Yield batches of uint8 training images forever; the last batch of a permutation may be smaller."""
     # "4 pixels are padded on each side, and a 32x32 crop is randomly sampled from the padded image or its horizontal flip."
     augment = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()])
     while True:
@@ -42,7 +41,7 @@ def draw_batches(images_NCHW: Tensor, labels_N: Tensor, mean_CHW: Tensor) -> Ite
 
 
 def list_rates(iterations: int = PAPER_ITERATIONS) -> list[float]:
-    """The learning rate of each iteration. (110 layers begin with 0.01 until the training error is below 80%.)"""
+    """Return the learning rate of each iteration, without the warm-up of the 110-layer network."""
     # "We start with a learning rate of 0.1, divide it by 10 at 32k and 48k iterations, and terminate training at 64k
     # iterations."
     half, three_quarters = iterations // 2, iterations * 3 // 4
@@ -50,7 +49,7 @@ def list_rates(iterations: int = PAPER_ITERATIONS) -> list[float]:
 
 
 def make_sgd(network: nn.Module) -> torch.optim.Optimizer:
-    # "We use a weight decay of 0.0001 and momentum of 0.9." On every parameter: the paper excepts none.
+    # "We use a weight decay of 0.0001 and momentum of 0.9." On all parameters: the paper mentions no exceptions.
     return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.0001)
 
 
@@ -60,12 +59,12 @@ def train_network(
     batches: Iterable[tuple[Tensor, Tensor]],
     rates: Sequence[float],
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Trains as many iterations as there are rates; gives of each its loss, its logits, N x K, and its labels, N."""
-    for rate, (images_NCHW, labels_N) in zip(rates, batches, strict=False):  # rates first: no batch is drawn in vain
+    """Train for one iteration per learning rate; yield each iteration's loss, logits (N x K) and labels (N)."""
+    for rate, (images_NCHW, labels_N) in zip(rates, batches, strict=False):  # rates first, so that no extra batch is drawn
         for group in optimizer.param_groups:
             group["lr"] = rate
         logits_NK = network(images_NCHW)
-        loss = F.cross_entropy(logits_NK, labels_N)  # "softmax", and the logarithm of its answer for the true class
+        loss = F.cross_entropy(logits_NK, labels_N)  # includes the softmax
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -74,45 +73,48 @@ def train_network(
 
 @torch.no_grad()
 def measure_error(network: nn.Module, images_NCHW: Tensor, labels_N: Tensor, mean_CHW: Tensor) -> float:
-    """The error in percent: "for testing, we only evaluate the single view of the original 32x32 image"."""
+    """Return the error in percent: "for testing, we only evaluate the single view of the original 32x32 image"."""
     network.eval()
-    parts = zip(images_NCHW.split(1000), labels_N.split(1000), strict=True)
-    wrong = sum(int((network(images / 255 - mean_CHW).argmax(1) != labels).sum()) for images, labels in parts)
+    batches = zip(images_NCHW.split(1000), labels_N.split(1000), strict=True)
+    wrong = sum(int((network(images / 255 - mean_CHW).argmax(1) != labels).sum()) for images, labels in batches)
     network.train()
     return 100 * wrong / len(labels_N)
 
 
-def train_on_cifar10(config: Config, folder: Path):
-    """Trains the config's net; of the config, nothing but the net and the length of the training is looked at."""
-    data = load_data(config, folder, torch.device("cpu"))
-    train_NCHW, test_NCHW = (data.unpad(images.positions).permute(0, 3, 1, 2) for images in (data.train, data.test))
-    mean_CHW = train_NCHW.sum(0) / (255 * len(train_NCHW))
+@dataclass(frozen=True)
+class Settings:
+    depth: int = 20
+    residual: bool = True
+    iterations: int = PAPER_ITERATIONS
+    data: str = "data"
+    """Folder of CIFAR-10, or synthetic."""
+
+
+def train_and_print(settings: Settings):
     # "The first layer is 3x3 convolutions. Then we use a stack of 6n layers with 3x3 convolutions on the feature maps of sizes
     # {32, 16, 8} respectively [...] The numbers of filters are {16, 32, 64} respectively [...] The network ends with a global
     # average pooling, a 10-way fully-connected layer, and softmax." BN follows each convolution; there is no dropout.
-    network = build_network(config)
-    batches, rates = draw_batches(train_NCHW, data.train.labels, mean_CHW), list_rates(config.iterations)
+    network = build_network(Config(depth=settings.depth, residual=settings.residual, iterations=settings.iterations))
+    dataset = "synthetic" if settings.data == "synthetic" else "cifar10"
+    arrays, _ = read_dataset(dataset, find_data_folder(dataset, settings.data))
+    train_NHWC, train_labels, test_NHWC, test_labels = map(torch.from_numpy, arrays)
+    train_NCHW, test_NCHW = train_NHWC.permute(0, 3, 1, 2), test_NHWC.permute(0, 3, 1, 2)
+    mean_CHW = train_NCHW.sum(0) / (255 * len(train_NCHW))
+    batches, rates = draw_batches(train_NCHW, train_labels, mean_CHW), list_rates(settings.iterations)
     steps = train_network(network, make_sgd(network), batches, rates)
     for iteration, (loss, logits_NK, labels_N) in enumerate(steps, start=1):
         if iteration % PRINT_EVERY == 0 or iteration == len(rates):
-            train_error = 100 * float((logits_NK.argmax(1) != labels_N).float().mean())
-            test_error = measure_error(network, test_NCHW, data.test.labels, mean_CHW)
+            batch_error = 100 * float((logits_NK.argmax(1) != labels_N).float().mean())
+            test_error = measure_error(network, test_NCHW, test_labels, mean_CHW)
             print(
-                f"iteration {iteration}/{len(rates)}  learning rate {rates[iteration - 1]:g}  loss {loss.item():.4f} and error "
-                f"{train_error:.2f}% of this batch  test error {test_error:.2f}%",
+                f"iteration {iteration}/{len(rates)}: learning rate {rates[iteration - 1]:g}, loss {loss.item():.4f}, "
+                f"error of this batch {batch_error:.2f}%, test error {test_error:.2f}%",
                 flush=True,
             )
 
 
 def main(arguments: Sequence[str]) -> int:
-    def choose(
-        depth: int = 20, residual: bool = True, iterations: int = PAPER_ITERATIONS, data: str = "data"
-    ) -> tuple[Config, Path]:
-        dataset = "synthetic" if data == "synthetic" else "cifar10"
-        config = Config(depth=depth, residual=residual, iterations=iterations, dataset=dataset)
-        return config, find_data_folder(config, data)
-
-    train_on_cifar10(*cli.parse_args(choose, arguments, "reference.py", __doc__))
+    train_and_print(cli.parse_args(Settings, arguments, "reference.py", __doc__))
     return 0
 
 

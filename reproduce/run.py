@@ -129,15 +129,16 @@ def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
     read_sessions(folder)
 
     from reproduce import device as devices  # must be imported before torch
+    from reproduce.dataset import find_data_folder
     from reproduce.memory import check_memory, explain_out_of_memory
     from reproduce.model import build_network
-    from reproduce.sampling import find_data_folder, load_data_cached
+    from reproduce.sampling import load_data_cached
 
     device = devices.choose_device(options.device)
     flags = devices.set_numerics(device, config.precision, options.deterministic)
     check_memory(config, device)
     with explain_out_of_memory(config, device):
-        data = load_data_cached(config, find_data_folder(config, options.data), device.torch_device)
+        data = load_data_cached(config, find_data_folder(config.dataset, options.data), device.torch_device)
         network = build_network(config)
         if options.initial is not None:
             from reproduce.weights import load_initial_weights

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from reproduce import record
 from reproduce.config import Config
+from reproduce.dataset import find_data_folder
 from reproduce.errors import UserError
-from reproduce.model import build_network, classifier_name
+from reproduce.model import build_network, find_classifier
 from reproduce.model_card import check_sha256
-from reproduce.sampling import PADDING, Data, find_data_folder, load_data
+from reproduce.sampling import PADDING, Data, load_data
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalization of akamaster/pytorch_resnet_cifar10, per channel."""
@@ -98,7 +99,7 @@ def load_run(folder: Path, data: str, name: str = record.NEWEST) -> TrainedNetwo
         raise UserError(f"the run in {folder} has not finished")
     if not path.exists():
         raise UserError(f"{folder} contains no {name}: the committed records have no weights")
-    images = load_data(config, find_data_folder(config, data), torch.device("cpu"))
+    images = load_data(config, find_data_folder(config.dataset, data), torch.device("cpu"))
     checkpoint = record.read_checkpoint(path, record.checkpoint_identity(config, images.fingerprint))
     if isinstance(checkpoint, str):
         raise UserError(f"{path} {checkpoint}")
@@ -181,7 +182,7 @@ def load_initial_weights(path: Path, network: nn.Module, config: Config, data: D
     Raises:
         UserError: the file cannot be read or does not fit the network.
     """
-    own, head = network.state_dict(), classifier_name(network) + "."
+    own, head = network.state_dict(), find_classifier(network) + "."
     if config.family != "6n+2" and path.suffix != ".safetensors":
         pretrained = read_state_dict(path)
         has_same_classes = len(pretrained.get(head + "bias", ())) == len(config.dataset_info.class_names)

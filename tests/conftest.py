@@ -14,10 +14,11 @@ import torch
 
 from reproduce import device, train
 from reproduce.config import Config, RunOptions
+from reproduce.dataset import write_synthetic
 from reproduce.device import Device, own_stream
 from reproduce.interleave import run_task
 from reproduce.model import Network, build_network
-from reproduce.sampling import Data, Images, load_data, write_synthetic
+from reproduce.sampling import Data, Images, load_data
 from reproduce.signals import collect_stop_signals
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar-10-batches-py"
@@ -79,7 +80,7 @@ def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def synthetic(synthetic_folder: Path) -> Data:
     """The generated set with a test set of 100 images, so that an evaluation takes no time."""
     data = load_data(QUICK, synthetic_folder, CPU.torch_device)
-    return replace(data, test=Images(data.test.positions[: 100 * 1600], data.test.labels[:100]))
+    return replace(data, test=Images(data.test.pixels[: 100 * 1600], data.test.labels[:100]))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Choosing a device, its flags, and what stands in the way of one."""
+"""Device selection, precision flags and graph capture."""
 
 # pyright: reportAttributeAccessIssue=false
 
@@ -16,22 +16,22 @@ import pytest
 import torch
 
 from reproduce import device
-from reproduce.errors import UserError
+from reproduce.errors import UnsupportedPrecision, UserError
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(("usable", "chosen"), [({"npu", "cuda"}, "npu"), ({"cuda"}, "cuda"), ({"npu"}, "npu"), (set(), "cpu")])
 def test_auto_takes_npu_then_cuda_then_cpu(monkeypatch: pytest.MonkeyPatch, usable: set[str], chosen: str):
-    reasons = {kind: None if kind in usable | {"cpu"} else "it is not there" for kind in device.DEVICES}
+    reasons = {kind: None if kind in usable | {"cpu"} else "broken" for kind in device.DEVICES}
     monkeypatch.setattr(device, "unusable_reason", reasons.get)
     assert device.choose_device("auto").kind == chosen
 
 
 @pytest.mark.parametrize("kind", ["npu", "cuda"])
-def test_a_device_asked_for_is_refused_with_the_reason_and_never_replaced(monkeypatch: pytest.MonkeyPatch, kind: str):
-    monkeypatch.setattr(device, "unusable_reason", lambda kind: "it is not there")
-    with pytest.raises(UserError, match=f"^device {kind} is not usable: it is not there$"):
+def test_a_requested_device_is_used_or_refused(monkeypatch: pytest.MonkeyPatch, kind: str):
+    monkeypatch.setattr(device, "unusable_reason", lambda kind: "broken")
+    with pytest.raises(UserError, match=f"^device {kind} is not usable: broken$"):
         device.choose_device(kind)
 
 
@@ -41,7 +41,7 @@ def test_a_missing_cuda_device_is_explained():
 
 
 def import_again(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str | None, autoload: str | None) -> str:
-    """What an import of device.py finds of an NPU, with `package` standing in for an installed torch_npu."""
+    """Import device.py again with `package` as the installed torch_npu; return why the NPU is unusable."""
     if package is not None:
         (folder / "torch_npu.py").write_text(package)
     with monkeypatch.context() as patch:
@@ -54,14 +54,14 @@ def import_again(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str | N
         module = importlib.util.module_from_spec(spec)
         patch.setitem(sys.modules, "device_again", module)
         spec.loader.exec_module(module)
-        found = module.find_problem("npu")
-        assert os.environ.get(device.AUTOLOAD) == autoload, "the environment is as before"
-    for left in (lambda: sys.modules.pop("torch_npu", None), lambda: vars(torch).pop("npu", None)):
-        left()
+        found = module.unusable_reason("npu")
+        assert os.environ.get(device.AUTOLOAD) == autoload, "the environment must be restored"
+    sys.modules.pop("torch_npu", None)
+    vars(torch).pop("npu", None)
     return found
 
 
-def test_what_stands_in_the_way_of_an_npu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_an_unusable_npu_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert import_again(monkeypatch, tmp_path, None, None) == "torch_npu is not installed"
     assert import_again(monkeypatch, tmp_path, None, "0") == f"{device.AUTOLOAD}=0 forbids loading torch_npu"
     assert "does not load (ImportError)" in import_again(monkeypatch, tmp_path, "raise ImportError", "1")
@@ -69,13 +69,13 @@ def test_what_stands_in_the_way_of_an_npu(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "sees no device" in import_again(monkeypatch, tmp_path, no_device, None)
 
 
-def test_torch_is_loaded_where_its_own_loading_of_torch_npu_would_fail(tmp_path: Path):
+def test_torch_imports_although_torch_npu_is_broken(tmp_path: Path):
     (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open shared object file')")
     code = "from reproduce import device; print(device.unusable_reason('npu'))"
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "", device.AUTOLOAD: "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.startswith("torch_npu is installed but does not load (ImportError: libhccl.so: cannot open")
-    assert done.stdout.endswith("CANN is missing or not on LD_LIBRARY_PATH: source the set_env.sh of the Ascend toolkit\n")
+    assert "CANN is missing" in done.stdout
 
 
 # Flags ----------------------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_cuda_flags_follow_the_precision(monkeypatch: pytest.MonkeyPatch, precis
     flags = device.set_numerics(device.DEVICES["cuda"], precision, deterministic=False)
     assert flags["matmul.allow_tf32"] is flags["convolution.allow_tf32"] is fast
     assert torch.backends.cudnn.benchmark
-    # Whichever way a library asks, it gets the same answer.
+    # The old and the new flags agree.
     assert torch.get_float32_matmul_precision() == ("high" if fast else "highest")
     assert torch.backends.cudnn.allow_tf32 is fast
     for module in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # pyright: ignore[reportAttributeAccessIssue]
@@ -110,31 +110,26 @@ def test_deterministic_mode(monkeypatch: pytest.MonkeyPatch):
     assert not device.set_numerics(device.DEVICES["cpu"], "fp32", deterministic=False)["deterministic"]
 
 
-def test_a_cpu_has_no_tf32():
-    with pytest.raises(UserError, match="needs an accelerator"):
-        device.set_numerics(device.DEVICES["cpu"], "tf32", deterministic=False)
-
-
-def test_a_device_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("kind", "precision"), [("cpu", "tf32"), ("cuda", "bf16")])
+def test_an_unsupported_precision_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str, precision: Any):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    with pytest.raises(UserError, match="bf16 is not supported"):
-        device.set_numerics(device.DEVICES["cuda"], "bf16", deterministic=False)
+    with pytest.raises(UnsupportedPrecision):
+        device.set_numerics(device.DEVICES[kind], precision, deterministic=False)
 
 
-def test_the_description_names_the_processor_and_the_versions():
+def test_the_description_contains_the_processor_and_the_versions():
     description = device.describe_device(device.DEVICES["cpu"])
-    assert description["device"] == "cpu" and description["device_name"]
-    assert description["versions"]["torch"] == torch.__version__.partition("+")[0] or description["versions"]["torch"]
+    assert description["device"] == "cpu" and description["device_name"] and description["versions"]["torch"]
 
 
 # Capture --------------------------------------------------------------------------------------------------------------
 
 
 class Pools:
-    """The memory pools of torch's CUDA allocator: a pool is open while a capture fills it, and freed once by its owner."""
+    """The memory pools of torch's CUDA allocator: each is open during its capture and freed exactly once."""
 
-    def __init__(self, ends_a_broken_one: bool):
-        self.ends_a_broken_one, self.open, self.freed = ends_a_broken_one, [], []
+    def __init__(self, closes_after_failure: bool):
+        self.closes_after_failure, self.open, self.freed = closes_after_failure, [], []
 
     @contextmanager
     def capture(self, graph: Any, pool: Any, stream: Any):
@@ -143,9 +138,9 @@ class Pools:
         try:
             yield
         except BaseException:
-            if self.ends_a_broken_one:
+            if self.closes_after_failure:
                 self.open.remove(pool)
-                self.freed.append(pool)  # by the graph, when it goes
+                self.freed.append(pool)  # by the graph's destructor
             raise RuntimeError("operation failed due to a previous error during capture") from None
         self.open.remove(pool)
 
@@ -159,8 +154,8 @@ class Pools:
         self.freed.append(pool)
 
 
-def pretend_cuda(monkeypatch: pytest.MonkeyPatch, ends_a_broken_one: bool) -> Pools:
-    pools, handles = Pools(ends_a_broken_one), iter(range(1, 10))
+def pretend_cuda(monkeypatch: pytest.MonkeyPatch, closes_after_failure: bool) -> Pools:
+    pools, handles = Pools(closes_after_failure), iter(range(1, 10))
     backend = {"graph": pools.capture, "graph_pool_handle": lambda: (0, next(handles)), "current_device": lambda: 0}
     backend |= {"CUDAGraph": lambda: SimpleNamespace(replay=print), "current_stream": lambda: None}
     monkeypatch.setattr(device.Device, "backend", SimpleNamespace(**backend))
@@ -169,7 +164,7 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch, ends_a_broken_one: bool) -> Po
     return pools
 
 
-@pytest.mark.parametrize("ends_a_broken_one", [False, True])
+@pytest.mark.parametrize("closes_after_failure", [False, True])
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -178,24 +173,24 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch, ends_a_broken_one: bool) -> Po
         (NotImplementedError("\nlacking"), "lacking"),
     ],
 )
-def test_a_failed_capture_tells_the_steps_own_error_and_the_next_one_works(
-    monkeypatch: pytest.MonkeyPatch, ends_a_broken_one: bool, error: Exception, reason: str
+def test_a_failed_capture_returns_the_steps_error_and_the_next_one_works(
+    monkeypatch: pytest.MonkeyPatch, closes_after_failure: bool, error: Exception, reason: str
 ):
-    """With a torch that leaves the pool of a broken capture open, and with one that does not."""
-    pools = pretend_cuda(monkeypatch, ends_a_broken_one)
+    """With torch versions that leave the pool open after a failed capture, and with those that close it."""
+    pools = pretend_cuda(monkeypatch, closes_after_failure)
 
     def fail():
         raise error
 
-    told = device.capture_graph(device.DEVICES["cuda"], fail)
-    assert told == (f"{type(error).__name__}: {reason}" if reason else type(error).__name__)
+    found = device.capture_graph(device.DEVICES["cuda"], fail)
+    assert found == (f"{type(error).__name__}: {reason}" if reason else type(error).__name__)
     assert pools.open == [] and pools.freed == [(0, 1)] and gc.isenabled()
     assert device.capture_graph(device.DEVICES["cuda"], lambda: None) is print
     assert pools.open == [] and pools.freed == [(0, 1)]
 
 
-def test_a_torch_that_cannot_end_a_pool_still_tells_why_a_capture_failed(monkeypatch: pytest.MonkeyPatch):
-    pretend_cuda(monkeypatch, ends_a_broken_one=False)
+def test_a_failed_capture_returns_the_steps_error_even_if_torch_cannot_close_the_pool(monkeypatch: pytest.MonkeyPatch):
+    pretend_cuda(monkeypatch, closes_after_failure=False)
     monkeypatch.delattr(torch._C, "_cuda_endAllocateToPool")
-    told = device.capture_graph(device.DEVICES["cuda"], lambda: torch.ops.aten.no_such_operator())
-    assert isinstance(told, str) and told.startswith("AttributeError: ") and "no_such_operator" in told
+    found = device.capture_graph(device.DEVICES["cuda"], lambda: torch.ops.aten.no_such_operator())
+    assert isinstance(found, str) and found.startswith("AttributeError: ") and "no_such_operator" in found

@@ -30,18 +30,18 @@ def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
     for is_training in (False, True):
         network.train(is_training)
         assert measure_error(network, synthetic.test, synthetic, device, QUICK) == wrong
-        assert network.training is is_training, "an evaluation leaves the mode as it was"
+        assert network.training is is_training, "an evaluation must restore the mode"
 
 
-def test_predictions_are_those_that_the_error_counts(synthetic: Data):
+def test_predictions_agree_with_the_error(synthetic: Data):
     network = build(QUICK)
     predicted, labels = predict_classes(network, synthetic, replace(CPU, eval_batch_size=30), QUICK)
     assert len(predicted) == 100 and labels == synthetic.test.labels.tolist()
-    wrong = sum(given != true for given, true in zip(predicted, labels, strict=True))
+    wrong = sum(one != other for one, other in zip(predicted, labels, strict=True))
     assert wrong == measure_error(network, synthetic.test, synthetic, CPU, QUICK)
 
 
-def test_population_statistics_are_those_of_the_training_images_and_do_not_disturb_training(synthetic: Data):
+def test_population_statistics_are_averages_over_the_training_set_and_do_not_affect_training(synthetic: Data):
     few = replace(synthetic, train=synthetic.test)
     training = Training(QUICK, few, replace(CPU, eval_batch_size=100), capture=False)
     network = training.network
@@ -56,14 +56,14 @@ def test_population_statistics_are_those_of_the_training_images_and_do_not_distu
     assert network.bn.momentum == 0.1
     weights = {n: t for n, t in training.network.named_parameters()}
     run_task(training.train_chunk(3, 6, [0.1] * 3))
-    undisturbed = Training(QUICK, few, CPU, capture=False)
-    run_task(undisturbed.train_chunk(0, 6, [0.1] * 6))
-    assert all(torch.equal(weights[name], tensor) for name, tensor in undisturbed.network.named_parameters())
+    uninterrupted = Training(QUICK, few, CPU, capture=False)
+    run_task(uninterrupted.train_chunk(0, 6, [0.1] * 6))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in uninterrupted.network.named_parameters())
 
 
 @pytest.mark.parametrize("measuring", [measure_error, update_population_statistics, measure_layer_responses])
-def test_a_measurement_that_fails_leaves_the_network_as_it_was(synthetic: Data, measuring: Callable[..., object]):
-    """Its mode, BN's momenta and its hooks; the third batch of images fails."""
+def test_a_failed_measurement_restores_the_network(synthetic: Data, measuring: Callable[..., object]):
+    """Its mode, BN momenta and hooks; the third batch fails."""
     network, batches = build(QUICK).train(), 0
     for momentum, layer in enumerate(bn_layers(network), start=1):
         layer.momentum = momentum / 100

@@ -32,7 +32,7 @@ from reproduce import cli, device, evaluate, export, predict, record, run, train
 from reproduce.config import Config
 from reproduce.model import build_network
 from tests.fake_records import write_run
-from tests.test_sampling import forbid_network
+from tests.test_dataset import forbid_network
 
 NET = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 RESULT = {"test_error": 50.0, "train_error": 50.0, "best_test_error": 49.0, "parameters": 77_850}
@@ -125,9 +125,9 @@ CASES: list[tuple[Main, str, str]] = [
     (run.main, "--data= --device cpu", "data must name a folder"),
     (run.main, "--data synthetic --device cuda", "device cuda is not usable"),
     (run.main, "--data synthetic --device npu", "device npu is not usable: torch_npu is not installed"),
-    (run.main, "--data synthetic --device cpu --precision tf32", "tf32 needs an accelerator"),
-    (run.main, "--data synthetic --device cpu --batch-size 999999999", "GB or more of memory .*lower --batch-size"),
-    (run.main, "--data synthetic --device cpu --depth 600002", "GB or more of memory .*lower --batch-size and --depth"),
+    (run.main, "--data synthetic --device cpu --precision tf32", "precision must be fp32 or bf16 on a cpu"),
+    (run.main, "--data synthetic --device cpu --batch-size 999999999", "GB of memory.*lower --batch-size"),
+    (run.main, "--data synthetic --device cpu --depth 600002", "GB of memory.*lower --batch-size and --depth"),
     (run.main, "--data synthetic --device cpu --depth 8 --out text.txt", "cannot read or write text.txt"),
     (run.main, "--data synthetic --device cpu --depth 8 --out text.txt/below", "cannot read or write text.txt/below"),
     (run.main, "--data synthetic --device cpu --depth 8 --out /dev/null", "cannot read or write /dev/null"),
@@ -203,7 +203,7 @@ CASES: list[tuple[Main, str, str]] = [
     (throughput.main, "--device cpu --data synthetic --depths 9", "depth must be 6n.2"),
     (throughput.main, "--device cpu --data empty", "CIFAR-10 is not in .*empty"),
     (throughput.main, "--device cpu --data synthetic --only nosuch", "nosuch"),
-    (throughput.main, "--device cpu --data synthetic --precisions tf32", "tf32 needs an accelerator"),
+    (throughput.main, "--device cpu --data synthetic --precisions tf32", "precision must be fp32 or bf16 on a cpu"),
     (throughput.main, "--device cpu --data synthetic --out text.txt", "text.txt"),
     (parity.main, "--depth 9", "depth must be 6n.2"),
     (parity.main, "--devices cpu", "--devices"),

@@ -1,4 +1,4 @@
-"""The nets of section 4.2: sizes, layers, shortcuts, block designs, initialisation."""
+"""The networks of section 4.2: sizes, layers, shortcuts, block designs, initialization."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ DESIGNS = get_args(BlockDesign)
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
 
 
-def count(network: nn.Module) -> int:
+def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -28,24 +28,21 @@ def on_meta(config: Config) -> Network:
 
 
 @pytest.mark.parametrize(("depth", "parameters"), PARAMETERS.items())
-def test_parameter_counts_are_the_papers_and_plain_equals_residual(depth: int, parameters: int):
-    assert count(on_meta(Config(depth=depth))) == parameters
-    assert count(on_meta(Config(depth=depth, residual=False))) == parameters
+def test_plain_and_residual_networks_have_the_papers_parameter_counts(depth: int, parameters: int):
+    assert count_parameters(on_meta(Config(depth=depth))) == parameters
+    assert count_parameters(on_meta(Config(depth=depth, residual=False))) == parameters
 
 
-@pytest.mark.parametrize("design", DESIGNS)
-def test_every_block_design_has_the_same_number_of_parameters(design: BlockDesign):
-    assert count(on_meta(Config(depth=56, block=design))) == PARAMETERS[56]
-
-
-def test_projections_cost_what_peers_found():
-    assert count(on_meta(Config(depth=56, shortcut="B"))) == PARAMETERS[56] + 2_752
+def test_block_designs_add_no_parameters_and_projections_do():
+    for design in DESIGNS:
+        assert count_parameters(on_meta(Config(depth=56, block=design))) == PARAMETERS[56]
+    assert count_parameters(on_meta(Config(depth=56, shortcut="B"))) == PARAMETERS[56] + 2_752
     projections = 9 * (16 * 16 + 32 * 32 + 64 * 64) + 16 * 32 + 32 * 64 - 32 * 32 - 64 * 64 + 2 * 9 * (16 + 32 + 64)
-    assert count(on_meta(Config(depth=56, shortcut="C"))) == PARAMETERS[56] + projections
+    assert count_parameters(on_meta(Config(depth=56, shortcut="C"))) == PARAMETERS[56] + projections
 
 
 @pytest.mark.parametrize("depth", [8, 20, 110])
-def test_depth_counts_the_weighted_layers_and_the_responses_are_all_but_the_last(depth: int):
+def test_depth_is_the_number_of_weighted_layers_and_all_but_the_last_have_responses(depth: int):
     network = on_meta(Config(depth=depth))
     weighted = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     assert len(weighted) == depth
@@ -56,22 +53,22 @@ def test_depth_counts_the_weighted_layers_and_the_responses_are_all_but_the_last
 
 
 @pytest.mark.parametrize(("depth", "millions"), [(20, 40.55), (56, 125.49), (110, 252.89)])
-def test_multiplications_per_image_are_the_papers(depth: int, millions: float):
+def test_multiplications_per_image(depth: int, millions: float):
     network = on_meta(Config(depth=depth))
     total = 0
 
-    def note(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor):
+    def add_multiplications(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor):
         nonlocal total
         total += output[0].numel() * math.prod(module.get_parameter("weight").shape[1:])
 
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(note)
+            module.register_forward_hook(add_multiplications)
     network(torch.empty(1, 3, 32, 32, device="meta"))
     assert round(total / 1e6, 2) == millions
 
 
-def test_the_deepest_net_trains_a_step():
+def test_the_deepest_network_trains_a_step():
     network = build(Config(depth=1202, residual=True)).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     before = network.conv.weight.detach().clone()
@@ -84,15 +81,13 @@ def test_the_deepest_net_trains_a_step():
 # Shortcuts ------------------------------------------------------------------------------------------------------------
 
 
-def test_shortcut_a_keeps_every_second_pixel_between_zero_channels_and_has_no_parameters():
+def test_shortcut_a_subsamples_and_adds_zero_channels_without_parameters():
     shortcut = make_shortcut("A", 16, 32, 2)
-    assert count(shortcut) == 0
+    assert count_parameters(shortcut) == 0
     x = torch.randn(2, 16, 8, 8)
     y = shortcut(x)
     assert y.shape == (2, 32, 4, 4)
-    for row in range(4):
-        for column in range(4):
-            assert torch.equal(y[:, 8:24, row, column], x[:, :, 2 * row, 2 * column])
+    assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
     assert not y[:, :8].any() and not y[:, 24:].any()
     assert isinstance(make_shortcut("A", 16, 16, 1), nn.Identity)
 
@@ -115,11 +110,11 @@ def test_a_block_whose_last_bn_scale_is_zero_is_the_identity():
     assert not plain(x).any()
 
 
-# Block designs, each against its formula ------------------------------------------------------------------------------
+# Block designs --------------------------------------------------------------------------------------------------------
 
 
 def formula(design: str, block: Block, x: torch.Tensor) -> torch.Tensor:
-    """Identity Mappings, Fig. 4, operation by operation, with batch statistics."""
+    """Identity Mappings, Fig. 4, with batch statistics."""
 
     def conv(layer: nn.Conv2d, y: torch.Tensor) -> torch.Tensor:
         return F.conv2d(y, layer.weight, stride=layer.stride, padding=1)
@@ -146,7 +141,7 @@ def formula(design: str, block: Block, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("design", ["plain", *DESIGNS])
-def test_block_design_is_its_formula(design: str):
+def test_a_block_computes_its_formula(design: str):
     torch.manual_seed(0)
     config = Config(residual=False) if design == "plain" else replace(Config(), block=design)
     block = Block(config, 16, 16, 1, first=False).train()
@@ -158,7 +153,7 @@ def test_block_design_is_its_formula(design: str):
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_what_stands_before_the_first_and_after_the_last_block(design: BlockDesign):
+def test_the_layers_before_the_first_and_after_the_last_block(design: BlockDesign):
     network = build(Config(depth=8, block=design)).eval()
     images = torch.randn(2, 3, 32, 32)
     first_input, last_output = [], []
@@ -174,11 +169,11 @@ def test_what_stands_before_the_first_and_after_the_last_block(design: BlockDesi
     torch.testing.assert_close(logits, network.linear(pooled.mean((2, 3))))
 
 
-# Initialisation -------------------------------------------------------------------------------------------------------
+# Initialization -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("initialization", ["fan-in", "fan-out"])
-def test_initialisation_is_hes(initialization: Any):
+def test_he_initialization(initialization: Any):
     network = build(Config(depth=56, initialization=initialization))
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -192,14 +187,14 @@ def test_initialisation_is_hes(initialization: Any):
     assert not network.linear.bias.any()
 
 
-def test_last_layer_can_start_as_torchs_default():
+def test_the_last_layer_can_be_initialized_like_torchs():
     linear = build(Config(last_layer="uniform")).linear
     for parameter in linear.parameters():
         assert 0 < parameter.abs().max() <= 1 / 8
     assert linear.weight.std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.15)
 
 
-def test_initial_weights_depend_on_the_seed_alone():
+def test_initial_weights_depend_only_on_the_seed():
     torch.manual_seed(1)
     first = build(Config(depth=8))
     torch.manual_seed(2)
@@ -223,15 +218,15 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("family", "parameters"), OTHERS.items())
-def test_other_families_have_the_parameters_that_tutorials_give(family: Any, parameters: int):
+def test_other_families_have_the_published_parameter_counts(family: Any, parameters: int):
     config = Config(family=family, dataset="mnist" if family == "lenet" else "cifar10")
     with torch.device("meta"):
         network = build_other_family(config)
         logits = network(torch.empty(2, config.dataset_info.channels, config.dataset_info.side, config.dataset_info.side))
-    assert count(network) == parameters and logits.shape == (2, 10)
+    assert count_parameters(network) == parameters and logits.shape == (2, 10)
 
 
-def test_a_wide_net_sees_maps_of_32_to_4_pixels():
+def test_torchvisions_networks_work_on_maps_of_32_to_4_pixels():
     sizes = []
     with torch.device("meta"):
         network = build_other_family(Config(family="resnet18"))
@@ -243,7 +238,7 @@ def test_a_wide_net_sees_maps_of_32_to_4_pixels():
 
 @pytest.mark.parametrize("family", ["resnext50_32x4d", "lenet"])
 @pytest.mark.parametrize("initialization", ["fan-in", "fan-out"])
-def test_other_families_are_initialised_as_the_papers(family: Any, initialization: Any):
+def test_he_initialization_of_other_families(family: Any, initialization: Any):
     config = Config(family=family, initialization=initialization, dataset="mnist")
     layers = [module for module in build_network(config).modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for layer in layers:
@@ -262,7 +257,7 @@ def test_other_families_are_initialised_as_the_papers(family: Any, initializatio
     assert not torch.equal(layers[0].weight, next(build_network(replace(config, seed=1)).parameters()))
 
 
-def test_lenet_is_its_formula():
+def test_lenet_computes_its_formula():
     network = build_network(Config(family="lenet", dataset="mnist"))
     conv1, conv2, linear1, linear2 = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     images = torch.rand(3, 1, 28, 28)

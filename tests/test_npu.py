@@ -293,7 +293,7 @@ def on_standin_run(kind: str, config: Config, folder: Path, out: Path, stop_at: 
     """A run that ends, or that SIGTERM stops soon after an iteration."""
     device = get_device(kind)
     data = load_data(config, folder, device.torch_device)
-    data = replace(data, test=Images(data.test.positions[: 100 * 1600], data.test.labels[:100]))
+    data = replace(data, test=Images(data.test.pixels[: 100 * 1600], data.test.labels[:100]))
     with record.open_run_folder(config, out) as run_folder, pytest.MonkeyPatch.context() as patch:
         if stop_at is not None:
             interrupt(patch, stop_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -402,7 +402,7 @@ def test_a_sweep_pins_its_workers_to_their_devices_two_runs_on_each(host: Path, 
 def test_no_device_is_told_and_auto_does_without(host: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPU_STANDIN_DEVICES", "0")
     code = "import sys; from reproduce import cli, device, run; print(device.choose_device('auto').kind); "
-    code += "sys.exit(command.tell(run.main, sys.argv[1:]))"
+    code += "sys.exit(cli.run_cli(run.main, sys.argv[1:]))"
     done = execute(sys.executable, "-c", code, *FLAGS, "--device", "npu", status=2)
     assert done.stderr == (
         "error: device npu is not usable: torch_npu loads but sees no device "

@@ -42,7 +42,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     It ignores SIGINT, as whatever a shell's script starts in the background does, and soon notices that a node is gone.
     """
-    from reproduce.sampling import write_synthetic
+    from reproduce.dataset import write_synthetic
 
     small_set = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"
     small_set.mkdir(parents=True)

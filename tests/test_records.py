@@ -22,9 +22,9 @@ from analysis.records import (
     to_configs,
 )
 from reproduce.config import PAPER_TEST_ERROR, Config
+from reproduce.dataset import write_synthetic
 from reproduce.errors import UserError
 from reproduce.run import main, parse
-from reproduce.sampling import write_synthetic
 from tests.fake_records import SESSION, write_cell, write_run
 
 FROM_FILES = {"trainable": "head", "classes": "a/c", "pictures": "2", "initial": "00"}

@@ -94,7 +94,7 @@ WRONG = {
     "--no-residual --block bn-after-add": "plain", "--no-residual --shortcut B": "plain", "--unknown 1": "--unknown",
     "--batch-size 9 --bn-batch halves": "even", "--time-limit 0": "time-limit", "--eval-every 0": "eval-every",
     "--checkpoint-every 0": "checkpoint-every", "--device tpu": "tpu", "44": "44", "--dataset synthetic": "--dataset",
-    "--family resnet18 --depth 44": "6n+2", "--family lenet --no-residual": "6n+2", "--family resnet20": "resnet20",
+    "--family resnet18 --depth 44": "--family", "--family lenet --no-residual": "--family", "--family resnet20": "resnet20",
     "--family lenet --bn-batch halves": "no BN", "--schedule cosine --warmup error": "warmup", "--schedule linear": "linear",
     "--trainable head": "--initial", "--initial nowhere.safetensors": "nowhere.safetensors",
 }  # fmt: skip

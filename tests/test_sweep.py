@@ -28,7 +28,7 @@ from reproduce.errors import RunLocked, UnsupportedPrecision, UserError
 from reproduce.run import main as train
 from reproduce.run import parse
 from tests.fake_records import SESSION, make_curve
-from tests.test_sampling import forbid_network
+from tests.test_dataset import forbid_network
 
 ROOT = Path(sweep.__file__).parents[1]
 CELLS = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
@@ -557,7 +557,7 @@ def outcome(out: Path) -> dict[str, dict]:
 
 def test_a_sweep_killed_with_all_its_processes_completes_as_if_unbroken(tmp_path, monkeypatch):
     """With reproduce/train_many.py itself; one run, since it is importing torch that takes the time here."""
-    from reproduce.sampling import write_synthetic
+    from reproduce.dataset import write_synthetic
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -32,7 +32,7 @@ def place(tmp_path: Path, synthetic: Data, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.chdir(tmp_path)
     load_records = sampling.load_data
     monkeypatch.setattr(
-        sampling, "load", lambda config, *where: synthetic if config.dataset == "cifar10" else load_records(config, *where)
+        sampling, "load_data", lambda config, *where: synthetic if config.dataset == "cifar10" else load_records(config, *where)
     )
     monkeypatch.setattr(transfer, "PICTURES", (2, 5))
     monkeypatch.setattr(transfer, "RECIPE", ["--depth", "8", "--batch-size", "8", "--device", "cpu"])
@@ -60,7 +60,7 @@ def test_it_makes_its_sets_and_trains_each_way_from_what_was_learnt_before(
         expected |= {f"second-{pictures}-1/train/{name}": pictures for name in second}
         expected |= {f"second-{pictures}-1/test/{name}": int(tested[5 + i]) for i, name in enumerate(second)}
     assert counts == expected
-    images = synthetic.unpad(synthetic.train.positions)
+    images = synthetic.unpad(synthetic.train.pixels)
     for folder in ("second-2-1", "second-5-1"):
         for path in Path("sets", folder, "train", "horse").iterdir():
             with Image.open(path) as image:

@@ -160,7 +160,7 @@ def test_predictions_agree_with_the_evaluation(folder: Path, tmp_path: Path):
     trained = weights.load_network(folder, "synthetic")
     data = load_data(trained.config, Path("data/synthetic"), CPU.torch_device)
     probabilities, _ = evaluate.predict_all(trained, trained.normalize(data), CPU)
-    Image.fromarray(data.unpad(data.test.positions)[7].numpy()).save(tmp_path / "seven.png")
+    Image.fromarray(data.unpad(data.test.pixels)[7].numpy()).save(tmp_path / "seven.png")
     with torch.inference_mode():
         predicted = trained.classifier(predict.load_input(tmp_path / "seven.png", CIFAR10)).softmax(1)[0]
     assert torch.allclose(predicted, probabilities[7], atol=1e-5)
@@ -338,7 +338,7 @@ def test_a_checkpoint_of_another_repository_keeps_its_normalization(home: Path, 
         assert torch.allclose(trained.classifier(images), network((images - mean) / std), atol=1e-6)
     data = trained.normalize(load_data(QUICK, home / "data" / "synthetic", CPU.torch_device))
     views, _ = next(evaluation.iterate_single_views(data.test, data, CPU))
-    raw = data.unpad(data.test.positions)[: len(views)].permute(0, 3, 1, 2).float() / 255
+    raw = data.unpad(data.test.pixels)[: len(views)].permute(0, 3, 1, 2).float() / 255
     assert torch.allclose(views, (raw - mean) / std, atol=1e-5)
     text = evaluate.format_evaluation(trained, torch.eye(10), torch.arange(10), [str(name) for name in range(10)])
     assert text.splitlines()[1] == "recorded best test error: 8.75%"

@@ -27,14 +27,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import tyro
 from scipy import stats
 
 from reproduce import cli, run
-from reproduce.config import Config, Precision, RunOptions, format_flags, require
+from reproduce.config import Config, DeviceChoice, Precision, RunOptions, format_flags, require
 from reproduce.dataset import detect_dataset
 from reproduce.errors import UserError
 from reproduce.progress import print_line
@@ -65,7 +65,7 @@ class Acceptance:
         UserError: a value outside its range.
     """
 
-    device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
+    device: DeviceChoice = "auto"
     runs: int = 3
     """Runs of each net."""
     precision: Precision = "fp32"

@@ -24,14 +24,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from reproduce import cli
 from reproduce import device as devices
-from reproduce.config import Config, Precision, require
-from reproduce.dataset import detect_dataset
+from reproduce.config import Config, DeviceKind, Precision, require
+from reproduce.dataset import detect_dataset, find_data_folder
 
 import torch  # isort: skip
 from torch import Tensor
@@ -40,7 +40,7 @@ from reproduce.device import Device
 from reproduce.evaluation import measure_error
 from reproduce.interleave import run_task
 from reproduce.optimizer import learning_rate
-from reproduce.sampling import find_data_folder, load_data
+from reproduce.sampling import load_data
 from reproduce.step import Training
 
 TOLERANCES = {
@@ -53,7 +53,6 @@ Between two memory layouts on one CPU (ResNet-20, 48 iterations on CIFAR-10) los
 up to 3e-6, 8e-3 and 4e-6 in fp32, and 4e-4, 9e-2 and 8e-5 in bf16: a device that rounds in its own way may do several times
 worse, one that computes with fewer bits than asked for does not come near.
 """
-Kind = Literal["cpu", "cuda", "npu"]
 CHECKS = 8
 """Iterations at which a step is repeated: the first, and as many as this after it, evenly spaced."""
 
@@ -62,7 +61,7 @@ CHECKS = 8
 class Parity:
     """What to compare."""
 
-    devices: tuple[Kind, Kind] = ("cpu", "npu")
+    devices: tuple[DeviceKind, DeviceKind] = ("cpu", "npu")
     """The first is the reference."""
     depth: int = 20
     residual: bool = True
@@ -190,7 +189,7 @@ def main(arguments: Sequence[str]) -> int:
     for device in (first, second):
         about = devices.describe_device(device)
         print(f"{about['device']}: {about['device_name']}, {about['platform']}, {about['versions']}")
-    worst = compare_devices(config, first, second, find_data_folder(config, parity.data))
+    worst = compare_devices(config, first, second, find_data_folder(config.dataset, parity.data))
     agree, sentence = judge_differences(worst, config.precision)
     print(sentence)
     return 0 if agree else 1

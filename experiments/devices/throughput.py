@@ -40,27 +40,28 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from experiments.engine.concurrency import THROUGHPUT, count_cores
 from reproduce import cli
 from reproduce import device as devices
-from reproduce.config import Config, Precision, require
+from reproduce.config import Config, DeviceChoice, Precision, require
+from reproduce.dataset import find_data_folder, read_dataset
 from reproduce.errors import UserError
 
 import torch  # isort: skip
+from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
-from torchvision.datasets import CIFAR10
 
 from reproduce.device import Device, make_stream
 from reproduce.interleave import Task, resume_on_stream, run_interleaved
 from reproduce.model import build_network
 from reproduce.record import describe_git, write_json
 from reproduce.reference import make_sgd, train_network
-from reproduce.sampling import Data, Synthetic, find_data_folder, gather_batch, load_data, sample_batches
+from reproduce.sampling import Data, gather_batch, load_data, sample_batches
 from reproduce.step import Training
 
 Candidate = Callable[[int], float]
@@ -102,7 +103,7 @@ class Settings:
     """Processes of the plain loop's DataLoader."""
     data: str = "data"
     """Folder of CIFAR-10, or the word synthetic."""
-    device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
+    device: DeviceChoice = "auto"
     out: Path = THROUGHPUT
     """Folder that receives <device>.json or, with --quick, <device>-quick.json; what is there under that name is replaced."""
 
@@ -135,12 +136,25 @@ def compile_network(network: nn.Module, **options: Any):
     network.compile(**options)
 
 
+class TransformedImages(Dataset):
+    """Training images as torchvision's datasets return them: each a PIL image, transformed, with its label."""
+
+    def __init__(self, config: Config, folder: Path, transform: Callable[[Any], Tensor]):
+        (self.images_NHWC, self.labels, *_), _ = read_dataset(config.dataset, folder)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images_NHWC[index])), int(self.labels[index])
+
+
 def plain_loop(config: Config, folder: Path, device: Device, workers: int, compiled: bool = False) -> Candidate:
     """The usual training loop, reproduce/reference.py's."""
-    dataset = Synthetic if config.dataset == "synthetic" else CIFAR10
     normalize = transforms.Normalize((0.4914, 0.4822, 0.4465), (1.0, 1.0, 1.0))
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
-    images = dataset(folder, transform=transforms.Compose([*augment, transforms.ToTensor(), normalize]))
+    images = TransformedImages(config, folder, transforms.Compose([*augment, transforms.ToTensor(), normalize]))
     loader = DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=workers)
     batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in repeat_loader(loader))
     network = build_network(config).to(device.torch_device).train()
@@ -419,7 +433,7 @@ def measure_nets(settings: Settings) -> Path | None:
         device = replace(device, chunk_iterations=min(device.chunk_iterations, QUICK_CHUNK))
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
     configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]
-    folder = find_data_folder(default, settings.data)
+    folder = find_data_folder(default.dataset, settings.data)
     for precision in settings.precisions:
         devices.set_numerics(device, precision, deterministic=False)
     data = load_data(default, folder, device.torch_device)
