@@ -42,7 +42,7 @@ class CompareOptions:
     """Run folders (NET-KEY/seedN)."""
     records: Path = RECORDS
     """Folder that contains the recorded run folders."""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    output: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """Also draw the curves over the recorded ones, to this file (.svg, .png or .pdf)."""
 
     def __post_init__(self):

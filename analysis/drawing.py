@@ -32,6 +32,8 @@ ERROR_LIMIT = 20
 """Upper end of the error axis of Fig. 6, in %."""
 TRAIN = {"linestyle": "--", "linewidth": 1.0}
 TEST = {"linestyle": "-", "linewidth": 2.0}
+Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure]
+"""Takes the runs and the curves of `load_records`."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class FigureOptions:
 
     records: Path = RECORDS
     """Folder that contains the run folders."""
-    iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    iterations: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Draw runs of this length (default: full-length runs, or else the most common length)."""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Figure to write (.svg, .png or .pdf); without suffix, an .svg and a .png (default: analysis/figures/NAME)."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
+    """File to write (.svg, .png or .pdf), or its name without suffix for .svg and .png (default: analysis/figures/NAME)."""
 
 
 @dataclass(frozen=True)
@@ -68,32 +70,22 @@ class Selection:
         return f"{'' if self.is_full else shortened}{self.precision}; {lines}{self.failures}"
 
 
-def make_figure(
-    name: str,
-    draw: Callable[[pd.DataFrame, pd.DataFrame], Figure],
-    description: str | None,
-    arguments: Sequence[str],
-) -> int:
+def make_figure(name: str, draw: Draw, description: str | None, arguments: Sequence[str]) -> int:
     """Parse the command line, draw the figure from the records and save it; return the exit status.
-
-    draw: takes the runs and the curves of `load_records`.
 
     Raises:
         UserError: wrong arguments, damaged records, or no run to draw.
     """
     options = parse_args(FigureOptions, arguments, f"plot_{name}.py", description)
     output = options.output or FIGURES / (name if options.iterations is None else f"{name}_{options.iterations}")
-    if output.suffix[1:].isalpha() and output.suffix not in FORMATS:
+    if output.suffix not in ("", *FORMATS):
         raise UserError(f"--output must end in {', '.join(FORMATS)} or have no suffix, got {output}")
     matplotlib.use("Agg")
     sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
     plt.rcParams.update({"svg.hashsalt": "analysis", "grid.color": "0.9", "axes.titlesize": "medium"})
     runs, curves = load_records(options.records)
     if options.iterations is not None:
-        lengths = ", ".join(map(str, sorted(set(runs["iterations"])))) or "none"
         runs = runs[runs["iterations"] == options.iterations]
-        if runs.empty:
-            raise UserError(f"no run in {options.records} has {options.iterations} iterations; available lengths: {lengths}")
     save_figure(draw(runs, curves), output)
     return 0
 

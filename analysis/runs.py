@@ -32,9 +32,9 @@ class ListOptions:
 
     records: Path = RECORDS
     """Folder that contains the run folders."""
-    net: Annotated[str | None, tyro.conf.arg(metavar="NET")] = None
+    net: Annotated[str | None, tyro.conf.arg(metavar="NET", help_behavior_hint="")] = None
     """Only this net, such as residual20 or plain56."""
-    precision: Precision | None = None
+    precision: Annotated[Precision | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Only this precision."""
     full: bool = False
     """Only runs of full length on all training images."""

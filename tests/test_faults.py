@@ -233,7 +233,7 @@ CASES: list[tuple[Main, str, str]] = [
     (plot_degradation.main, "--records nowhere", "nowhere"),
     (plot_degradation.main, "--records records --output figure.gif", "--output must end in"),
     (plot_degradation.main, "--records records --output text.txt/figure", "text.txt"),
-    (plot_degradation.main, "--records records --iterations 7", "no run in records has 7 iterations"),
+    (plot_degradation.main, "--records records --iterations 7", "no finished run to draw"),
     (plot_degradation.main, "--records empty", "no finished run to draw"),
     (plot_bn_placement.main, "--records empty", "no"),
     (plot_layer_responses.main, "--records empty", "no"),
