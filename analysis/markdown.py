@@ -46,6 +46,11 @@ def format_label(config: Config) -> str:
     return f"{config.net} ({', '.join(words)})" if words else config.net
 
 
+def format_net(config: Config) -> str:
+    """Return "ResNet-20" or "plain-20"; the configuration's label for other families."""
+    return f"{'ResNet' if config.residual else 'plain'}-{config.depth}" if config.family == "6n+2" else format_label(config)
+
+
 def format_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
@@ -63,10 +68,12 @@ def wrap_paragraphs(text: str) -> str:
 
 
 def fill(item: str) -> str:
+    """Wrap a paragraph or list item, but not within `code`."""
     bullet = re.match(r"- |\d+\. |", item)
     indent = " " * len(bullet[0]) if bullet else ""
+    item = re.sub(r"`[^`]*`", lambda code: re.sub(r"\s+", "\0", code[0]), item)
     lines = textwrap.wrap(item, 128, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\0", " ")
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -95,12 +102,12 @@ def format_not_run(runs: pd.DataFrame, configs: Iterable[Config], command: str) 
 
 
 def group_labels(configs: Iterable[Config]) -> str:
-    """Return the labels of several configurations, those that differ only in depth as one: "residual20/56 (adam)"."""
+    """Return the names of several configurations, those that differ only in depth as one: "ResNet-20/56 (adam)"."""
     depths: dict[tuple[str, str], list[str]] = {}
     for config in configs:
         name, _, words = format_label(config).partition(" ")
-        net = name.rstrip(digits) if config.family == "6n+2" else name
-        depths.setdefault((net, words), []).append(name.removeprefix(net))
+        net = format_net(config).rstrip(digits) if config.family == "6n+2" else name
+        depths.setdefault((net, words), []).append(str(config.depth) if config.family == "6n+2" else "")
     return ", ".join(f"{net}{'/'.join(found)} {words}".strip() for (net, words), found in depths.items())
 
 

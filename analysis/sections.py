@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import Verdict, judge
-from analysis.estimates import estimate
+from analysis.estimates import Contrast, estimate
 from analysis.markdown import format_number, format_table, join_words
 from analysis.paper import load_paper, published
 from analysis.records import comparable_runs, finished_runs, select_runs
@@ -32,12 +32,17 @@ def list_means(runs: pd.DataFrame, configs: Sequence[Config], column: str = "tes
     return join_words([f"{mean:.2f}" for mean in means if not np.isnan(mean)])
 
 
+def find_gap(runs: pd.DataFrame, first: Config, second: Config) -> Contrast | None:
+    """Return the test error of `first` minus `second`, None without runs of both."""
+    try:
+        return Sample(runs, first, second).difference(0, 1)
+    except NotEnoughRuns:
+        return None
+
+
 def format_gap(runs: pd.DataFrame, first: Config, second: Config) -> str:
     """Return the test error of `first` minus `second` with its 95% interval, empty without runs of both."""
-    try:
-        return str(Sample(runs, first, second).difference(0, 1))
-    except NotEnoughRuns:
-        return ""
+    return str(find_gap(runs, first, second) or "")
 
 
 def format_verdict(verdict: Verdict) -> str:

@@ -1,19 +1,22 @@
 """The findings at the head of RESULTS.md, and the README's block."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from scipy import stats
 
 from analysis.claims import Verdict, count_verdicts
+from analysis.estimates import Contrast
 from analysis.markdown import format_estimates, format_number, format_table, join_words
 from analysis.paper import HE, load_paper, paper_value, published
 from analysis.questions.degradation import PLAIN_TWINS, TWINS, list_depths, recorded
+from analysis.questions.layer_responses import count_smaller_responses
 from analysis.questions.mistakes import decode
 from analysis.questions.warmup import SOURCES, start_errors
 from analysis.records import finished_runs, select_runs
-from analysis.sections import choose_runs, describe_trend, format_gap, format_verdict, list_means, mean_error
+from analysis.sections import choose_runs, describe_trend, find_gap, format_verdict, list_means, mean_error
 from experiments import bn_placement, degradation
 from reproduce.config import Config
 from reproduce.errors import UserError
@@ -35,63 +38,83 @@ def describe_certainty(verdicts: Sequence[Verdict]) -> str:
     return f"[Claims](#claims): {count_verdicts(verdicts)}."
 
 
-def format_findings(runs: pd.DataFrame, curves: pd.DataFrame, verdicts: Sequence[Verdict]) -> str:
-    """Return the findings as a numbered list, most important first; those without runs are left out."""
+@dataclass(frozen=True)
+class Finding:
+    """A headline that the recorded numbers support, and the numbers."""
+
+    headline: str
+    details: str
+
+
+def list_findings(runs: pd.DataFrame, curves: pd.DataFrame, verdicts: Sequence[Verdict]) -> list[Finding]:
+    """Return the findings that have runs, most important first."""
     ours, _ = choose_runs(runs, degradation.CONFIGS)
     verdict = {verdict.name: format_verdict(verdict) for verdict in verdicts}
     findings = [
-        describe_plain(ours, verdict),
-        describe_gaps(ours, verdict),
-        describe_residual(ours, curves, verdict),
-        describe_bn_placement(ours, verdict),
-        describe_adam(ours, verdict),
+        judge_plain(ours, verdict),
+        judge_gaps(ours, verdict),
+        judge_residual(ours, curves, verdict),
+        judge_bn_placement(ours, verdict),
+        judge_adam(ours, verdict),
+        judge_responses(ours, verdict),
     ]
-    return "\n".join(f"{i}. {text}" for i, text in enumerate(filter(None, findings), start=1)) or "No full-length run yet."
+    return [finding for finding in findings if finding is not None]
 
 
-def describe_plain(ours: pd.DataFrame, verdict: dict[str, str]) -> str:
+def format_findings(findings: Sequence[Finding]) -> str:
+    lines = [f"{number}. **{finding.headline}** {finding.details}" for number, finding in enumerate(findings, start=1)]
+    return "\n".join(lines) or "No full-length run yet."
+
+
+def judge_plain(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
     nets = recorded(ours, PLAIN_TWINS)
     if len(nets) < 2:
-        return ""
-    trend = describe_trend([mean_error(ours, net) for net in nets])
-    headline = "get worse with depth, as in the paper" if trend.startswith("rises") else "do not get worse at every step"
-    others = published(load_paper(), kind="plain", depth=nets[-1].depth, quantity="test error", variant="")
+        return None
+    rises = describe_trend([mean_error(ours, net) for net in nets]).startswith("rises")
+    deepest = nets[-1]
+    others = published(load_paper(), kind="plain", depth=deepest.depth, quantity="test error", variant="")
     others = others[(others["source"] != HE) & others["protocol"].str.contains("64k")]["value"]
-    return (
-        f"**Plain networks {headline}** ({verdict['C1']}): {list_means(ours, nets)}% at {list_depths(nets)} layers. The "
-        f"training error is ordered in the same way ({list_means(ours, nets, 'train_error')}%): this is not overfitting. Other "
-        f"reproductions with 64,000 iterations report {others.min():.2f} to {others.max():.2f}% at {nets[-1].depth} layers."
+    return Finding(
+        f"Plain networks {'get worse' if rises else 'do not get worse at every step'} with depth{', as in the paper' * rises}",
+        f"({verdict['C1']}): {list_means(ours, nets)}% at {list_depths(nets)} layers. The training error is "
+        f"{list_means(ours, nets, 'train_error')}%, so this is not overfitting. Other reproductions with 64,000 iterations "
+        f"report {others.min():.2f} to {others.max():.2f}% at {deepest.depth} layers.",
     )
 
 
-def describe_gaps(ours: pd.DataFrame, verdict: dict[str, str]) -> str:
-    gaps = {net.depth: format_gap(ours, plain, net) for plain, net in zip(PLAIN_TWINS, TWINS, strict=True)}
-    words = [f"{gap} at {depth} layers" for depth, gap in gaps.items() if gap]
-    return (
-        f"**Residual networks beat plain ones, the more so the deeper they are** ({verdict['C3']}), by {', '.join(words)}."
-        if words
-        else ""
+def judge_gaps(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
+    twins = zip(recorded(ours, PLAIN_TWINS), recorded(ours, TWINS), strict=False)
+    gaps = {net.depth: gap for plain, net in twins if (gap := find_gap(ours, plain, net))}
+    if not gaps:
+        return None
+    means = [gap.mean for gap in gaps.values()]
+    grow = ", and the gap grows with depth" * describe_trend(means).startswith("rises")
+    return Finding(
+        f"Residual networks {'beat' if min(means) > 0 else 'do not always beat'} plain ones{grow}",
+        f"({verdict['C3']}): plain minus residual is {list_gaps(gaps)}.",
     )
 
 
-def describe_residual(ours: pd.DataFrame, curves: pd.DataFrame, verdict: dict[str, str]) -> str:
+def list_gaps(gaps: Mapping[int, Contrast]) -> str:
+    return f"{join_words([f'{gap} at {depth}' for depth, gap in gaps.items()])} layers"
+
+
+def judge_residual(ours: pd.DataFrame, curves: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
     """Return how the test error goes on from 32 to 56 layers, and what is known of the reason."""
     nets = recorded(ours, TWINS[1:])
     if len(nets) < 3:
-        return ""
-    trend = describe_trend([mean_error(ours, net) for net in nets])
+        return None
     paper = [f"{paper_value(HE, kind='residual', depth=net.depth):.2f}" for net in nets]
-    errors = f"{list_means(ours, nets)}% at {list_depths(nets)} layers; the paper: {join_words(paper)}"
-    if trend.startswith("falls"):
-        return f"**Residual networks get better with depth, as in the paper** ({verdict['C2']}): {errors}."
+    errors = f"({verdict['C2']}): {list_means(ours, nets)}% at {list_depths(nets)} layers, the paper {join_words(paper)}%."
+    if describe_trend([mean_error(ours, net) for net in nets]).startswith("falls"):
+        return Finding("Residual networks get better with depth, as in the paper", errors)
     shallow, deep = nets[0], nets[-1]
-    return (
-        f"**Residual networks do not get better beyond {shallow.depth} layers, unlike in the paper** ({verdict['C2']}): "
-        f"{errors}. "
-        f"{compare_on_test_images(ours, deep, shallow)} ResNet-{deep.depth} does not underfit: its training error is "
-        f"{mean_error(ours, deep, 'train_error'):.2f}%, against {mean_error(ours, shallow, 'train_error'):.2f}% of "
-        f"ResNet-{shallow.depth}. It starts slowly: {describe_start(ours, curves, nets)}. {list_warmups(nets)} "
-        "[Does ResNet-56 need a warm-up?](#does-resnet-56-need-a-warm-up)"
+    return Finding(
+        f"Residual networks do not get better beyond {shallow.depth} layers, unlike in the paper",
+        f"{errors} {compare_on_test_images(ours, deep, shallow)} ResNet-{deep.depth} does not underfit: its training error is "
+        f"{mean_error(ours, deep, 'train_error'):.2f}%, that of ResNet-{shallow.depth} "
+        f"{mean_error(ours, shallow, 'train_error'):.2f}%. It starts slowly: {describe_start(ours, curves, nets)}. "
+        f"{list_warmups(nets)} [The warm-up](#does-resnet-56-need-a-warm-up) is the next question.",
     )
 
 
@@ -106,8 +129,8 @@ def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) ->
     lost, won = int((other_right & ~right).sum()), int((right & ~other_right).sum())
     p = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
     return (
-        f"On the same test images, ResNet-{deep.depth} misclassifies {lost} that ResNet-{shallow.depth} classifies correctly, "
-        f"and {won} the other way round (seed {seed}, McNemar's exact test: p = {p:.2g})."
+        f"Of the same test images, only ResNet-{deep.depth} misclassifies {lost} and only ResNet-{shallow.depth} {won} "
+        f"(McNemar's exact test: p = {p:.2g}; it compares the two networks of seed {seed}, not the depths)."
     )
 
 
@@ -132,31 +155,47 @@ def list_warmups(nets: Sequence[Config]) -> str:
     )
 
 
-def describe_bn_placement(ours: pd.DataFrame, verdict: dict[str, str]) -> str:
+def judge_bn_placement(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
     pairs = zip(bn_placement.BEFORE, bn_placement.AFTER, strict=True)
-    gaps = [f"{gap} at {net.depth} layers" for net, after in pairs if (gap := format_gap(ours, after, net))]
+    gaps = {net.depth: gap for net, after in pairs if (gap := find_gap(ours, after, net))}
     if not gaps:
-        return ""
-    return (
-        f"**BN after the addition** changes the test error by {join_words(gaps)} ({verdict['B1']}; {verdict['B3']}); the loss "
-        "reported elsewhere is at 110 layers."
+        return None
+    clear = [depth for depth, gap in gaps.items() if gap.low > 0 or gap.high < 0]
+    depths = join_words([str(depth) for depth in clear or gaps])
+    return Finding(
+        f"BN after the addition makes {'a' if clear else 'no clear'} difference at {depths} layers",
+        f"({verdict['B1']}; {verdict['B3']}): {list_gaps(gaps)}. The loss that others report is at 110 layers.",
     )
 
 
-def describe_adam(ours: pd.DataFrame, verdict: dict[str, str]) -> str:
-    gaps = [
-        f"{gap} on ResNet-{net.depth}"
-        for net in degradation.RESIDUAL
-        if (gap := format_gap(ours, Config(depth=net.depth, optimizer="adam"), net))
-    ]
-    return f"**Adam** at 0.001 changes SGD's test error by {join_words(gaps)} ({verdict['A5']})." if gaps else ""
+def judge_adam(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
+    nets = recorded(ours, degradation.RESIDUAL)
+    gaps = {net.depth: gap for net in nets if (gap := find_gap(ours, Config(depth=net.depth, optimizer="adam"), net))}
+    if not gaps:
+        return None
+    worse = all(gap.low > 0 for gap in gaps.values())
+    words = [f"{gap} on ResNet-{depth}" for depth, gap in gaps.items()]
+    return Finding(
+        f"Adam is {'worse than' if worse else 'not shown to be worse than'} SGD",
+        f"({verdict['A5']}): {join_words(words)}, at its usual learning rate of 0.001.",
+    )
+
+
+def judge_responses(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
+    smaller, known = count_smaller_responses(ours)
+    if not known:
+        return None
+    return Finding(
+        f"Layer responses are smaller in residual networks{'' if smaller == known else ' at some depths'}",
+        f"({verdict['C6']}): their mean standard deviation is, at {smaller} of {known} depths.",
+    )
 
 
 # README.md ------------------------------------------------------------------------------------------------------------
 
 
-def format_readme_block(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights: Path) -> str:
-    """Return Fig. 6, our errors beside the paper's, the verdicts, and the published weights."""
+def format_readme_results(runs: pd.DataFrame, findings: Sequence[Finding], verdicts: Sequence[Verdict]) -> str:
+    """Return Fig. 6, our errors beside the paper's, and the first findings."""
     ours, precision = choose_runs(runs, degradation.CONFIGS)
     numbers = published(load_paper(), source=HE, quantity="test error")
     paper = {(row["kind"], row["depth"]): format_number(row) for _, row in numbers.iterrows()}
@@ -168,12 +207,15 @@ def format_readme_block(runs: pd.DataFrame, verdicts: Sequence[Verdict], weights
         rows.append([residual.depth, *errors])
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
     figure = "![Fig. 6 from our runs](analysis/figures/degradation.png)\n\n" * bool(len(finished_runs(ours)))
+    headlines = "\n".join(f"- {finding.headline}." for finding in findings[:3])
     return f"""{figure}{format_table(header, rows)}
 
 Test error in % at the last of 64,000 iterations, {precision}: mean ± standard deviation over n seeds, one seed where no n is
-given. The paper's plain networks are read off its Fig. 6. Claims: {count_verdicts(verdicts)}; see [RESULTS.md](RESULTS.md).
+given. The paper's plain networks are read off its Fig. 6.
 
-{format_weights(runs, weights)}"""
+{headlines}
+
+Claims: {count_verdicts(verdicts)}."""
 
 
 def format_weights(runs: pd.DataFrame, folder: Path) -> str:

@@ -3,7 +3,7 @@
     python analysis/table.py            writes them
     python analysis/table.py --check    writes nothing; exit status 1 and the files that are out of date, or figures missing
 
-README.md is changed only between the lines <!-- results:begin --> and <!-- results:end -->.
+README.md is changed only between the lines <!-- results:begin --> and <!-- results:end -->, and those of weights.
 """
 
 import sys
@@ -28,12 +28,18 @@ from analysis.markdown import format_figure, wrap_paragraphs
 from analysis.questions import QUESTIONS
 from analysis.records import RECORDS, comparable_runs, load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
-from analysis.summary import describe_certainty, describe_scope, format_findings, format_readme_block
+from analysis.summary import (
+    Finding,
+    describe_certainty,
+    describe_scope,
+    format_findings,
+    format_readme_results,
+    format_weights,
+    list_findings,
+)
 from experiments import degradation
 from reproduce import cli
 from reproduce.errors import UserError
-
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,15 @@ class Options:
     """Checkout whose files to write."""
 
 
-def format_results(runs: pd.DataFrame, curves: pd.DataFrame, verdicts: Sequence[Verdict], records_folder: str) -> str:
+def format_results(
+    runs: pd.DataFrame, curves: pd.DataFrame, findings: Sequence[Finding], verdicts: Sequence[Verdict], records_folder: str
+) -> str:
     """Return RESULTS.md; `records_folder` is the link to the run folders."""
     text = Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
         records_folder=records_folder,
         minimum=MINIMUM,
         scope=describe_scope(runs),
-        findings=format_findings(runs, curves, verdicts),
+        findings=format_findings(findings),
         figure=format_figure(comparable_runs(runs), degradation.CONFIGS, "degradation", "Fig. 6 from our runs"),
         certainty=describe_certainty(verdicts),
         questions="\n\n".join(question.format_section(runs, curves).strip() for question in QUESTIONS),
@@ -61,27 +69,30 @@ def format_results(runs: pd.DataFrame, curves: pd.DataFrame, verdicts: Sequence[
     return wrap_paragraphs(text)
 
 
-def replace_block(readme: str, block: str, name: str) -> str:
-    """Return the README with `block` between the markers.
+def replace_block(readme: str, name: str, text: str) -> str:
+    """Return the README with `text` between the markers of a block.
 
     Raises:
         UserError: a marker is missing or repeated.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise UserError(f"{name} needs the lines {BEGIN} and {END} once each, in this order")
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n{block}\n{END}{rest.partition(END)[2]}"
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+        raise UserError(f"README.md needs the lines {begin} and {end} once each, in this order")
+    before, _, rest = readme.partition(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
 
 
 def format_files(records: Path, root: Path) -> dict[Path, str]:
     """Return every generated file of the checkout at `root` with its text."""
     runs, curves = load_records(records)
     verdicts = judge_all(runs)
-    readme = root / "README.md"
-    block = format_readme_block(runs, verdicts, root / "weights")
+    findings = list_findings(runs, curves, verdicts)
+    readme = replace_block(
+        (root / "README.md").read_text(encoding="utf-8"), "results", format_readme_results(runs, findings, verdicts)
+    )
     return {
-        root / "RESULTS.md": format_results(runs, curves, verdicts, Path(os.path.relpath(records, root)).as_posix()),
-        readme: replace_block(readme.read_text(encoding="utf-8"), block, readme.name),
+        root / "RESULTS.md": format_results(runs, curves, findings, verdicts, Path(os.path.relpath(records, root)).as_posix()),
+        root / "README.md": replace_block(readme, "weights", format_weights(runs, root / "weights")),
         root / "docs" / "devices.md": wrap_paragraphs(format_devices(runs, curves, records)),
         root / "analysis" / "tables" / "runs.csv": format_runs_csv(runs, curves),
         root / "analysis" / "tables" / "classes.csv": format_classes_csv(runs),

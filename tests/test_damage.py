@@ -118,7 +118,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = write_run(tmp_path / "records", CONFIG)
     (folder / "environment.json").write_text(json.dumps([SCHEDULE]))
-    Path("README.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    blocks = (f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in ("results", "weights"))
+    Path("README.md").write_text("".join(blocks))
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.markdown import format_label, format_table
+from analysis.markdown import format_net, format_table
 from analysis.sample import choose_precision
 from analysis.sections import format_gap
 from experiments.ambiguity import ALTERNATIVES
@@ -36,12 +36,12 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         precision = choose_precision(runs, [config, default])
         gap = format_gap(runs[runs["precision"] == precision], config, default)
         if gap:
-            rows.append([what, ours, alternative, format_label(default), f"{gap}, {precision}"])
+            rows.append([what, ours, alternative, format_net(default), f"{gap}, {precision}"])
         else:
             missing.append(f"{what}: {alternative} ({ours})")
-    table = format_table(["open in the paper", "our choice", "alternative", "net", "test error, alternative - ours"], rows)
+    table = format_table(["open in the paper", "our choice", "alternative", "network", "test error, alternative - ours"], rows)
     return f"""## How much depends on the choices that the paper leaves open?
 
-{table if rows else "Not known yet."}
+{table if rows else ""}
 
-Not run yet, with our choice in brackets: {"; ".join(missing)} (`python experiments/sweep.py ambiguity`)."""
+Not run yet, our choice in brackets: {"; ".join(missing)} (`python experiments/sweep.py ambiguity`)."""

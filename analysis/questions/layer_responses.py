@@ -42,16 +42,19 @@ Mean standard deviation over the layers, {precision}, on the test set.
 
 
 def describe_responses(ours: pd.DataFrame) -> str:
-    """Return at how many depths the mean response is smaller in the residual network."""
+    smaller, known = count_smaller_responses(ours)
+    return f"Averaged over the layers, they are smaller at {smaller} of {known} depths" if known else "Not known yet"
+
+
+def count_smaller_responses(ours: pd.DataFrame) -> tuple[int, int]:
+    """Return at how many depths the mean response is smaller in the residual network, and how many depths are known."""
+    ours = with_mean_response(ours)
     means = [
-        (mean_error(ours, plain, "mean_response"), mean_error(ours, residual, "mean_response"))
-        for plain, residual in zip(degradation.PLAIN, degradation.RESIDUAL, strict=True)
+        [mean_error(ours, net, "mean_response") for net in twins]
+        for twins in zip(degradation.PLAIN, degradation.RESIDUAL, strict=True)
     ]
     known = [(plain, residual) for plain, residual in means if plain == plain and residual == residual]
-    if not known:
-        return "Not known yet"
-    smaller = sum(residual < plain for plain, residual in known)
-    return f"Averaged over the layers, they are smaller in the residual network at {smaller} of {len(known)} depths"
+    return sum(residual < plain for plain, residual in known), len(known)
 
 
 def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:

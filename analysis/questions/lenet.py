@@ -18,10 +18,10 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     cell = choose_cell(runs)
     theirs = published(load_paper(), source=TUTORIAL, quantity="test error").iloc[0]
     ours = estimate(cell["test_error"].astype(float))
-    answer = f"Test error {format_mean(ours)}%, 95% interval {ours.interval}" if ours.n else "Not known yet"
+    answer = f"Its test error is {format_mean(ours)}, 95% interval {ours.interval}" if ours.n else "Not known yet"
     return f"""## Does a tutorial's LeNet reach its accuracy on MNIST?
 
-{answer}; the tutorial reports {format_number(theirs)}% from one run ({format_verdicts(runs, "M1")}). Two small convolutions
+{answer}; the tutorial reports {format_number(theirs)} from one run ({format_verdicts(runs, "M1")}). Two small convolutions
 and two linear layers, Adam at a constant 0.0001, ten passes over MNIST.
 
 {list_digits(cell)}

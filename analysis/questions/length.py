@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.markdown import format_estimates, format_figure, format_label, format_table
+from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words
 from analysis.records import finished_runs, select_runs
 from analysis.sample import choose_precision
 from experiments import degradation
@@ -31,7 +31,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 {describe_lengths(ours)}
 
-{format_table(["iterations", "share of the schedule", *map(format_label, NETS)], rows)}
+{format_table(["iterations", "share of the schedule", *map(format_net, NETS)], rows)}
 
 Test error in %, {precision}, at the end of schedules of the same shape (learning rate divided by 10 after 1/2 and 3/4).
 `python experiments/sweep.py degradation --iterations 16000` trains a quarter of the schedule. Only full-length runs are
@@ -50,8 +50,8 @@ def describe_lengths(ours: pd.DataFrame) -> str:
         if len(shorter) and PAPER_ITERATIONS in means.index:
             length = shorter.index.max()
             loss = shorter[length] - means[PAPER_ITERATIONS]
-            words.append(f"{format_label(net)} {loss:.2f} points with {length / PAPER_ITERATIONS:.0%} of it")
-    return f"A shorter schedule costs {', '.join(words)}." if words else "Not known yet."
+            words.append(f"{format_net(net)} loses {loss:.2f} points with {length / PAPER_ITERATIONS:.0%} of the schedule")
+    return f"{join_words(words)}." if words else "Not known yet."
 
 
 def at(net: Config, iterations: int) -> Config:

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis.markdown import format_label, format_number, format_table, join_words
+from analysis.markdown import format_net, format_number, format_table, join_words
 from analysis.paper import load_paper, published
 from analysis.records import finished_runs, select_runs, to_configs
 from analysis.sections import choose_runs
@@ -19,7 +19,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     nets = nets[nets["predictions"].notna()]
     answers = {folder: decode(text) for folder, text in zip(nets["folder"], nets["predictions"], strict=True)}
     first = nets[nets["seed"] == 0]
-    labels = {folder: format_label(config) for folder, config in zip(first["folder"], to_configs(first), strict=True)}
+    labels = {folder: format_net(config) for folder, config in zip(first["folder"], to_configs(first), strict=True)}
     theirs, theirs_wrong = (
         format_number(published(load_paper(), quantity=quantity).iloc[0]) for quantity in ("disagreement", "both wrong")
     )
@@ -52,14 +52,15 @@ def describe_baseline(nets: pd.DataFrame, answers: dict[str, tuple[np.ndarray, n
     seeds = []
     for config in degradation.CONFIGS:
         for one, other in combinations(select_runs(nets, config)["folder"], 2):
-            seeds.append(f"two seeds of {format_label(config)} disagree on {disagreement(answers[one], answers[other]):.2f}%")
+            seeds.append(f"two seeds of {format_net(config)} disagree on {disagreement(answers[one], answers[other]):.2f}%")
     if not seeds:
         return "No network has two seeds to compare with yet."
     residual = [select_runs(nets[nets["seed"] == 0], net)["folder"] for net in degradation.RESIDUAL]
     folders = [folder.iloc[0] for folder in residual if len(folder)]
+    words = join_words(seeds)
     shares = [disagreement(answers[one], answers[other]) for one, other in combinations(folders, 2)]
     return (
-        f"{join_words(seeds).capitalize()} of the test images; residual networks of different depths on {min(shares):.2f} to "
+        f"{words[0].upper()}{words[1:]} of the test images; residual networks of different depths on {min(shares):.2f} to "
         f"{max(shares):.2f}%."
     )
 

@@ -8,7 +8,15 @@ import pandas as pd
 
 from analysis.claims import TOLERANCE, Outcome, claim
 from analysis.estimates import MINIMUM, all_of, is_equivalent, is_positive
-from analysis.markdown import format_estimates, format_figure, format_label, format_not_run, format_number, format_table
+from analysis.markdown import (
+    format_estimates,
+    format_figure,
+    format_label,
+    format_net,
+    format_not_run,
+    format_number,
+    format_table,
+)
 from analysis.paper import BLOG, HE, load_paper, paper_value
 from analysis.records import PRECISIONS, finished_runs, group_configurations, select_runs
 from analysis.sample import NotEnoughRuns, Sample, choose_precision, pooled_published_std
@@ -16,6 +24,8 @@ from analysis.sections import choose_runs, format_gap, format_verdicts, mean_err
 from experiments.optimizer import BLOG as WITHOUT_AUGMENTATION
 from experiments.optimizer import CONFIGS
 from reproduce.config import Config, Optimizer
+
+NAMES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
@@ -26,11 +36,11 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         for config in configs:
             gap = "" if config == net else format_gap(ours, config, net)
             if gap:
-                known.append(f"{gap} for {config.optimizer} at {config.lr:g} on {format_label(net)}")
+                known.append(f"{gap} for {NAMES[config.optimizer]} at {config.lr:g} on {format_net(net)}")
                 worse.append(mean_error(ours, config) > mean_error(ours, net))
-            row = [format_label(net), config.optimizer, f"{config.lr:g}", f"{config.weight_decay:g}"]
+            row = [format_net(net), NAMES[config.optimizer], f"{config.lr:g}", f"{config.weight_decay:g}"]
             rows.append([*row, format_estimates(select_runs(ours, config)), gap])
-    header = ["net", "optimizer", "learning rate", "weight decay", "test error", "difference from SGD"]
+    header = ["network", "optimizer", "learning rate", "weight decay", "test error", "difference from SGD"]
     words = "Worse in every recorded setting" if all(worse) else "Not worse in every recorded setting"
     answer = f"{words}; test error minus that of SGD: {', '.join(known)}" if known else "Not known yet"
     others = [config for configs in settings.values() for config in configs[1:]]

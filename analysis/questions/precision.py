@@ -3,7 +3,8 @@
 import pandas as pd
 
 from analysis.estimates import MINIMUM, Contrast, Truth, all_of, contrast, is_equivalent
-from analysis.markdown import format_estimates, format_label, format_table, join_words
+from analysis.markdown import format_estimates, format_net, format_number, format_table
+from analysis.paper import load_paper, published
 from analysis.records import PRECISIONS, comparable_runs, finished_runs, select_runs
 from analysis.sample import NotEnoughRuns, Sample, pooled_published_std
 from experiments.precision import NETS
@@ -12,7 +13,9 @@ from reproduce.config import Config
 NEUTRAL_WITHIN = 0.5
 """Points: what the effect of a neutral precision is shown not to exceed."""
 FULL = PRECISIONS[0]
-VERDICTS = {True: "neutral", False: "not neutral", None: "not shown to be neutral"}
+COMPARISON = "tensorflow/models#5243"
+"""Source of the published comparison."""
+VERDICTS = {True: "no", False: "yes", None: "not known yet"}
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
@@ -22,24 +25,31 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         for net in NETS:
             if effect := format_effect(full, precision, net):
                 errors = [select_runs(full[full["precision"] == p], net) for p in (FULL, precision)]
-                rows.append([format_label(net), precision, *map(format_estimates, errors), effect])
-        words.append(f"{precision} is {VERDICTS[is_neutral(full, precision)]}")
-    header = ["net", "precision", "test error, fp32", "test error", "difference from fp32"]
+                rows.append([format_net(net), precision, *map(format_estimates, errors), effect])
+        words.append(f"{precision}: {VERDICTS[is_neutral(full, precision)]}")
+    header = ["network", "precision", "test error, fp32", "test error", "difference from fp32"]
     table = f"{format_table(header, rows)}\n\nTest error in %. " if rows else ""
     return f"""## Does lower precision change the test error?
 
-{join_words(words).capitalize()}. A precision is neutral if the 95% interval of its effect, averaged over ResNet-20 and
+{", ".join(words)}. {describe_published()} A precision is neutral if the 95% interval of its effect, averaged over ResNet-20 and
 ResNet-56 with at least {MINIMUM} seeds each, lies within {NEUTRAL_WITHIN:g} points of zero, the mean effect on each network
 does too, and no run diverges that does not in fp32. Networks are only compared in one precision.
 
 {table}{format_not_run_precisions(full)}"""
 
 
+def describe_published() -> str:
+    """Return the published comparison of fp16 with fp32."""
+    numbers = published(load_paper(), source=COMPARISON, quantity="test error")
+    errors = " and ".join(f"{row['variant'] or 'fp32'} {format_number(row)}" for _, row in numbers.iterrows())
+    return f"A published comparison on ResNet-56 finds none: {errors} ({COMPARISON})."
+
+
 def format_not_run_precisions(full: pd.DataFrame) -> str:
     """Return one line with the precisions in which one of the networks has no finished run."""
     done = finished_runs(full)
     missing = [
-        f"{format_label(net)} in {precision}"
+        f"{format_net(net)} in {precision}"
         for precision in PRECISIONS
         for net in NETS
         if select_runs(done[done["precision"] == precision], net).empty

@@ -58,12 +58,11 @@ networks of a seed share images and weights; 95% intervals. `python experiments/
 
 def describe_gains(after: pd.DataFrame) -> str:
     """Return the gain of pretraining at each number of images."""
-    gains = [f"{gain} with {per_class}" for per_class in PICTURES if (gain := format_gain(after, "all", per_class))]
+    gains = [f"{gain} points with {per_class}" for per_class in PICTURES if (gain := format_gain(after, "all", per_class))]
     if not gains:
         return "Not run yet: `python experiments/transfer.py`."
     return (
-        f"With all layers trained, pretraining lowers the test error by {' and '.join(gains)} images per class. "
-        f"{describe_outlier(after)}"
+        f"The gain from pretraining, all layers trained, is {' and '.join(gains)} images per class. {describe_outlier(after)}"
     )
 
 
@@ -74,7 +73,7 @@ def describe_outlier(after: pd.DataFrame) -> str:
     seed = (errors - errors.median()).abs().idxmax()
     others = join_words([f"{error:.2f}" for error in errors.drop(seed)])
     return (
-        f"The widest spread comes from one run: seed {seed} with {per_class} images ({WORDS[way]}) ends at "
+        f"The widest spread ({WORDS[way]}, {per_class} images per class) comes from one run: seed {seed} ends at "
         f"{errors[seed]:.2f}%, the other seeds at {others}%."
     )
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis.claims import Outcome, claim
 from analysis.estimates import all_of, is_equivalent, is_positive
-from analysis.markdown import format_estimates, format_label, format_not_run, format_table
+from analysis.markdown import format_estimates, format_net, format_not_run, format_table
 from analysis.paper import BLOG, RECIPES, paper_value
 from analysis.records import select_runs
 from analysis.sample import Sample
@@ -15,13 +15,13 @@ from experiments.wide import CONFIGS, NARROW, RESNET18, RESNET18_BY_THE_PAPER
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     ours, precision = choose_runs(runs, CONFIGS)
     blog = [paper_value(BLOG, kind="residual", depth=32, variant="original"), paper_value(BLOG, kind="resnet18")]
-    rows = [[format_label(net), format_estimates(select_runs(ours, net)), format_gap(ours, net, NARROW)] for net in CONFIGS]
+    rows = [[format_net(net), format_estimates(select_runs(ours, net)), format_gap(ours, net, NARROW)] for net in CONFIGS]
     rows = [row for row in rows if row[1]]
-    table = format_table(["net", "test error", "difference from ResNet-32"], rows) if len(rows) > 1 else ""
+    table = format_table(["network", "test error", "difference from ResNet-32"], rows) if len(rows) > 1 else ""
     return f"""## Is ResNet-32 nearly as good as networks with more than twenty times its parameters?
 
 A blog reproduction compares its ResNet-32 ({blog[0]:g}% test error) with a ResNet-18 ({blog[1]:g}%), and well-kept recipes of
-ResNet-18 reach about {paper_value(RECIPES, kind="resnet18"):g}%. {format_verdicts(runs, "W1", "W2")}.
+ResNet-18 reach about {paper_value(RECIPES, kind="resnet18"):g}% ({format_verdicts(runs, "W1", "W2")}).
 
 {table}
 
