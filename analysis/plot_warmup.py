@@ -10,18 +10,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
-from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import drawing
+from experiments import warmup
 from experiments.degradation import RESIDUAL
 from reproduce.cli import run_cli
 
 WITHOUT = [config for config in RESIDUAL if config.depth < 110]
-WITH = [replace(config, warmup="iterations") for config in WITHOUT]
+WITH = [config for config in warmup.WITH if config.residual]
 END = 10_000
 """Last iteration drawn."""
 TICKS = (10, 20, 40, 80)
@@ -33,15 +33,15 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     Raises:
         UserError: there is no run to draw.
     """
-    selection = drawing.select_for_figure(runs, WITHOUT + WITH, "degradation")
+    selection = drawing.select_for_figure(runs, WITHOUT + WITH, "warmup")
     figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
     for config, cell in selection.runs.items():
-        warmup = ", warm-up" if config in WITH else ", no warm-up"
+        start = "warm-up" if config in WITH else "no warm-up"
         look = {"color": drawing.DEPTH_COLOUR[config.depth], "linestyle": "--" if config in WITH else "-"}
         for folder in cell["folder"]:
             curve = curves[(curves["folder"] == folder) & (curves["iteration"] <= END)]
             axes.plot(curve["iteration"], curve["train_error"], marker="o", markersize=3, **look)
-        axes.plot([], [], label=f"{config.depth} layers{warmup} (n={len(cell)})", marker="o", markersize=3, **look)
+        axes.plot([], [], label=f"{config.depth} layers, {start} (n={len(cell)})", marker="o", markersize=3, **look)
     axes.set(yscale="log", xlabel="iterations", ylabel="training error (%)", xlim=(0, 1.03 * END), ylim=(TICKS[0], TICKS[-1]))
     axes.set_yticks(TICKS, map(str, TICKS))
     axes.minorticks_off()

@@ -14,6 +14,7 @@ The paper reports 7.17% and 6.97% without a warm-up (Table 6). There is no publi
 Device-hours: in bf16 on one CPU core about 8 per run with 56 layers and 6 with 44.
 
     python experiments/sweep.py warmup
+    python analysis/plot_warmup.py
 """
 
 from dataclasses import replace
