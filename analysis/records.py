@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
+from msgspec import to_builtins
 
 from reproduce.config import Config, Precision
 from reproduce.dataset import DATASETS
 from reproduce.errors import UserError
-from reproduce.record import list_run_folders, read_config, read_confusion, read_predictions, read_record
+from reproduce.record import list_run_folders, read_record
 
 RECORDS = Path("experiments/records")
 CONFIG_FIELDS = [field.name for field in fields(Config)]
@@ -62,24 +63,19 @@ def load_records(records: Path, folders: Iterable[Path] | None = None) -> tuple[
 
 def read_run(folder: Path, records: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One run's row and its evaluations."""
-    name, config = folder.relative_to(records).as_posix(), read_config(folder)
-    if config is None:
-        raise UserError(f"{folder} has lost its config.json: restore it, or remove the folder")
-    # A record that lies under another's name would enter the wrong cell.
-    if name != config.folder.as_posix():
-        raise UserError(f"{folder} cannot be read as a run: its config contradicts the folder's name, {config.folder}")
-    record = read_record(folder, config)
-    curve = [row | {"folder": name} for row in record.rows]
-    result = record.result or {"status": "unfinished"}
+    record = read_record(folder)
+    config, name = record.config, folder.relative_to(records).as_posix()
+    curve = [to_builtins(row) | {"folder": name} for row in record.rows]
+    result = {"status": "unfinished"} if record.result is None else to_builtins(record.result)
     reached = curve[-1] if curve else {"iteration": 0, "seconds": 0.0}
     progress = {"iteration": result.get("iterations", reached["iteration"]), "seconds": reached["seconds"]}
     extra = {
         "folder": name,
         "cell": configuration_key(config),
         "responses": record.responses,
-        "predictions": read_predictions(folder),
-        "confusion": read_confusion(folder),
-        "sessions": record.sessions,
+        "predictions": record.predictions,
+        "confusion": record.confusion,
+        "sessions": to_builtins(record.sessions),
     }
     return progress | result | extra | asdict(config), curve
 

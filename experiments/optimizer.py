@@ -27,9 +27,9 @@ Device-hours: 2.4 for residual 20 with Adam on two CPU cores; others not measure
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from reproduce.config import PAPER_ITERATIONS, Config, Optimizer
+from reproduce.schema import Result
 
 TUNED: tuple[Optimizer, ...] = ("adam", "adamw")
 NETS = ((20, True), (20, False), (56, True), (56, False), (110, True))
@@ -64,7 +64,7 @@ def cells(optimizer: Optimizer, lr: float, weight_decay: float | None = None) ->
 CONFIGS = [*SGD, *cells("adam", 1e-3), *cells("adamw", 1e-3), *cells("adamw", 1e-3, TORCH_DECAY), *BLOG]
 
 
-def choose_lr(optimizer: Optimizer, result_of: Callable[[Config], dict[str, Any] | None]) -> float | None:
+def choose_lr(optimizer: Optimizer, result_of: Callable[[Config], Result | None]) -> float | None:
     """The grid's lr with the lowest held-out error (the smaller lr of two equals), a diverged run counting as the
     worst.
 
@@ -73,13 +73,13 @@ def choose_lr(optimizer: Optimizer, result_of: Callable[[Config], dict[str, Any]
     Returns: None while one of the optimizer's grid runs has not ended, or when all of them diverged.
     """
     results = {config.lr: result_of(config) for config in GRID if config.optimizer == optimizer}
-    errors = {lr: result.get("held_out_error", math.inf) for lr, result in results.items() if result is not None}
+    errors = {lr: getattr(result, "held_out_error", math.inf) for lr, result in results.items() if result is not None}
     if len(errors) < len(results) or min(errors.values()) == math.inf:
         return None
     return min(errors, key=lambda lr: (errors[lr], lr))
 
 
-def derived(result_of: Callable[[Config], dict[str, Any] | None]) -> list[Config]:
+def derived(result_of: Callable[[Config], Result | None]) -> list[Config]:
     """The cells at the chosen learning rates, as far as the grid's results decide them."""
     configs = []
     for optimizer in TUNED:

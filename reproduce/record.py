@@ -1,65 +1,59 @@
-"""The run folder: what a run leaves behind, written so that a crash at any moment leaves a usable state.
+"""Read and write run folders. A run can be killed at any moment and resumed: every file is replaced atomically.
 
-The only module that knows the names and the form of its files; it is read without torch, but for checkpoints.
-
-config.json              the config, with its schema version and key
-environment.json         one object per session: git commit, command, versions, device, flags, fingerprint of the data
+config.json              the config, its schema version and key
+environment.json         one object per session: command, commit, versions, device, flags, SHA-256 of the data
 metrics.jsonl            one object per evaluation
 checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
-best.pt                  with --keep-best, the checkpoint of the best evaluation; never the result
-responses.json           standard deviation of every 3x3 layer's response (Fig. 7), of the 6n+2 nets
-predictions.txt          the class given to every test image at the last iteration
-confusion.csv            how many of each true class, a row, were given each class, a column
-result.json              written last: its presence means that the run has ended, finished or diverged
+best.pt                  with --keep-best, the checkpoint of the best evaluation
+responses.json           standard deviation of each 3x3 layer's response (Fig. 7), for the 6n+2 nets
+predictions.txt          the predicted class of each test image after the last iteration, for up to 10 classes
+confusion.csv            test images by true class (rows) and predicted class (columns)
+result.json              written last, when the run has finished or diverged
+
+Imports torch only to read and write checkpoints.
 """
 
 import io
 import json
+import math
 import os
 import shlex
-import shutil
 import subprocess
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
+import msgspec
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from reproduce.config import SCHEMA, Config, RunOptions, format_flags
-from reproduce.errors import OutOfMemory, RunLocked, UserError, is_out_of_memory
-from reproduce.schema import (
-    Responses,
-    Row,
-    Sessions,
-    find_contradiction,
-    find_end_problem,
-    find_gap,
-    find_missing_layers,
-    validate,
-    validate_result,
-)
+from reproduce.errors import RunLocked, UserError, is_out_of_memory
+from reproduce.schema import Diverged, Finished, Responses, Result, Row, Session, Sessions, convert, decode_json
 
+T = TypeVar("T")
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
 RESPONSES, RESULT, PREDICTIONS, CONFUSION = "responses.json", "result.json", "predictions.txt", "confusion.csv"
+NEWEST, PREVIOUS, DAMAGED, BEST = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt", "best.pt"
 RIGHT, WRONG = "0123456789", "abcdefghij"
-"""A predicted class in predictions.txt."""
-NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
-BEST = "best.pt"
+"""Characters of predictions.txt: the predicted class of an image, by whether it is its true class."""
 BEST_BY = {"full": "test_error", "val": "held_out_error"}
-"""Of each split, the column of the metrics by which an evaluation is the best."""
+"""The field of a row that selects the best evaluation, by split."""
+
+
+# Writing ----------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Within, an error in writing names the file that was to be written: a full disk's names none, others a temporary one."""
+def report_path(path: Path) -> Iterator[None]:
+    """Let an OSError name `path`: a full disk names no file, and other errors name a temporary one."""
     try:
         yield
     except OSError as error:
@@ -67,21 +61,24 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, content: bytes):
-    """Writes a file whole or not at all: temporary file, fsync, rename, fsync of the folder.
+def write_atomically(path: Path, content: bytes, previous: Path | None = None):
+    """Write a file completely or not at all. `previous` receives the file that was there before.
 
     Raises:
-        OSError: it could not be written; what was there before is untouched and no temporary file remains.
+        OSError: the file cannot be written; the old one is untouched and no temporary file remains.
     """
     temporary = path.with_name(f".{path.name}.unfinished")
-    try:
-        with naming(path), open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with report_path(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if previous is not None and path.exists():
+                os.replace(path, previous)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -90,320 +87,51 @@ def write_atomically(path: Path, content: bytes):
 
 
 def write_json(path: Path, content: Any):
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=2, default=msgspec.to_builtins) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """The content of a file of the run folder, None where it is missing.
-
-    Raises:
-        UserError: it is not JSON; what is written here always is, so somebody else has damaged it.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, f"is damaged ({error})") from None
-
-
-def read_checked(path: Path, validate: Callable[[Any], str | None]) -> Any:
-    """As `read_json`, of content with which there is no problem."""
-    content = read_json(path)
-    if content is None and not path.is_file():
-        return None
-    if (problem := validate(content)) is not None:
-        raise damaged(path, f"is damaged ({problem})")
-    return content
-
-
-def damaged(path: Path, what: str) -> UserError:
-    """What is wrong with a file of a run folder, and the least that has to be done about it."""
-    folder, restored = path.parent, "and the run's own command restores"
-    ended = (folder / RESULT).exists()
-    if not any(is_whole(folder / name) for name in (NEWEST, PREVIOUS)):
-        remedy = f"restore it, or remove {folder} to start the run over"
-    elif path.name == ENVIRONMENT:
-        remedy = "remove that file alone, and nothing is lost but what it told of earlier sessions"
-    elif path.name == RESULT or not ended:
-        remedy = f"set that file alone aside, {restored} it from the checkpoint"
-    else:
-        remedy = f"set it and {RESULT} aside, {restored} both from the checkpoint"
-    return UserError(f"{path} {what}: {remedy}")
-
-
-def is_whole(path: Path) -> bool:
-    """Whether there is a checkpoint, and undamaged: it is a zip file, with a CRC-32 of every member."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception:  # a damaged file can fail in any way
-        return False
-
-
-# What a run is, and what came of it --------------------------------------------------------------------------------------
-
-
-def describe_config(config: Config) -> dict[str, Any]:
-    """What config.json and the weights files hold."""
-    return {"schema": SCHEMA, "key": config.key} | config.describe()
-
-
-def parse_config(described: Any, source: Path) -> Config:
-    """The config that `describe_config` has described.
-
-    Raises:
-        UserError: it is of another version of this repository, or was edited.
-    """
-    try:
-        config = Config(**{name: value for name, value in described.items() if name not in ("schema", "key")})
-    except AttributeError:
-        config, reason = None, "it is no object"
-    except (TypeError, ValueError, ArithmeticError) as error:
-        config, reason = None, str(error)
-    else:
-        reason = f"{', '.join(diff_fields(described, describe_config(config)))} differing from what it says"
-    if config is None or described != describe_config(config):
-        raise UserError(
-            f"{source} is of another version of this repository: its config does not read as one of today's ({reason})"
-        )
-    return config
-
-
-def diff_fields(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The fields that only one of them has, or that have another value."""
-    return [name for name in one | other if name not in one or name not in other or one[name] != other[name]]
-
-
-def read_config(folder: Path) -> Config | None:
-    """The config of a run's folder, None where there is no config.json.
-
-    Raises:
-        UserError: as for `read_json` and `parse_config`.
-    """
-    path = folder / CONFIG
-    described = read_json(path)
-    return parse_config(described, path) if path.is_file() else None
-
-
-def list_run_folders(out: Path) -> list[Path]:
-    """The run folders below `out`, in the order of their names; one that has lost its config.json is one as well."""
-    return sorted({path.parent for name in (CONFIG, METRICS, RESULT) for path in out.glob(f"*/seed*/{name}")})
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a run that has ended (Finished or Diverged of content.py), else None. Needs neither the lock nor torch.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    return read_checked(folder / RESULT, validate_result)
-
-
-def write_result(folder: Path, result: dict[str, Any]):
+def write_result(folder: Path, result: Result):
     write_json(folder / RESULT, result)
 
 
-def read_responses(folder: Path) -> list[float] | None:
-    """The standard deviation of every 3x3 layer's response, first layer first; None before the run has finished.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    content = read_checked(folder / RESPONSES, lambda content: validate(content, Responses))
-    return None if content is None else content["std"]
-
-
 def write_responses(folder: Path, std: list[float], images: int):
-    """std: as `read_responses` gives it, taken over so many images."""
-    write_json(folder / RESPONSES, {"images": images, "std": std})
+    write_json(folder / RESPONSES, Responses(images, std))
 
 
-def read_predictions(folder: Path) -> str | None:
-    """A character for every test image, as `write_predictions` has them, without the line ends; None where there is no file.
+def write_predictions(folder: Path, predicted: Sequence[int], labels: Sequence[int], classes: int):
+    """Write confusion.csv and, for up to ten classes, predictions.txt.
 
-    Raises:
-        UserError: it holds something else.
+    predictions.txt has one character per test image, in lines of 100: the predicted class as a digit where it is right and
+    as a letter (a for 0, b for 1, ...) where it is wrong. It shows the mistakes without the dataset.
     """
-    path = folder / PREDICTIONS
-    if not path.is_file():
-        return None
-    characters = path.read_bytes().decode(errors="replace").replace("\n", "")
-    if not characters or set(characters) - set(RIGHT + WRONG):
-        raise damaged(path, "is damaged (it holds more than digits and the letters a to j, or nothing)")
-    return characters
-
-
-def write_predictions(folder: Path, predicted: Sequence[int], right: Sequence[bool], classes: int):
-    """The class, 0 to 9, that each test image is given, in lines of 100: a digit where it is right, a letter (a for 0, b for
-    1, ...) where it is wrong. So both the answer and the mistakes can be read, without the labels of the data set.
-
-    Of more classes than digits nothing is written: evaluate.py tells their mistakes from the checkpoint."""
-    if classes > len(RIGHT):
-        return
-    characters = "".join((RIGHT if is_right else WRONG)[c] for c, is_right in zip(predicted, right, strict=True))
-    lines = [characters[start : start + 100] + "\n" for start in range(0, len(characters), 100)]
-    write_atomically(folder / PREDICTIONS, "".join(lines).encode())
-
-
-def read_confusion(folder: Path) -> list[list[int]] | None:
-    """How many test images of each true class, a row, were given each class; None where there is no file.
-
-    Raises:
-        UserError: it holds something else.
-    """
-    path = folder / CONFUSION
-    if not path.is_file():
-        return None
-    try:
-        rows = [[int(count) for count in line.split(",")] for line in path.read_bytes().decode().splitlines()]
-    except ValueError:
-        rows = []
-    if not rows or any(len(row) != len(rows) or min(row) < 0 for row in rows):
-        raise damaged(path, "is damaged (it holds no square of counts)")
-    return rows
-
-
-def write_confusion(folder: Path, predicted: Sequence[int], labels: Sequence[int], classes: int):
-    """Counts the predicted classes of the test images by their true ones, see `read_confusion`."""
     counts = Counter(zip(labels, predicted, strict=True))
     rows = [",".join(str(counts[true, given]) for given in range(classes)) + "\n" for true in range(classes)]
     write_atomically(folder / CONFUSION, "".join(rows).encode())
+    if classes <= len(RIGHT):
+        characters = "".join((RIGHT if a == b else WRONG)[a] for a, b in zip(predicted, labels, strict=True))
+        lines = [characters[start : start + 100] + "\n" for start in range(0, len(characters), 100)]
+        write_atomically(folder / PREDICTIONS, "".join(lines).encode())
 
 
-def read_sessions(folder: Path) -> list[dict[str, Any]]:
-    """One object per session that has trained the run, see `add_session`.
+def add_session(folder: Path, config: Config, options: RunOptions, details: dict[str, Any]):
+    """Append this process to environment.json; `details` are the fields of Session that only the caller knows.
 
-    Raises:
-        UserError: it is damaged.
-    """
-    return read_checked(folder / ENVIRONMENT, lambda content: validate(content, Sessions)) or []
-
-
-class Record(NamedTuple):
-    """What a run's folder says of it; see the readers of each."""
-
-    result: dict[str, Any] | None
-    rows: list[dict[str, Any]]
-    responses: list[float] | None
-    sessions: list[dict[str, Any]]
-
-
-def read_record(folder: Path, config: Config) -> Record:
-    """All that the folder of a run of this config says of it, each file by itself and beside the others.
-
-    Raises:
-        UserError: a file is damaged, is missing or contradicts another.
-    """
-    result = read_result(folder)  # first: of a run in training meanwhile, the others are complete once it is there
-    rows, responses, sessions = read_metrics(folder), read_responses(folder), read_sessions(folder)
-    found = read_config(folder)
-    if found is None and (rows or result):
-        raise damaged(folder / CONFIG, "is missing")
-    if found not in (None, config):
-        raise UserError(f"{folder / CONFIG} describes another run ({', '.join(diff_configs(found, config))} differing)")
-    reached = rows[-1]["iteration"] if rows else 0
-    if result is not None:
-        reached = result["iteration"] if result["status"] == "diverged" else config.iterations
-    for path, problem in (
-        (folder / RESULT, find_contradiction(result, config)),
-        (folder / METRICS, find_gap(rows, config, sessions, reached) or find_end_problem(rows, result)),
-        (folder / RESPONSES, find_missing_layers(responses, result, config)),
-    ):
-        if problem is not None:
-            raise damaged(path, problem)
-    return Record(result, rows, responses, sessions)
-
-
-def diff_configs(one: Config | None, other: Config) -> list[str]:
-    return diff_fields({} if one is None else describe_config(one), describe_config(other))
-
-
-def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
-    """Config and result in the header of a weights file of reproduce/export.py.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-        described, result = json.loads(metadata["config"]), json.loads(metadata["result"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not a weights file of this repository ({type(error).__name__}: {error})") from None
-    return parse_config(described, path), result
-
-
-@contextmanager
-def open_run_folder(config: Config, out: Path) -> Iterator[Path]:
-    """Makes the run's folder below `out`, or takes up the one that is there, and holds its lock.
-
-    Where memory is lacking before there is a new checkpoint, it is left as it was found.
-
-    Raises:
-        Locked: another process holds it.
-        UserError: it belongs to another config.
-        OSError: it cannot be made or written.
-    """
-    folder = out / config.folder
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunLocked(f"another process is training into {folder}: wait for it, or choose another --out") from None
-    files = [folder / name for name in (CONFIG, ENVIRONMENT, METRICS)]
-    before = {path: path.read_bytes() for path in files if path.is_file()}, modification_time(folder / NEWEST)
-    try:
-        path = folder / CONFIG
-        found = read_config(folder)
-        if found is None:
-            write_json(path, describe_config(config))
-        elif found != config:
-            differing = ", ".join(diff_configs(found, config))
-            raise UserError(f"{path} describes another run ({differing} differing): choose another --out")
-        yield folder
-    except OutOfMemory:
-        if modification_time(folder / NEWEST) == before[1]:
-            for path in files:
-                if path in before[0]:
-                    write_atomically(path, before[0][path])
-                else:
-                    path.unlink(missing_ok=True)
-            if made:
-                shutil.rmtree(folder)
-            with suppress(OSError):  # of one that is not empty
-                for path in made[1:]:
-                    path.rmdir()
-        raise
-    finally:
-        lock.release()
-
-
-def modification_time(path: Path) -> int | None:
-    """When a file was written, in nanoseconds; None where there is none."""
-    return path.stat().st_mtime_ns if path.is_file() else None
-
-
-def add_session(folder: Path, config: Config, options: RunOptions, session: dict[str, Any]):
-    """Appends one session to environment.json, with the command and the state of the code.
-
-    The command leaves out the folders of --data, --initial and --out: they say nothing of the run, and records are published.
+    Records are published, so that the command omits the user's folders (--data, --initial, --out).
     """
     initial = None if options.initial is None else Path(options.initial.name)
     elsewhere = replace(options, data=config.dataset_info.given, initial=initial, out=RunOptions.out)
-    command = shlex.join(["python", "reproduce/run.py", *format_flags(config, elsewhere)])
-    about = {"command": command, "began": datetime.now(UTC).isoformat(timespec="seconds"), "git": describe_git()}
-    write_json(folder / ENVIRONMENT, [*read_sessions(folder), about | session])
+    session = {
+        "command": shlex.join(["python", "reproduce/run.py", *format_flags(config, elsewhere)]),
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git": describe_git(),
+        "eval_every": options.eval_every,
+    }
+    write_json(folder / ENVIRONMENT, [*read_sessions(folder), convert(session | details, Session)])
 
 
 @cache
 def describe_git() -> dict[str, Any] | None:
-    """The commit, and whether this package differs from it; None outside a git checkout.
-
-    Looked at once: what a process runs is what was there when it began.
-    """
+    """Return the commit and whether reproduce/ differs from it, as when this process first asked; None outside a checkout."""
 
     def git(*arguments: str) -> str:
         package = Path(__file__).parent
@@ -415,39 +143,279 @@ def describe_git() -> dict[str, Any] | None:
         return None
 
 
-# Metrics --------------------------------------------------------------------------------------------------------------
+@contextmanager
+def open_run_folder(config: Config, out: Path) -> Iterator[Path]:
+    """Create or reopen the run's folder below `out` and hold its lock.
+
+    Raises:
+        RunLocked: another process holds the lock.
+        UserError: config.json is damaged or describes another run.
+        OSError: the folder cannot be created or written.
+    """
+    folder = out / config.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            found = read_config(folder)
+            if found is None:
+                write_json(folder / CONFIG, describe_config(config))
+            elif found != config:
+                raise UserError(f"{folder / CONFIG} describes another run: choose another --out")
+            yield folder
+    except Timeout:
+        raise RunLocked(f"another process is training into {folder}: wait for it, or choose another --out") from None
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl (Row of content.py); a last one that a crash has torn is left out.
+# Reading ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of a run folder, apart from checkpoints.
+
+    predictions: one character per test image (see `write_predictions`). confusion: test images by true and predicted class.
+    """
+
+    config: Config
+    sessions: list[Session]
+    rows: list[Row]
+    result: Result | None
+    responses: list[float] | None
+    predictions: str | None
+    confusion: list[list[int]] | None
+
+
+def read_record(folder: Path) -> Record:
+    """Read a run folder and check its files against each other; the run may be training meanwhile.
+
+    Raises:
+        UserError: a file is damaged, missing, or contradicts another one.
+    """
+    result = read_result(folder)  # first: once it is there, the other files are complete
+    config = read_config(folder)
+    if config is None:
+        raise damaged(folder / CONFIG, "is missing")
+    record = Record(
+        config=config,
+        sessions=read_sessions(folder),
+        rows=read_metrics(folder),
+        result=result,
+        responses=read_responses(folder),
+        predictions=read_predictions(folder),
+        confusion=read_confusion(folder),
+    )
+    if folder.resolve().parts[-2:] != config.folder.parts:
+        raise damaged(folder / CONFIG, f"describes the run {config.folder}")
+    for name, problem in find_contradictions(record):
+        raise damaged(folder / name, problem)
+    return record
+
+
+def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
+    """Yield each file that contradicts another one, and how."""
+    config, rows, result = record.config, record.rows, record.result
+    reached = rows[-1].iteration if rows else 0
+    if reached > config.iterations:
+        yield METRICS, f"is damaged (iteration {reached} in a run of {config.iterations})"
+    if any((row.held_out_error is None) != (config.split == "full") for row in rows):
+        yield METRICS, f"is damaged (held_out_error does not go with split {config.split})"
+    # Where sessions evaluated at different periods, only the common multiples have rows for certain.
+    periods = [session.eval_every for session in record.sessions]
+    if periods and None not in periods:
+        period = math.lcm(*(period for period in periods if period))
+        end = result.iteration if isinstance(result, Diverged) else reached
+        if missing := set(range(period, end + 1, period)) - {row.iteration for row in rows}:
+            yield METRICS, f"lacks the row of iteration {min(missing)}"
+    if isinstance(result, Diverged) and result.iteration > config.iterations:
+        yield RESULT, f"is damaged (iteration {result.iteration} in a run of {config.iterations})"
+    if not isinstance(result, Finished):
+        return
+    if result.iterations != config.iterations:
+        yield RESULT, f"is damaged (iterations {result.iterations}, in config.json {config.iterations})"
+    if result.best_test_error > result.test_error:
+        yield RESULT, "is damaged (best_test_error is above test_error)"
+    if reached != config.iterations:
+        yield METRICS, f"lacks the row of iteration {config.iterations}"
+    names = ("test_error", "held_out_error", "train_error", "train_loss")
+    if differing := [name for name in names if getattr(rows[-1], name) != getattr(result, name)]:
+        yield METRICS, f"contradicts result.json in its last row's {', '.join(differing)}"
+    layers = config.depth - 1 if config.family == "6n+2" else None  # all but the linear one
+    if (None if record.responses is None else len(record.responses)) != layers:
+        yield RESPONSES, "is missing" if record.responses is None else f"is damaged (a {config.net} has other layers)"
+    if record.predictions is not None:
+        wrong, images = sum(character in WRONG for character in record.predictions), len(record.predictions)
+        if wrong != round(result.test_error * images / 100):
+            yield PREDICTIONS, f"contradicts result.json (it has {wrong} mistakes in {images} images)"
+    if record.confusion is not None:
+        images = sum(map(sum, record.confusion))
+        wrong = images - sum(row[i] for i, row in enumerate(record.confusion))
+        if len(record.confusion) != len(config.dataset_info.class_names):
+            yield CONFUSION, f"is damaged (it has {len(record.confusion)} classes)"
+        if wrong != round(result.test_error * images / 100) or len(record.predictions or "") not in (0, images):
+            yield CONFUSION, f"contradicts another file (it has {wrong} mistakes in {images} images)"
+
+
+def damaged(path: Path, problem: str) -> UserError:
+    return UserError(f"{path} {problem}: restore it or remove {path.parent} to start over")
+
+
+def read_json(path: Path, schema: Any = Any) -> Any:
+    """Return the content of a JSON file of a run folder, None if it is missing.
+
+    Raises:
+        UserError: it does not match `schema`.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return decode_json(path.read_bytes(), schema)
+    except ValueError as error:
+        raise damaged(path, f"is damaged ({error})") from None
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether `path` holds a run, even one that has lost its config.json."""
+    return any((path / name).is_file() for name in (CONFIG, METRICS, RESULT))
+
+
+def list_run_folders(out: Path) -> list[Path]:
+    """Return the run folders below `out`, sorted."""
+    return sorted(filter(is_run_folder, out.glob("*/seed*")))
+
+
+def describe_config(config: Config) -> dict[str, Any]:
+    """Return the content of config.json and of the config in a weights file."""
+    return {"schema": SCHEMA, "key": config.key} | config.describe()
+
+
+def parse_config(described: Any) -> Config:
+    """Inverse of `describe_config`.
+
+    Raises:
+        ValueError: it was edited, or written by another version of this repository.
+    """
+    if not isinstance(described, dict):
+        raise ValueError("the config is not an object")
+    try:
+        config = Config(**{name: value for name, value in described.items() if name not in ("schema", "key")})
+    except (TypeError, ArithmeticError) as error:
+        raise ValueError(str(error)) from None
+    expected = describe_config(config)
+    differing = [name for name in described | expected if described.get(name) != expected.get(name)]
+    if differing:
+        raise ValueError(f"{', '.join(differing)} differs from what the rest implies")
+    return config
+
+
+def read_config(folder: Path) -> Config | None:
+    """Return the config of a run folder, None if there is no config.json.
+
+    Raises:
+        UserError: it is damaged or was written by another version.
+    """
+    path = folder / CONFIG
+    described = read_json(path)
+    if not path.is_file():
+        return None
+    try:
+        return parse_config(described)
+    except ValueError as error:
+        raise damaged(path, f"is damaged or was written by another version ({error})") from None
+
+
+def read_result(folder: Path) -> Result | None:
+    """Return the result of a run, None if it has not ended.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return read_json(folder / RESULT, Result)
+
+
+def read_sessions(folder: Path) -> list[Session]:
+    """Return the sessions that trained a run.
+
+    Raises:
+        UserError: environment.json is damaged.
+    """
+    return read_json(folder / ENVIRONMENT, Sessions) or []
+
+
+def read_responses(folder: Path) -> list[float] | None:
+    responses = read_json(folder / RESPONSES, Responses)
+    return None if responses is None else responses.std
+
+
+def read_predictions(folder: Path) -> str | None:
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        return None
+    characters = path.read_bytes().decode(errors="replace").replace("\n", "")
+    if not characters or set(characters) - set(RIGHT + WRONG):
+        raise damaged(path, "is damaged (it holds other characters than 0-9 and a-j, or none)")
+    return characters
+
+
+def read_confusion(folder: Path) -> list[list[int]] | None:
+    path = folder / CONFUSION
+    if not path.is_file():
+        return None
+    try:
+        rows = [[int(count) for count in line.split(",")] for line in path.read_bytes().decode().splitlines()]
+    except ValueError:
+        rows = []
+    if not rows or any(len(row) != len(rows) or min(row) < 0 for row in rows):
+        raise damaged(path, "is damaged (it is not a square matrix of counts)")
+    return rows
+
+
+def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
+    """Return config and result from the header of a weights file of export.py.
+
+    Raises:
+        UserError: it is not such a file.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+        return parse_config(json.loads(metadata["config"])), json.loads(metadata["result"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a weights file of this repository ({error})") from None
+
+
+# Metrics ----------------------------------------------------------------------------------------------------------------
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """Return the rows of metrics.jsonl, without a last one that a crash has cut off.
 
     Raises:
         UserError: a row is damaged, or not later than the one before it.
     """
     path = folder / METRICS
     *lines, _ = path.read_bytes().split(b"\n") if path.is_file() else [b""]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            rows.append(decode_json(line, Row))
+        except ValueError as error:
             raise damaged(path, f"is damaged (line {number}: {error})") from None
-        problem = validate(row, Row)
-        if problem is None and rows and row["iteration"] <= rows[-1]["iteration"]:
-            problem = f"iteration {row['iteration']} after {rows[-1]['iteration']}"
-        if problem is not None:
-            raise damaged(path, f"is damaged (line {number}: {problem})")
-        rows.append(row)
+        if len(rows) > 1 and rows[-1].iteration <= rows[-2].iteration:
+            raise damaged(path, f"is damaged (line {number}: iteration {rows[-1].iteration} after {rows[-2].iteration})")
     return rows
 
 
-def append_metrics(folder: Path, row: dict[str, Any]):
-    """Adds a row, whole or, where it cannot be written (OSError), not at all."""
+def format_row(row: Row) -> str:
+    return json.dumps(row, default=msgspec.to_builtins) + "\n"
+
+
+def append_metrics(folder: Path, row: Row):
+    """Append a row completely or, if that fails with an OSError, not at all."""
     path = folder / METRICS
     before = path.stat().st_size if path.is_file() else 0
     try:
-        with naming(path), open(path, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        with report_path(path), open(path, "a") as file:
+            file.write(format_row(row))
             file.flush()
             os.fsync(file.fileno())
     except OSError:
@@ -456,81 +424,16 @@ def append_metrics(folder: Path, row: dict[str, Any]):
         raise
 
 
-def write_metrics(folder: Path, rows: list[dict[str, Any]]):
-    write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
+def write_metrics(folder: Path, rows: list[Row]):
+    write_atomically(folder / METRICS, "".join(map(format_row, rows)).encode())
 
 
-def restore_metrics(folder: Path, rows: list[dict[str, Any]]):
-    """Leaves the rows that a checkpoint holds, and says so where some of them were not there any more.
-
-    What comes after them the run is about to write again.
-    """
-    try:
-        lost = None if read_metrics(folder)[: len(rows)] == rows else "lacked rows of its checkpoint"
-    except UserError:
-        lost = "was damaged"
-    write_metrics(folder, rows)
-    if lost is not None and rows:
-        warnings.warn(f"{folder / METRICS} {lost}, which has restored it", stacklevel=2)
-
-
-def require_no_later_rows(folder: Path, period: int):
-    """Of a run without a checkpoint, refuses rows that only come after one: they would be lost.
-
-    period: iterations from one checkpoint to the next.
-
-    Raises:
-        UserError: there are such rows, or they are damaged.
-    """
-    rows = read_metrics(folder)
-    if rows and rows[-1]["iteration"] > period:
-        remedy = f"put {NEWEST} back, or remove {folder} to start the run over"
-        raise UserError(
-            f"{folder / METRICS} has rows until iteration {rows[-1]['iteration']}, and there is no checkpoint: {remedy}"
-        )
-
-
-def read_metrics_until(folder: Path, config: Config, evaluated: int) -> list[dict[str, Any]]:
-    """The rows until a run's last evaluation, for a checkpoint that does not hold them.
-
-    Raises:
-        UserError: some are missing or damaged.
-    """
-    rows = [row for row in read_metrics(folder) if row["iteration"] <= evaluated]
-    gap = find_gap(rows, config, read_sessions(folder), evaluated)
-    if gap is None and (rows[-1]["iteration"] if rows else 0) != evaluated:
-        gap = f"lacks the row of iteration {evaluated}"
-    if gap is not None:
-        remedy = f"restore it, or remove {folder} to start the run over"
-        raise UserError(f"{folder / METRICS} {gap}, and its checkpoint is too old to have it: {remedy}")
-    return rows
-
-
-# Checkpoints ----------------------------------------------------------------------------------------------------------
+# Checkpoints ------------------------------------------------------------------------------------------------------------
 
 
 def checkpoint_identity(config: Config, fingerprint: str) -> dict[str, Any]:
-    """What a checkpoint must hold to be of this run; fingerprint: of the data that it saw."""
+    """Return the fields by which a checkpoint belongs to a run; fingerprint: SHA-256 of the data."""
     return {"schema": SCHEMA, "config": config.describe(), "data": fingerprint}
-
-
-def save_checkpoint(folder: Path, state: dict[str, Any]):
-    """Writes a dict of tensors, numbers and strings as the newest checkpoint and keeps its predecessor.
-
-    Raises:
-        OSError: it could not be written; both older checkpoints are still there.
-    """
-    unfinished = folder / ".checkpoint.unfinished"
-    with naming(folder / NEWEST):
-        write_atomically(unfinished, pack(state))
-    if (folder / NEWEST).exists():
-        os.replace(folder / NEWEST, folder / PREVIOUS)
-    os.replace(unfinished, folder / NEWEST)
-
-
-def save_best(folder: Path, state: dict[str, Any]):
-    """As `save_checkpoint`, as the best one; after it, so that the best one is never of what is still to come."""
-    write_atomically(folder / BEST, pack(state))
 
 
 def pack(state: dict[str, Any]) -> bytes:
@@ -541,59 +444,73 @@ def pack(state: dict[str, Any]) -> bytes:
     return content.getvalue()
 
 
-def load_checkpoint(
-    folder: Path, identity: dict[str, Any], find_misfit: Callable[[dict[str, Any]], str | None]
-) -> dict[str, Any] | None:
-    """The newest undamaged checkpoint, its tensors on the CPU, or None where there is none at all.
-
-    A newest one that is damaged or of another run is set aside with a warning, and its predecessor taken. identity: of
-    `checkpoint_identity`. find_misfit: what else keeps a checkpoint from being taken up, None where nothing does.
+def save_checkpoint(folder: Path, state: dict[str, Any], best: bool = False):
+    """Write a dict of tensors, numbers and strings as the newest checkpoint; with `best`, as best.pt too.
 
     Raises:
-        UserError: there are checkpoints, but none that can be used.
+        OSError: it cannot be written; both older checkpoints are still there.
     """
-    reasons = []
-    for name in (NEWEST, PREVIOUS):
-        path = folder / name
+    content = pack(state)
+    write_atomically(folder / NEWEST, content, previous=folder / PREVIOUS)
+    if best:  # afterwards, so that best.pt is never ahead of the run
+        write_atomically(folder / BEST, content)
+
+
+def load_checkpoint(folder: Path, identity: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> T | None:
+    """Return what `parse` makes of the newest usable checkpoint, None if there is no checkpoint at all.
+
+    If the newest one is damaged or belongs to another run, it is renamed, with a warning, and the previous one is used.
+    parse: raises ValueError if the checkpoint does not fit.
+
+    Raises:
+        UserError: there are checkpoints, but none is usable.
+    """
+    problems: list[str] = []
+    for path in (folder / NEWEST, folder / PREVIOUS):
         if not path.exists():
             continue
-        state = read_checkpoint(path, identity)
-        if isinstance(state, dict) and (misfit := find_misfit(state)) is not None:
-            state = f"is damaged ({misfit})"
-        if isinstance(state, str):
-            reasons.append(f"{path} {state}")
-            continue
-        if reasons:
-            os.replace(folder / NEWEST, folder / DAMAGED)
-            warnings.warn(f"{reasons[0]}; it is now {DAMAGED}, and the run goes on from {PREVIOUS}", stacklevel=2)
-        return state
-    if reasons:
-        raise UserError(f"{' and '.join(reasons)}: remove {folder} to start the run over")
+        try:
+            parsed = parse(read_checkpoint(path, identity))
+        except UserError as error:
+            problems.append(str(error))
+        except ValueError as error:
+            problems.append(f"{path} is damaged ({error})")
+        else:
+            if problems:
+                os.replace(folder / NEWEST, folder / DAMAGED)
+                warnings.warn(f"{problems[0]}; renamed to {DAMAGED}, resuming from {PREVIOUS}", stacklevel=2)
+            return parsed
+    if problems:
+        raise UserError(f"{' and '.join(problems)}: remove {folder} to start over")
     return None
 
 
-def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | str:
-    """The content of a checkpoint, or what is wrong with it. A checkpoint is a zip file, with a CRC-32 of every member.
+def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a checkpoint, tensors on the CPU. Executes nothing that the file contains.
+
+    identity: from `checkpoint_identity`, or a part of it.
 
     Raises:
-        OSError: it cannot be read, which says nothing of what it holds.
-        MemoryError, RuntimeError: memory is lacking.
+        UserError: it is damaged or belongs to another run.
+        OSError: it cannot be read now.
+        MemoryError, RuntimeError: out of memory.
     """
     import torch
 
     content = io.BytesIO(path.read_bytes())
     try:
         with zipfile.ZipFile(content) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            return f"is damaged ({damaged} has a wrong checksum)"
+            if archive.testzip() is not None:  # CRC-32 of each member
+                raise ValueError("wrong checksum")
         content.seek(0)
         state = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail in any way
         if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
             raise
-        return f"is damaged ({type(error).__name__})"
+        raise UserError(f"{path} is damaged ({type(error).__name__})") from None
     if not isinstance(state, dict):
-        return "is not a checkpoint"
+        raise UserError(f"{path} is not a checkpoint")
     differing = [field for field, value in identity.items() if state.get(field) != value]
-    return f"is of another run (its {differing[0]} differs)" if differing else state
+    if differing:
+        raise UserError(f"{path} belongs to another run (its {differing[0]} differs)")
+    return state

@@ -4,22 +4,24 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec import to_builtins
 from torch import Tensor, nn
 
 from reproduce import record
 from reproduce.config import Config, RunOptions
 from reproduce.device import Device, count_threads, format_device, peak_memory
+from reproduce.errors import UserError
 from reproduce.evaluation import measure_error, measure_layer_responses, predict_classes, update_population_statistics
 from reproduce.interleave import Task
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate
 from reproduce.progress import Progress, format_header, log_to_tensorboard, open_tensorboard, print_line
 from reproduce.sampling import Data
-from reproduce.schema import Amount, Count, Row, validate
+from reproduce.schema import Amount, Count, Diverged, Finished, Row, convert
 from reproduce.step import EAGER_ITERATIONS, Training
 
 Ending = Literal["finished", "diverged", "stopped"]
@@ -61,22 +63,24 @@ class History:
                 self.window_wrong = 0
 
 
-def validate_checkpoint(training: Training, checkpoint: dict[str, Any]) -> str | None:
-    """What keeps a checkpoint of the same config and data from being taken up; None where nothing does.
+def parse_checkpoint(training: Training, checkpoint: dict[str, Any]) -> tuple[History, list[Row]]:
+    """Restore the network and the optimizer from a checkpoint of the same run and return its history and rows.
 
-    One of an earlier version holds no rows.
+    Raises:
+        ValueError: it does not fit.
     """
-    config, history, rows = training.config, checkpoint.get("history"), checkpoint.get("rows", [])
-    if not isinstance(history, dict) or set(history) != {field.name for field in fields(History)}:
-        return "its history has other fields"
-    problem = validate(history, History) or validate(rows, list[Row])
+    if not isinstance(checkpoint.get("history"), dict) or checkpoint["history"].keys() != asdict(History()).keys():
+        raise ValueError("its history has other fields")
+    history, rows = convert(checkpoint["history"], History), convert(checkpoint.get("rows"), list[Row])
+    if not history.evaluated <= history.iteration <= training.config.iterations:
+        raise ValueError(f"iteration {history.iteration} in a run of {training.config.iterations}")
+    if (rows[-1].iteration if rows else 0) != history.evaluated:
+        raise ValueError(f"it lacks the row of iteration {history.evaluated}")
+    problem = validate_tensors(training, checkpoint, begun=history.iteration > 0)
     if problem is not None:
-        return problem
-    if not history["evaluated"] <= history["iteration"] <= config.iterations:
-        return f"iteration {history['iteration']}, evaluated at {history['evaluated']}, of {config.iterations}"
-    if "rows" in checkpoint and (rows[-1]["iteration"] if rows else 0) != history["evaluated"]:
-        return f"it lacks the row of iteration {history['evaluated']}"
-    return validate_tensors(training, checkpoint, begun=history["iteration"] > 0)
+        raise ValueError(problem)
+    training.restore(checkpoint)
+    return history, rows
 
 
 def validate_tensors(training: Training, checkpoint: dict[str, Any], begun: bool) -> str | None:
@@ -140,17 +144,13 @@ def train(
         OSError: the folder cannot be written.
     """
     with ExitStack() as at_the_end:
-        training, history = Training(config, data, device, options.capture, network), History()
+        training = Training(config, data, device, options.capture, network)
         identity = record.checkpoint_identity(config, data.fingerprint)
-        checkpoint = record.load_checkpoint(folder, identity, partial(validate_checkpoint, training))
-        rows: list[dict[str, Any]] = []
-        if checkpoint is not None:
-            history = History(**checkpoint["history"])
-            rows = checkpoint["rows"] if "rows" in checkpoint else record.read_metrics_until(folder, config, history.evaluated)
-            training.restore(checkpoint)
-        else:
-            record.require_no_later_rows(folder, options.checkpoint_every)
-        record.restore_metrics(folder, rows)
+        checkpoint = record.load_checkpoint(folder, identity, partial(parse_checkpoint, training))
+        if checkpoint is None:
+            require_no_later_rows(folder, options.checkpoint_every)
+        history, rows = (History(), []) if checkpoint is None else checkpoint
+        record.write_metrics(folder, rows)
         at = None if checkpoint is None else history.iteration
         print_line(
             format_header(config, options, folder, format_device(device), count_parameters(training), count_images(data), at)
@@ -159,11 +159,6 @@ def train(
         if board is not None:
             at_the_end.callback(board.close)
         saved = history.iteration if checkpoint is not None else None
-        if options.keep_best and checkpoint is not None:
-            if is_best_evaluation(config, rows) and history.evaluated == history.iteration:
-                record.save_best(folder, checkpoint)
-            elif rows and not (folder / record.BEST).exists():
-                print_line(f"{record.BEST} is kept from the next evaluation on that is better than those of {folder} so far")
         clock = time.monotonic()
 
         def add_seconds():
@@ -173,14 +168,14 @@ def train(
 
         def save_progress(best: bool = False) -> int:
             add_seconds()
-            state = identity | {"history": asdict(history), "rows": rows} | training.state()
+            state = identity | {"history": asdict(history), "rows": to_builtins(rows)} | training.state()
             if config.initial:  # the file's scale, by which the network goes on
                 state |= {"mean": data.mean.cpu(), "std": data.std.cpu()}
-            record.save_checkpoint(folder, state)
-            if best:
-                record.save_best(folder, state)
+            record.save_checkpoint(folder, state, best)
             return history.iteration
 
+        if options.keep_best and is_best_evaluation(config, rows) and history.evaluated == history.iteration:
+            save_progress(best=True)  # the process may have died before it wrote best.pt
         progress = Progress(config, history.iteration, rows, count_threads(device))
         most = EAGER_ITERATIONS  # how fast it is, nobody knows yet
         with progress.bar:
@@ -197,7 +192,7 @@ def train(
                 history.training_seconds += elapsed
                 bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
                 if bad:
-                    record.write_result(folder, {"status": "diverged", "iteration": start + bad[0]})
+                    record.write_result(folder, Diverged(iteration=start + bad[0]))
                     return "diverged"
                 history.update(config, losses, wrong)
                 progress.show_chunk(losses, wrong, elapsed)
@@ -216,21 +211,34 @@ def train(
                     saved = save_progress(best)
         responses = measure_layer_responses(training.network, data, device, config)
         if not all(map(math.isfinite, responses)):  # by the last update of all, which no loss has shown
-            record.write_result(folder, {"status": "diverged", "iteration": history.iteration})
+            record.write_result(folder, Diverged(iteration=history.iteration))
             return "diverged"
         if config.family == "6n+2":
             record.write_responses(folder, responses, len(data.test))
         predicted, labels = predict_classes(training.network, data, device, config)
         classes = len(config.dataset_info.class_names)
-        record.write_predictions(folder, predicted, [a == b for a, b in zip(predicted, labels, strict=True)], classes)
-        record.write_confusion(folder, predicted, labels, classes)
+        record.write_predictions(folder, predicted, labels, classes)
         record.write_result(folder, summarize_run(training, history, rows))
         return "finished"
 
 
-def is_best_evaluation(config: Config, rows: list[dict[str, Any]]) -> bool:
+def require_no_later_rows(folder: Path, checkpoint_every: int):
+    """Refuse to start over a run without a checkpoint whose rows show that it had one.
+
+    Raises:
+        UserError: there are such rows, or they are damaged.
+    """
+    rows = record.read_metrics(folder)
+    if rows and rows[-1].iteration > checkpoint_every:
+        raise UserError(
+            f"{folder / record.METRICS} reaches iteration {rows[-1].iteration}, and there is no checkpoint to resume from: "
+            f"restore {record.NEWEST} or remove {folder} to start over"
+        )
+
+
+def is_best_evaluation(config: Config, rows: list[Row]) -> bool:
     """Whether the last evaluation is better than all before it."""
-    errors = [row[record.BEST_BY[config.split]] for row in rows]
+    errors = [getattr(row, record.BEST_BY[config.split]) for row in rows]
     return bool(errors) and errors.index(min(errors)) == len(errors) - 1
 
 
@@ -244,41 +252,43 @@ def count_images(data: Data) -> dict[str, int]:
     return {kind: len(images) for kind, images in kinds.items() if images is not None}
 
 
-def measure_row(training: Training, history: History, rate: float) -> dict[str, Any]:
+def measure_row(training: Training, history: History, rate: float) -> Row:
     """A row of metrics.jsonl; training loss and error are those of the batches since the row before."""
     config, data = training.config, training.data
     count = history.iteration - history.evaluated
     if config.bn_statistics == "population":
         update_population_statistics(training.network, data, training.device, config)
-    row = {
-        "iteration": history.iteration,
-        "learning_rate": rate,
-        "train_loss": history.loss / count,
-        "train_error": 100 * history.wrong / (count * config.batch_size),
-        "test_error": measure_error(training.network, data.test, data, training.device, config),
-    }
+    validation_error = None
     if data.validation is not None:
-        row["held_out_error"] = measure_error(training.network, data.validation, data, training.device, config)
+        validation_error = measure_error(training.network, data.validation, data, training.device, config)
+    row = Row(
+        iteration=history.iteration,
+        learning_rate=rate,
+        train_loss=history.loss / count,
+        train_error=100 * history.wrong / (count * config.batch_size),
+        test_error=measure_error(training.network, data.test, data, training.device, config),
+        held_out_error=validation_error,
+        seconds=round(history.seconds, 3),
+    )
     history.loss, history.wrong, history.evaluated = 0.0, 0, history.iteration
-    return row | {"seconds": round(history.seconds, 3)}
+    return row
 
 
-def summarize_run(training: Training, history: History, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize_run(training: Training, history: History, rows: list[Row]) -> Finished:
     """result.json: the final iterate's errors; the best only to show how much it would flatter."""
     config, last = training.config, rows[-1]
-    tests = [row["test_error"] for row in rows]
-    return {
-        "status": "finished",
-        "test_error": last["test_error"],
-        "mean_of_last_five_test_error": sum(tests[-5:]) / len(tests[-5:]),
-        "best_test_error": min(tests),
-        **({"held_out_error": last["held_out_error"]} if "held_out_error" in last else {}),
-        "train_error": last["train_error"],
-        "train_loss": last["train_loss"],
-        "parameters": count_parameters(training),
-        "iterations": history.iteration,
-        "warmup_ended": history.warmup_ended,
-        "seconds": round(history.seconds, 3),
-        "images_per_second": round(history.iteration * config.batch_size / history.training_seconds, 1),
-        "peak_memory": peak_memory(training.device),
-    }
+    tests = [row.test_error for row in rows]
+    return Finished(
+        test_error=last.test_error,
+        mean_of_last_five_test_error=sum(tests[-5:]) / len(tests[-5:]),
+        best_test_error=min(tests),
+        held_out_error=last.held_out_error,
+        train_error=last.train_error,
+        train_loss=last.train_loss,
+        parameters=count_parameters(training),
+        iterations=history.iteration,
+        warmup_ended=history.warmup_ended,
+        seconds=round(history.seconds, 3),
+        images_per_second=round(history.iteration * config.batch_size / history.training_seconds, 1),
+        peak_memory=peak_memory(training.device),
+    )

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from reproduce.config import Config
-from reproduce.record import describe_config, write_confusion, write_predictions
+from reproduce.record import describe_config, write_metrics, write_predictions, write_responses, write_result
+from reproduce.schema import Diverged, Finished, Row
 
 SESSION = {
-    "command": "python reproduce/run.py --eval-every 64000",  # the curves below are coarser than real ones
+    "command": "python reproduce/run.py --eval-every 64000",
     "began": "2026-11-25T12:00:00+00:00",
     "git": {"commit": "0123456789abcdef", "dirty": False},
     "device": "cuda",
@@ -20,27 +21,43 @@ SESSION = {
     "flags": {"precision": "fp32"},
     "data": {"name": "cifar10", "sha256": "0" * 64},
     "beside": 0,
+    "eval_every": 64_000,  # the curves below are coarser than real ones
 }
 
 
-def make_curve(
-    iterations: int, train_error: float, test_error: float, evaluations: int, held_out: bool = False
-) -> list[dict[str, Any]]:
+def make_curve(iterations: int, train_error: float, test_error: float, evaluations: int, held_out: bool = False) -> list[Row]:
     """Errors that fall in a straight line from 90% to the given ones, which they have at the last evaluation."""
     rows = []
     for step in range(1, evaluations + 1):
         left = 1 - step / evaluations
-        row = {
-            "iteration": iterations * step // evaluations,
-            "learning_rate": 0.1,
-            "train_loss": 0.1 + left,
-            "train_error": train_error + left * (90 - train_error),
-            "test_error": test_error + left * (90 - test_error),
-            **({"held_out_error": test_error + 1 + left} if held_out else {}),
-            "seconds": 60.0 * step,
-        }
+        row = Row(
+            iteration=iterations * step // evaluations,
+            learning_rate=0.1,
+            train_loss=0.1 + left,
+            train_error=train_error + left * (90 - train_error),
+            test_error=test_error + left * (90 - test_error),
+            held_out_error=test_error + 1 + left if held_out else None,
+            seconds=60.0 * step,
+        )
         rows.append(row)
     return rows
+
+
+def make_result(config: Config, test_error: float, train_error: float = 1.0) -> Finished:
+    return Finished(
+        test_error=test_error,
+        mean_of_last_five_test_error=test_error + 0.01,
+        best_test_error=test_error - 0.1,
+        held_out_error=test_error + 1 if config.split == "val" else None,
+        train_error=train_error,
+        train_loss=0.1,
+        parameters=269_722,
+        iterations=config.iterations,
+        warmup_ended=400 if config.warmup == "error" else None,
+        seconds=3600.0,
+        images_per_second=1000.0,
+        peak_memory=2**30,
+    )
 
 
 def write_run(
@@ -60,35 +77,17 @@ def write_run(
     curve = make_curve(config.iterations, train_error, test_error, evaluations, config.split == "val")
     if status != "finished":
         curve = curve[: evaluations // 2]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
+    write_metrics(folder, curve)
     if status == "diverged":
-        result = {"status": "diverged", "iteration": curve[-1]["iteration"] + 5}
-        (folder / "result.json").write_text(json.dumps(result))
+        write_result(folder, Diverged(iteration=curve[-1].iteration + 5))
     if status == "finished":
         std = responses or [1.0] * (config.depth - 1)
-        right = round(100 * (100 - test_error))
-        predicted = [i % 10 for i in range(10_000)]
-        write_predictions(folder, predicted, [i < right for i in range(10_000)], 10)
-        write_confusion(folder, predicted, [(i + (i >= right)) % 10 for i in range(10_000)], 10)
+        wrong, classes = round(test_error * 10_000 / 100), len(config.dataset_info.class_names)
+        predicted = [i % classes for i in range(10_000)]
+        write_predictions(folder, predicted, [(i + (i >= 10_000 - wrong)) % classes for i in range(10_000)], classes)
         if config.family == "6n+2":
-            (folder / "responses.json").write_text(json.dumps({"images": 10_000, "std": std}))
-        result = {
-            "status": "finished",
-            "test_error": test_error,
-            "mean_of_last_five_test_error": test_error + 0.01,
-            "best_test_error": test_error - 0.1,
-            "train_error": train_error,
-            "train_loss": 0.1,
-            "parameters": 269_722,
-            "iterations": config.iterations,
-            "warmup_ended": 400 if config.warmup == "error" else None,
-            "seconds": 3600.0,
-            "images_per_second": 1000.0,
-            "peak_memory": 2**30,
-        }
-        if config.split == "val":
-            result["held_out_error"] = test_error + 1
-        (folder / "result.json").write_text(json.dumps(result))
+            write_responses(folder, std, 10_000)
+        write_result(folder, make_result(config, test_error, train_error))
     return folder
 
 

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from reproduce import record
 from reproduce.config import SCHEMA
-from reproduce.errors import UserError
+from reproduce.schema import Finished
 
 TIMES = {"seconds", "training_seconds", "images_per_second"}
 """Fields that differ between any two runs."""
@@ -25,8 +27,13 @@ def read_outcome(folder: Path) -> dict[str, Any]:
         UserError: a file is damaged.
     """
     checkpoint = record.read_checkpoint(folder / record.NEWEST, {"schema": SCHEMA})
-    if isinstance(checkpoint, str):
-        raise UserError(f"{folder / record.NEWEST} {checkpoint}")
     files = {name: json.loads((folder / name).read_text()) for name in (record.CONFIG, record.RESULT, record.RESPONSES)}
     files[record.PREDICTIONS] = (folder / record.PREDICTIONS).read_text()
-    return without_times(files | {"metrics": record.read_metrics(folder), "checkpoint": checkpoint})
+    return without_times(files | {"metrics": to_builtins(record.read_metrics(folder)), "checkpoint": checkpoint})
+
+
+def read_finished(folder: Path) -> Finished:
+    """Return the result of a run that has finished."""
+    result = record.read_result(folder)
+    assert isinstance(result, Finished)
+    return result

@@ -12,6 +12,8 @@ from experiments import EXPERIMENTS, ambiguity, block_design, bn_placement, deep
 from reproduce import config as options
 from reproduce.config import Config, RunOptions, format_flags
 from reproduce.run import parse
+from reproduce.schema import Diverged
+from tests.fake_records import make_result
 
 PAPER = asdict(Config())
 
@@ -109,7 +111,7 @@ def results(errors: dict[tuple[str, float], float | None]):
         if (config.optimizer, config.lr) not in errors:
             return None
         error = errors[config.optimizer, config.lr]
-        return {"status": "diverged"} if error is None else {"status": "finished", "held_out_error": error}
+        return Diverged(iteration=1) if error is None else make_result(config, error)
 
     return result_of
 

@@ -89,7 +89,7 @@ def test_a_sweep_survives_the_death_of_a_node(cluster):
     assert process.returncode == 0, said
     assert "2 of 2 runs finished, 0 diverged, 0 failed, 0 left" in said
     folders = list(Path("records").glob("*/seed0"))
-    assert [record.read_metrics(folder)[-1]["iteration"] for folder in folders] == [200, 200]
+    assert [record.read_metrics(folder)[-1].iteration for folder in folders] == [200, 200]
     sessions = sorted(len(json.loads((folder / "environment.json").read_text())) for folder in folders)
     assert sessions == [1, 2], "the run of the dead node, and it alone, was taken up by the other"
 

@@ -174,7 +174,7 @@ def test_keeping_the_best_changes_nothing_else(unbroken: dict[str, Any], synthet
     assert train_keeping_best(QUICK, synthetic, tmp_path, options) == "finished"
     assert_equal(read_outcome(tmp_path / QUICK.folder), unbroken)
     folder = tmp_path / QUICK.folder
-    record.read_record(folder, QUICK)
+    record.read_record(folder)
     assert not list(folder.glob(".*unfinished"))
 
 

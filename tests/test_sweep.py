@@ -39,6 +39,7 @@ from reproduce import record
 from reproduce.config import Locked, UserError
 from reproduce.run import main as train
 from reproduce.run import parse
+from reproduce.schema import Row
 from tests.fake_records import SESSION
 
 stop = []
@@ -62,7 +63,7 @@ def train(config, machine, folder, log):
         os._exit(9)
     for iteration in range(done + 1, config.iterations + 1):
         time.sleep(float(os.environ.get("PACE", 0)))
-        record.append_metrics(folder, row | {"iteration": iteration, "seconds": 2.0 * iteration})
+        record.append_metrics(folder, Row(**row, iteration=iteration, seconds=2.0 * iteration))
         if stop or machine.time_limit is not None and time.monotonic() > began + machine.time_limit:
             checkpoint.write_text(str(iteration))
             return 75, "stopped"
@@ -549,7 +550,8 @@ def outcome(out: Path) -> dict[str, dict]:
     times = ("seconds", "images_per_second")
     found = {}
     for path in out.glob("*/seed*"):
-        rows = [json.loads((path / "result.json").read_text()), *record.read_metrics(path)]
+        rows = [json.loads(text) for text in (path / "metrics.jsonl").read_text().splitlines()]
+        rows.append(json.loads((path / "result.json").read_text()))
         kept = [{key: value for key, value in row.items() if key not in times} for row in rows]
         found[str(path.relative_to(out))] = {"rows": kept, "responses": (path / "responses.json").read_text()}
     return found

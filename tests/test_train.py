@@ -10,8 +10,10 @@ from reproduce.config import Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.optimizer import WARMUP_WINDOW
 from reproduce.sampling import Data, load_data
+from reproduce.schema import Diverged, Finished
 from reproduce.train import History
 from tests.conftest import CPU, QUICK, train_alone
+from tests.outcome import read_finished
 
 
 def test_error_triggered_warmup_ends_when_a_whole_window_is_below_80_percent():
@@ -29,9 +31,9 @@ def test_warmup_ends_in_a_real_run(synthetic: Data, tmp_path):
     """At lr/10 the net falls below 80% error within one window; the rates of the rows before and after show when."""
     config = replace(QUICK, warmup="error", iterations=300, lr=0.2)
     assert train_alone(config, RunOptions(eval_every=50), synthetic, CPU, tmp_path) == "finished"
-    rates = [row["learning_rate"] for row in record.read_metrics(tmp_path)]
+    rates = [row.learning_rate for row in record.read_metrics(tmp_path)]
     assert rates == pytest.approx([0.02, 0.02, 0.2, 0.02, 0.002, 0.002])
-    assert (record.read_result(tmp_path) or {})["warmup_ended"] == WARMUP_WINDOW
+    assert read_finished(tmp_path).warmup_ended == WARMUP_WINDOW
 
 
 @pytest.mark.parametrize("family", ["lenet", "resnet18"])
@@ -40,15 +42,15 @@ def test_another_family_trains_and_leaves_a_record_without_responses(synthetic: 
     with record.open_run_folder(config, tmp_path) as folder:
         assert train_alone(config, RunOptions(), synthetic, CPU, folder) == "finished"
     assert folder.parent.name.startswith(f"{family}-")
-    found = record.read_record(folder, config)
-    assert found.responses is None and (found.result or {})["status"] == "finished"
-    assert found.rows[-1]["learning_rate"] == pytest.approx(0.01 / 25e4)
-    confusion = torch.tensor(record.read_confusion(folder))
+    found = record.read_record(folder)
+    assert found.responses is None and isinstance(found.result, Finished)
+    assert found.rows[-1].learning_rate == pytest.approx(0.01 / 25e4)
+    confusion = torch.tensor(found.confusion)
     assert torch.equal(confusion.sum(1), synthetic.test.labels.bincount(minlength=10))
-    assert 100 - int(confusion.trace()) == found.rows[-1]["test_error"] == (found.result or {})["test_error"]
+    assert 100 - int(confusion.trace()) == found.rows[-1].test_error == found.result.test_error
     record.write_responses(folder, [1.0], 100)
-    with pytest.raises(UserError, match=f"a {family} has no such layers"):
-        record.read_record(folder, config)
+    with pytest.raises(UserError, match=f"a {family} has other layers"):
+        record.read_record(folder)
 
 
 def test_another_family_that_its_last_update_breaks_has_diverged(synthetic: Data, tmp_path):
@@ -60,7 +62,7 @@ def test_a_run_that_overflows_is_recorded_as_diverged(synthetic: Data, tmp_path)
     config = replace(QUICK, lr=1e30)
     assert train_alone(config, RunOptions(), synthetic, CPU, tmp_path) == "diverged"
     result = record.read_result(tmp_path)
-    assert result is not None and result["status"] == "diverged" and 0 < result["iteration"] < 24
+    assert isinstance(result, Diverged) and 0 < result.iteration < 24
     assert record.read_metrics(tmp_path) == []
 
 
@@ -69,4 +71,4 @@ def test_the_synthetic_set_is_learned(synthetic_folder, tmp_path):
     data = load_data(config, synthetic_folder, CPU.torch_device)
     assert train_alone(config, RunOptions(), data, CPU, tmp_path) == "finished"
     result = record.read_result(tmp_path)
-    assert result is not None and result["test_error"] < 20
+    assert isinstance(result, Finished) and result.test_error < 20

@@ -38,7 +38,8 @@ from reproduce.config import Config, DeviceChoice, Precision, RunOptions, format
 from reproduce.dataset import detect_dataset
 from reproduce.errors import UserError
 from reproduce.progress import print_line
-from reproduce.record import list_run_folders, read_config, read_record, read_sessions
+from reproduce.record import Record, list_run_folders, read_record, read_sessions
+from reproduce.schema import Diverged
 
 ITERATIONS = 300
 NETS = [Config(depth=20, residual=residual, iterations=ITERATIONS) for residual in (True, False)]
@@ -94,21 +95,21 @@ class Difference(NamedTuple):
     p: float
 
 
-def measure_run(folder: Path, config: Config) -> Measures | None:
+def measure_run(record: Record) -> Measures | None:
     """What a run has come to; infinite where it has diverged, None where it has not ended.
 
     Raises:
-        UserError: its record is damaged.
+        UserError: it is evaluated at other iterations than the reference.
     """
-    result, rows, _, _ = read_record(folder, config)
+    config, rows, result = record.config, record.rows, record.result
     if result is None:
         return None
-    if result["status"] == "diverged":
+    if isinstance(result, Diverged):
         return (math.inf,) * len(MEASURES)
     half = config.iterations // 2
-    if [row["iteration"] for row in rows] != [half, config.iterations]:
-        raise UserError(f"{folder} is not evaluated after {half} and {config.iterations} iterations, and nowhere else")
-    return rows[0]["train_loss"], rows[1]["train_loss"], result["test_error"]
+    if [row.iteration for row in rows] != [half, config.iterations]:
+        raise UserError(f"{config.folder} is not evaluated after {half} and {config.iterations} iterations, and nowhere else")
+    return rows[0].train_loss, rows[1].train_loss, result.test_error
 
 
 def load_runs(folder: Path) -> dict[Config, Measures]:
@@ -117,8 +118,8 @@ def load_runs(folder: Path) -> dict[Config, Measures]:
     Raises:
         UserError: a record is damaged.
     """
-    configs = {path: read_config(path) for path in list_run_folders(folder)}
-    found = {config: measure_run(path, config) for path, config in configs.items() if config is not None}
+    records = [read_record(path) for path in list_run_folders(folder)]
+    found = {record.config: measure_run(record) for record in records}
     return {config: measures for config, measures in found.items() if measures is not None}
 
 
@@ -190,7 +191,7 @@ def main(arguments: Sequence[str]) -> int:
             print_line("stopped without a verdict; the same command begins anew")
             return status
     found = load_runs(out)
-    device = read_sessions(out / replace(wanted[0], seed=FIRST_SEED).folder)[-1]["device_name"]
+    device = read_sessions(out / replace(wanted[0], seed=FIRST_SEED).folder)[-1].device_name
     differences = []
     for net, reference in zip(wanted, references.values(), strict=True):
         differences += compare(net.net, reference, select_seeds(found, net))

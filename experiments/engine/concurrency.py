@@ -1,6 +1,5 @@
 """How many runs are trained at the same time on a device, where nobody has said so. Free of torch."""
 
-import json
 import math
 import os
 import re
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from reproduce.errors import UserError
-from reproduce.schema import Amount, Count, validate
+from reproduce.schema import Amount, Count, decode_json
 
 THROUGHPUT = Path("experiments/records/throughput")
 """Folder of what experiments/devices/throughput.py has measured."""
@@ -71,13 +70,9 @@ def read_throughput(path: Path, schema: Any = Throughput) -> dict[str, Any]:
         UserError: it cannot be read.
     """
     try:
-        record = json.loads(path.read_bytes())
-        problem = validate(record, schema)
-    except (ValueError, RecursionError) as error:
-        record, problem = {}, str(error)
-    if problem is not None:
-        raise UserError(f"{path} is damaged ({problem}): restore it or measure again")
-    return record
+        return decode_json(path.read_bytes(), schema)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it or measure again") from None
 
 
 def find_fastest(rows: list[dict[str, Any]], precisions: Collection[str]) -> int | None:

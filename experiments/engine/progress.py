@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from reproduce.config import Config, format_flags
 from reproduce.errors import OutOfMemory, RunLocked, UnsupportedPrecision, UserError
-from reproduce.record import read_config, read_record, read_result
+from reproduce.record import is_run_folder, read_record, read_result
+from reproduce.schema import Diverged, Result, Row
 
 
 @dataclass(frozen=True)
@@ -31,29 +32,29 @@ class Progress:
 def read_progress(config: Config, out: Path) -> Progress:
     """How far a run is, from its folder alone: it may be in training meanwhile."""
     folder = out / config.folder
+    if not is_run_folder(folder):
+        return Progress("missing")
     try:
-        result, rows, _, _ = read_record(folder, config)
-        begun = read_config(folder) is not None
+        record = read_record(folder)
     except UserError as error:
         return Progress("damaged", damage=str(error))
-    if result is not None and result["status"] == "diverged":
-        return Progress("diverged", result["iteration"])
+    result, rows = record.result, record.rows
+    if isinstance(result, Diverged):
+        return Progress("diverged", result.iteration)
     if result is not None:
-        return Progress("finished", result["iterations"], result["test_error"], result["seconds"], find_pace(rows))
-    if not begun:
-        return Progress("missing")
+        return Progress("finished", result.iterations, result.test_error, result.seconds, find_pace(rows))
     if not rows:
         return Progress("unfinished")
-    return Progress("unfinished", rows[-1]["iteration"], rows[-1]["test_error"], rows[-1]["seconds"], find_pace(rows))
+    return Progress("unfinished", rows[-1].iteration, rows[-1].test_error, rows[-1].seconds, find_pace(rows))
 
 
-def find_pace(rows: Sequence[dict[str, Any]]) -> float:
+def find_pace(rows: Sequence[Row]) -> float:
     """The pace that the rows of metrics.jsonl tell, see Progress."""
-    before, last = [{"iteration": 0, "seconds": 0.0}, *rows][-2:]
-    return (last["seconds"] - before["seconds"]) / (last["iteration"] - before["iteration"])
+    before, last = [(0, 0.0), *((row.iteration, row.seconds) for row in rows)][-2:]
+    return (last[1] - before[1]) / (last[0] - before[0])
 
 
-def read_ended(config: Config, out: Path) -> dict[str, Any] | None:
+def read_ended(config: Config, out: Path) -> Result | None:
     """The result of a run that has ended; of one whose record is damaged, None."""
     try:
         return read_result(out / config.folder)

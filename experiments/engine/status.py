@@ -12,7 +12,8 @@ from statistics import median
 from experiments.engine.progress import Progress, format_run, format_time, read_progress
 from reproduce.config import Config, RunOptions, format_flags
 from reproduce.errors import UserError
-from reproduce.record import list_run_folders, read_config, read_record
+from reproduce.record import list_run_folders, read_record
+from reproduce.schema import Finished
 
 BAR = 20
 """Characters of a run's bar."""
@@ -126,12 +127,10 @@ def read_speeds(out: Path) -> dict[tuple[str, str, str], float]:
     """
     found = defaultdict(list)
     for folder in list_run_folders(out):
-        config = read_config(folder)
-        if config is None:
-            raise UserError(f"{folder} has lost its config.json: restore it, or remove the folder")
-        result, _, _, sessions = read_record(folder, config)
-        names = {session["device_name"] for session in sessions}
+        record = read_record(folder)
+        config, result = record.config, record.result
+        names = {session.device_name for session in record.sessions}
         is_usual = config.trainable == "all" and config.dataset != "pictures"
-        if result is not None and result["status"] == "finished" and len(names) == 1 and is_usual:
-            found[*names, config.net, config.precision].append(result["images_per_second"])
+        if isinstance(result, Finished) and len(names) == 1 and is_usual:
+            found[*names, config.net, config.precision].append(result.images_per_second)
     return {key: median(speeds) for key, speeds in found.items()}
