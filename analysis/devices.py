@@ -213,7 +213,7 @@ def format_candidates(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         times = f"{row['median']:.3f} ({row['min']:.3f} to {row['max']:.3f})"
         speed_up = f"{row['times_plain']:.2f}" if "times_plain" in row else "-"
-        speed = [f"{row['images_per_second']:,}", speed_up, f"{100 * row['floor_fraction']:.1f}"]
+        speed = [f"{row['images_per_second']:,.0f}", speed_up, f"{100 * row['floor_fraction']:.1f}"]
         lines.append([row["depth"], row["precision"], row["candidate"], times, *speed, f"{row['seconds_to_start']:.0f}"])
     return format_table([*header, "start-up, s"], lines)
 

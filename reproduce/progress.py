@@ -11,9 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from msgspec import to_builtins
 from tqdm import tqdm
 
 from reproduce.config import Config, RunOptions, format_recipe
+from reproduce.schema import Row
 
 FIRST_LINE, LINE_INTERVAL = 10.0, 60.0
 """Seconds until the first line with an estimate of the remaining time, and between lines where there is no progress bar."""
@@ -37,10 +39,10 @@ def open_tensorboard(folder: Path, iteration: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
 
 
-def log_to_tensorboard(board: Any, row: dict[str, Any]):
-    for name, value in row.items():
+def log_to_tensorboard(board: Any, row: Row):
+    for name, value in to_builtins(row).items():
         if name not in ("iteration", "seconds"):
-            board.add_scalar(name, value, row["iteration"])
+            board.add_scalar(name, value, row.iteration)
     board.flush()
 
 
@@ -76,11 +78,11 @@ class Progress:
     rows: the evaluations of earlier sessions. threads: of the CPU that trains, None on an accelerator.
     """
 
-    def __init__(self, config: Config, iteration: int, rows: Sequence[Mapping[str, Any]], threads: int | None):
+    def __init__(self, config: Config, iteration: int, rows: Sequence[Row], threads: int | None):
         self.config, self.first, self.iteration, self.threads = config, iteration, iteration, threads
         self.name = f"{config.net} seed {config.seed}"
         self.bar = tqdm(total=config.iterations, initial=iteration, desc=config.net, unit="it", disable=not sys.stderr.isatty())
-        self.best = min((row["test_error"] for row in rows), default=math.inf)
+        self.best = min((row.test_error for row in rows), default=math.inf)
         self.start = time.monotonic()
         self.next_line = self.start + FIRST_LINE
         self.speeds: deque[float] = deque(maxlen=SPEED_CHUNKS)
@@ -99,14 +101,14 @@ class Progress:
         if self.threads is not None and len(self.speeds) == SPEED_CHUNKS:
             self.check_speed(self.threads)
 
-    def show_row(self, row: Mapping[str, Any]):
+    def show_row(self, row: Row):
         """Print an evaluation, with the best test error so far."""
-        is_best = row["test_error"] < self.best
-        self.best = min(self.best, row["test_error"])
+        is_best = row.test_error < self.best
+        self.best = min(self.best, row.test_error)
         best = "best so far" if is_best else f"best so far {self.best:.2f}%"
         self.print_status(
-            f"lr {row['learning_rate']:g}  loss {row['train_loss']:.4f}  "
-            f"training error {row['train_error']:.2f}%  test error {row['test_error']:.2f}% ({best})"
+            f"lr {row.learning_rate:g}  loss {row.train_loss:.4f}  "
+            f"training error {row.train_error:.2f}%  test error {row.test_error:.2f}% ({best})"
         )
 
     def print_status(self, measurements: str):

@@ -27,6 +27,7 @@ from reproduce.image_folder import resolve_dataset
 from reproduce.model_card import sha256_of_file
 from reproduce.progress import print_line
 from reproduce.record import BEST, add_session, open_run_folder, read_config, read_record, read_result, read_sessions
+from reproduce.schema import Diverged, Result
 from reproduce.signals import collect_stop_signals
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
@@ -122,9 +123,10 @@ def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
     folder = options.out / config.folder
     result = read_result(folder)
     if result is not None:
-        read_record(folder, config)  # report damage now
+        read_record(folder)  # report damage now
         outcome = format_result(config, folder, result)
-        return Outcome(EXIT_STATUS[result["status"]], f"already ended, nothing to do: {outcome}")
+        status = EXIT_STATUS["diverged" if isinstance(result, Diverged) else "finished"]
+        return Outcome(status, f"already ended, nothing to do: {outcome}")
     read_config(folder)  # report damage before loading the data
     read_sessions(folder)
 
@@ -194,11 +196,11 @@ def describe_data(config: Config, data: "Data") -> dict[str, Any]:
     return description
 
 
-def format_result(config: Config, folder: Path, result: dict[str, Any]) -> str:
+def format_result(config: Config, folder: Path, result: Result) -> str:
     """Return the final message of a run that has finished or diverged."""
-    if result["status"] == "diverged":
-        return f"{config.net}: diverged at iteration {result['iteration']:,}; run folder {folder}"
-    message = f"{config.net}: final test error {result['test_error']:.2f}% after {config.iterations:,} iterations"
+    if isinstance(result, Diverged):
+        return f"{config.net}: diverged at iteration {result.iteration:,}; run folder {folder}"
+    message = f"{config.net}: final test error {result.test_error:.2f}% after {config.iterations:,} iterations"
     if config.net == f"residual{config.depth}" and config.depth in PAPER_TEST_ERROR:
         message += f" (paper: {PAPER_TEST_ERROR[config.depth]:.2f}% on CIFAR-10 after {PAPER_ITERATIONS:,})"
     has_records = config.dataset in ("cifar10", "mnist")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import to_builtins
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from reproduce.errors import UserError
 from reproduce.model import build_network, find_classifier
 from reproduce.model_card import check_sha256
 from reproduce.sampling import PADDING, Data, load_data
+from reproduce.schema import Finished
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalization of akamaster/pytorch_resnet_cifar10, per channel."""
@@ -95,23 +97,19 @@ def load_run(folder: Path, data: str, name: str = record.NEWEST) -> TrainedNetwo
     config, result, path = record.read_config(folder), record.read_result(folder), folder / name
     if config is None:
         raise UserError(f"{folder} is not a run folder: it contains no {record.CONFIG}")
-    if name == record.NEWEST and (result is None or result["status"] != "finished"):
+    if name == record.NEWEST and not isinstance(result, Finished):
         raise UserError(f"the run in {folder} has not finished")
     if not path.exists():
         raise UserError(f"{folder} contains no {name}: the committed records have no weights")
     images = load_data(config, find_data_folder(config.dataset, data), torch.device("cpu"))
     checkpoint = record.read_checkpoint(path, record.checkpoint_identity(config, images.fingerprint))
-    if isinstance(checkpoint, str):
-        raise UserError(f"{path} {checkpoint}")
-    if name == record.BEST:
-        result = summarize_best(config, checkpoint)
-    elif checkpoint["history"]["iteration"] != config.iterations:
+    described = summarize_best(config, checkpoint) if name == record.BEST else to_builtins(result)
+    if name == record.NEWEST and checkpoint["history"]["iteration"] != config.iterations:
         raise UserError(f"{path} is not from the run's last iteration: remove {record.RESULT} and resume the run")
     if config.initial:  # normalized like the pretrained network
         images = replace(images, mean=checkpoint["mean"], std=checkpoint["std"])
     mean, std = images.unpad(images.mean)[0].permute(2, 0, 1).contiguous(), images.std.view(-1, 1, 1)
-    assert result is not None
-    return build_classifier(config, checkpoint["network"], mean, std, result, folder if name == record.NEWEST else path)
+    return build_classifier(config, checkpoint["network"], mean, std, described, folder if name == record.NEWEST else path)
 
 
 def summarize_best(config: Config, checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_degradation_draws_means_in_bands_of_one_standard_deviation(tmp_path):
     curve = make_curve(64_000, 2.0, 8.3, 4)
     train, test = lines(residual)[:2]
     for line, column in ((train, "train_error"), (test, "test_error")):
-        assert xy(line) == ([16_000, 32_000, 48_000, 64_000], pytest.approx([row[column] for row in curve]))
+        assert xy(line) == ([16_000, 32_000, 48_000, 64_000], pytest.approx([getattr(row, column) for row in curve]))
     assert train.get_color() == test.get_color() == drawing.DEPTH_COLOUR[20]
     band = np.asarray(residual.collections[1].get_paths()[0].vertices)  # test error of 20 layers: 8.0, 8.3, 8.6
     assert {round(y, 6) for x, y in band if x == 64_000} == {8.0, 8.6}

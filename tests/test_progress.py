@@ -12,6 +12,7 @@ import pytest
 
 from reproduce.config import Config, RunOptions
 from reproduce.progress import FIRST_LINE, LINE_INTERVAL, SPEED_CHUNKS, Progress, format_header, print_line
+from reproduce.schema import Row
 
 CONFIG = Config(depth=20, batch_size=100, iterations=1000)
 Train = Callable[[float], list[str]]
@@ -34,8 +35,8 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return make
 
 
-def row(test_error: float) -> dict[str, float]:
-    return {"learning_rate": 0.1, "train_loss": 1.5, "train_error": 50.0, "test_error": test_error}
+def row(test_error: float) -> Row:
+    return Row(iteration=1, learning_rate=0.1, train_loss=1.5, train_error=50.0, test_error=test_error, seconds=1.0)
 
 
 def test_header():
