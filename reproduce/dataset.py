@@ -121,15 +121,15 @@ def read_arrays(name: DatasetName, folder: Path, classes: str) -> list[np.ndarra
         RuntimeError: a file is missing or damaged.
         UserError: the image folder cannot be used.
     """
-    import numpy as np
-    from torchvision.datasets import CIFAR10, MNIST
-
     if name == "pictures":
         from reproduce.image_folder import read_image_folder
 
         return read_image_folder(folder, tuple(classes.split("/")))
     if name == "synthetic":
         return read_synthetic(folder)
+    import numpy as np
+    from torchvision.datasets import CIFAR10, MNIST
+
     if name == "mnist" and find_damaged_files(name, folder, archives=False):
         raise RuntimeError("MNIST is damaged")
     reader = MNIST if name == "mnist" else CIFAR10

@@ -1,6 +1,6 @@
-"""On a real accelerator, in deterministic mode and to the bit: captured steps, runs side by side, interrupted runs.
+"""Captured steps, concurrent runs and interrupted runs on a real accelerator, in deterministic mode and to the bit.
 
-Skipped where there is none. tests/test_npu.py asks the same and more of a stand-in, everywhere.
+Skipped without one. tests/test_npu.py tests the same and more on a stand-in.
 """
 
 import os
@@ -19,7 +19,7 @@ from reproduce.run import main, parse
 from reproduce.sampling import load_data
 from reproduce.step import Training
 from tests.conftest import CPU, QUICK, assert_equal, train_alone
-from tests.test_npu import CONFIGS, outcome_anywhere
+from tests.test_npu import CONFIGS, read_portable_outcome
 from tests.test_resume import interrupt
 
 import torch  # isort: skip
@@ -27,9 +27,9 @@ from torch.nn import functional as F
 
 KIND = next((kind for kind in ("npu", "cuda") if devices.unusable_reason(kind) is None), "none")
 STEPS = 53
-"""Three before a capture, fifty of it."""
+"""Three before capture and fifty captured."""
 
-pytestmark = pytest.mark.skipif(KIND == "none", reason="there is no accelerator: neither npu nor cuda is usable")
+pytestmark = pytest.mark.skipif(KIND == "none", reason="no accelerator")
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,10 @@ def leave_no_flags():
     devices.set_numerics(CPU, "fp32", deterministic=False)
 
 
-def steps(config: Config, folder: Path, device: devices.Device, capture: bool) -> tuple[list[float], dict[str, Any], bool]:
-    """Losses and state after some steps, and whether they were captured."""
+def train_steps(
+    config: Config, folder: Path, device: devices.Device, capture: bool
+) -> tuple[list[float], dict[str, Any], bool]:
+    """Train some steps; return their losses, the state, and whether they were captured."""
     device = replace(device, chunk_iterations=STEPS)
     devices.set_numerics(device, config.precision, deterministic=True)
     data = load_data(config, folder, device.torch_device)
@@ -52,7 +54,7 @@ def steps(config: Config, folder: Path, device: devices.Device, capture: bool) -
 def test_fp32_keeps_more_bits_than_tf32_and_hf32():
     device = devices.choose_device(KIND)
     devices.set_numerics(device, "fp32", deterministic=True)
-    value = 1 + 2**-14  # next to 1 with the 10 or 11 bits of those formats
+    value = 1 + 2**-14  # rounds to 1 with the 10 or 11 bits of those formats
     inputs = torch.full((128, 64, 8, 8), value, device=device.torch_device)
     weights = torch.eye(64, device=device.torch_device)
     convolved = F.conv2d(inputs, F.pad(weights[..., None, None], (1, 1, 1, 1)), padding=1)
@@ -63,34 +65,36 @@ def test_fp32_keeps_more_bits_than_tf32_and_hf32():
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_captured_steps_equal_eager_ones(synthetic_folder: Path, config: Config):
     device = devices.choose_device(KIND)
-    *eager, replayed = steps(config, synthetic_folder, device, capture=False)
+    *eager, replayed = train_steps(config, synthetic_folder, device, capture=False)
     assert not replayed
-    *captured, replayed = steps(config, synthetic_folder, device, capture=True)
+    *captured, replayed = train_steps(config, synthetic_folder, device, capture=True)
     assert replayed
     assert_equal(captured, eager)
 
 
 def test_the_first_losses_are_close_to_the_cpus(synthetic_folder: Path):
-    here, _, _ = steps(QUICK, synthetic_folder, devices.choose_device(KIND), capture=True)
-    cpu, _, _ = steps(QUICK, synthetic_folder, CPU, capture=False)
-    assert here[:3] == pytest.approx(cpu[:3], rel=1e-3)  # on one CPU two layouts differ by up to 8e-5, then ever more
+    here, _, _ = train_steps(QUICK, synthetic_folder, devices.choose_device(KIND), capture=True)
+    cpu, _, _ = train_steps(QUICK, synthetic_folder, CPU, capture=False)
+    assert here[:3] == pytest.approx(cpu[:3], rel=1e-3)  # on one CPU two memory formats differ by up to 8e-5, and later by more
 
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 60 --data synthetic --eval-every 20 --checkpoint-every 20 --deterministic"
 VARIANTS = ("", "--seed 1", "--no-residual --precision bf16", "--optimizer adam", "--block full-preactivation")
 
 
-def test_runs_side_by_side_equal_runs_alone(workplace: Path):
+def test_concurrent_runs_equal_single_runs(workplace: Path):
     lines = [f"{FLAGS} --device {KIND} {variant}" for variant in VARIANTS]
     for line in lines:
-        assert main([*line.split(), "--out", "alone"]) == 0
-    assert train_many.train_lines(f"{line} --out together" for line in lines) == 0
+        assert main([*line.split(), "--out", "single"]) == 0
+    assert train_many.train_lines(f"{line} --out concurrent" for line in lines) == 0
     for line in lines:
         folder = parse(line.split())[0].folder
-        assert_equal(outcome_anywhere(Path("together") / folder), outcome_anywhere(Path("alone") / folder))
+        assert_equal(read_portable_outcome(Path("concurrent") / folder), read_portable_outcome(Path("single") / folder))
 
 
-def test_an_interrupted_run_ends_as_an_unbroken_one(synthetic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_run_equals_an_uninterrupted_one(
+    synthetic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     device = devices.choose_device(KIND)
     devices.set_numerics(device, QUICK.precision, deterministic=True)
     data = load_data(QUICK, synthetic_folder, device.torch_device)
@@ -99,9 +103,11 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(synthetic_folder: Path, tmp_
         with record.open_run_folder(QUICK, out) as folder:
             return train_alone(QUICK, RunOptions(eval_every=6, checkpoint_every=4), data, device, folder)
 
-    assert run(tmp_path / "unbroken") == "finished"
+    assert run(tmp_path / "uninterrupted") == "finished"
     interrupt(monkeypatch, 11, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert run(tmp_path / "broken") == "stopped"
-    assert run(tmp_path / "broken") == "finished"
-    broken, unbroken = (outcome_anywhere(tmp_path / name / QUICK.folder) for name in ("broken", "unbroken"))
-    assert_equal(broken, unbroken)
+    assert run(tmp_path / "interrupted") == "stopped"
+    assert run(tmp_path / "interrupted") == "finished"
+    interrupted, uninterrupted = (
+        read_portable_outcome(tmp_path / name / QUICK.folder) for name in ("interrupted", "uninterrupted")
+    )
+    assert_equal(interrupted, uninterrupted)

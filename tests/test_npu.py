@@ -1,6 +1,6 @@
-"""All that an NPU would run, on a stand-in whose results equal the CPU's to the bit (tests/npu_standin).
+"""Everything that runs on an NPU, tested on a stand-in whose results equal the CPU's to the bit (tests/npu_standin).
 
-The stand-in lives in a process of its own: in this one, `auto` must go on choosing the CPU. Functions named on_standin_...
+The stand-in is loaded in another process, since `auto` must still choose the CPU in this one. Functions named on_standin_*
 run there.
 """
 
@@ -38,7 +38,7 @@ from tests.test_sweep import STARTER
 STANDIN = Path(__file__).with_name("npu_standin")
 ROOT = STANDIN.parents[1]
 STEPS = 7
-"""Three before a capture, four of it."""
+"""Three before capture and four captured."""
 
 pytestmark = pytest.mark.skipif(build.problem() is not None, reason=str(build.problem()))
 
@@ -58,7 +58,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def on_standin() -> Iterator[Callable[..., Any]]:
-    """Calls a function of this module in a process that has the stand-in, and hands back what it returns."""
+    """Call a function of this module in a process with the stand-in and return its result."""
     build.build()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(STANDIN)
@@ -71,14 +71,14 @@ def on_standin() -> Iterator[Callable[..., Any]]:
 
 
 def pack(content: Any) -> bytes:
-    """For the way between processes, on which tensors themselves do not keep."""
+    """Serialize tensors to pass them between processes."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
 
 
 def get_device(kind: str) -> devices.Device:
-    """The device of a kind; the CPU with an NPU's layout and optimizer, for sums in the same order."""
+    """Return the device; the CPU with an NPU's memory format and optimizer, so that sums have the same order."""
     return replace(devices.choose_device(kind), memory_format=torch.contiguous_format, fused=False, chunk_iterations=10)
 
 
@@ -139,8 +139,8 @@ def on_standin_capture(statement: str) -> bytes:
 @pytest.mark.parametrize(
     "statement", ["x.sum().item()", "x.cpu()", "x.nonzero()", "x[x > 0]", "x.copy_(torch.zeros(3))", "torch.npu.synchronize()"]
 )
-def test_a_capture_refuses_what_meets_the_host(on_standin: Callable[..., Any], statement: str):
-    """And the step's own error is told, not that of ending the capture which it has broken."""
+def test_capture_refuses_synchronization_with_the_host(on_standin: Callable[..., Any], statement: str):
+    """It returns the step's error, not the one that ending the broken capture raises."""
     assert "not permitted while a graph is being captured" in on_standin(on_standin_capture, statement)
 
 
@@ -164,8 +164,8 @@ def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = Fa
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_steps_equal_the_cpus_and_captured_steps_too(on_standin: Callable[..., Any], synthetic_folder: Path, config: Config):
-    """Losses, wrong answers, weights, BN's statistics and the optimizer's state, to the bit; of Adam, the first losses."""
+def test_eager_and_captured_steps_equal_the_cpus(on_standin: Callable[..., Any], synthetic_folder: Path, config: Config):
+    """Losses, wrong answers, weights, BN statistics and optimizer state, to the bit; for Adam only the first losses."""
     cpu = on_standin(on_standin_train, "cpu", config, synthetic_folder)
     eager = on_standin(on_standin_train, "npu", config, synthetic_folder)
     captured = on_standin(on_standin_train, "npu", config, synthetic_folder, True)
@@ -175,18 +175,18 @@ def test_steps_equal_the_cpus_and_captured_steps_too(on_standin: Callable[..., A
     assert all(math.isfinite(loss) for loss in cpu["chunk"][0])
     if config.optimizer == "sgd":
         assert_equal(eager, cpu)
-    else:  # what torch computes with capturable=True, which a CPU refuses, is the same in another order
+    else:  # capturable=True, which a CPU refuses, computes in another order
         assert eager["chunk"][0][:3] == pytest.approx(cpu["chunk"][0][:3], rel=1e-3)
 
 
-def on_standin_without_capture(variable: str, fault: str, folder: Path) -> bytes:
-    """What steps leave where their capture is tried and does not work, and what is said of it."""
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+def on_standin_fail_capture(variable: str, fault: str, folder: Path) -> bytes:
+    """Return the state after steps whose capture fails, and the output on stderr."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as printed:
         patch.setenv(variable, fault)
         training = prepare("npu", CONFIGS["plain"], folder, capture=True)
         with devices.own_stream(training.device):
             chunk = interleave.run_task(training.train_chunk(0, STEPS, [0.1] * STEPS))
-    return pack({"said": said.getvalue(), "chunk": chunk, "state": training.state()})
+    return pack({"printed": printed.getvalue(), "chunk": chunk, "state": training.state()})
 
 
 @pytest.mark.parametrize(
@@ -202,18 +202,18 @@ def on_standin_without_capture(variable: str, fault: str, folder: Path) -> bytes
         ),
     ],
 )
-def test_a_capture_that_does_not_work_is_told_and_done_without(
+def test_a_failed_capture_is_reported_and_training_continues_eagerly(
     on_standin: Callable[..., Any], synthetic_folder: Path, variable: str, fault: str, reason: str
 ):
-    found = on_standin(on_standin_without_capture, variable, fault, synthetic_folder)
-    assert found.pop("said") == f"no graph capture, training step by step instead: {reason}\n"
+    found = on_standin(on_standin_fail_capture, variable, fault, synthetic_folder)
+    assert found.pop("printed") == f"no graph capture, training step by step instead: {reason}\n"
     eager = on_standin(on_standin_train, "npu", CONFIGS["plain"], synthetic_folder)
     assert eager.pop("replays") == 0
     assert_equal(found, eager)
 
 
 def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) -> bytes:
-    """What ran before, within and after the steps of a chunk."""
+    """Return the counts of operators and copies before, during and after the steps of a chunk."""
     import torch_npu  # pyright: ignore[reportMissingImports]
 
     training = prepare("npu", config, folder, capture)
@@ -238,18 +238,18 @@ HOST = ("copy to device", "copy to host", "read by host", "synchronise")
 
 @pytest.mark.parametrize("name", ["residual-original", "residual-bf16", "residual-adam", "plain"])
 @pytest.mark.parametrize("capture", [False, True])
-def test_a_chunk_meets_the_host_at_its_start_and_its_end_only(
+def test_a_chunk_synchronizes_with_the_host_only_at_its_start_and_end(
     on_standin: Callable[..., Any], synthetic_folder: Path, name: str, capture: bool
 ):
     before, after, end = on_standin(on_standin_count, CONFIGS[name], synthetic_folder, capture, 8)
     assert {kind: before.get(kind, 0) for kind in HOST} == {kind: after.get(kind, 0) for kind in HOST}
-    assert before["copy to device"] == 2 and "copy to host" not in before, "the batches and the learning rates"
+    assert before["copy to device"] == 2 and "copy to host" not in before, "crops and learning rates"
     assert end["copy to device"] == 2 and end["copy to host"] == 2, "losses and wrong answers"
-    assert end.get("read by host", 0) == int(capture), "whether the replay did anything"
+    assert end.get("read by host", 0) == int(capture), "the cursor"
 
 
-def test_a_steps_operators_are_as_many_as_its_layers_explain(on_standin: Callable[..., Any], synthetic_folder: Path):
-    """One kernel each for a convolution, its two gradients and so on: nothing runs per image or per class."""
+def test_a_step_has_one_kernel_per_layer_and_operation(on_standin: Callable[..., Any], synthetic_folder: Path):
+    """Nothing runs per image or per class."""
     counts = []
     for steps in (4, 8):
         before, after, _ = on_standin(on_standin_count, CONFIGS["plain"], synthetic_folder, False, steps)
@@ -270,7 +270,7 @@ def on_standin_count_update(config: Config, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("depth", [8, 20])
-def test_an_update_takes_five_kernels_however_many_parameters_there_are(
+def test_an_update_takes_five_kernels_for_any_number_of_parameters(
     on_standin: Callable[..., Any], synthetic_folder: Path, depth: int
 ):
     """Weight decay, momentum, gradients, the learning rate, the step."""
@@ -282,15 +282,15 @@ def test_an_update_takes_five_kernels_however_many_parameters_there_are(
 # Whole runs -------------------------------------------------------------------------------------------------------------
 
 
-def outcome_anywhere(folder: Path) -> dict[str, Any]:
-    """What a run leaves, apart from what depends on how it was computed."""
+def read_portable_outcome(folder: Path) -> dict[str, Any]:
+    """Read the outcome of a run without what depends on the device."""
     found = read_outcome(folder)
     del found["result.json"]["peak_memory"]
     return found
 
 
 def on_standin_run(kind: str, config: Config, folder: Path, out: Path, stop_at: int | None = None) -> bytes:
-    """A run that ends, or that SIGTERM stops soon after an iteration."""
+    """Train a run, or stop it by SIGTERM soon after an iteration."""
     device = get_device(kind)
     data = load_data(config, folder, device.torch_device)
     data = replace(data, test=Images(data.test.pixels[: 100 * 1600], data.test.labels[:100]))
@@ -299,11 +299,11 @@ def on_standin_run(kind: str, config: Config, folder: Path, out: Path, stop_at: 
             interrupt(patch, stop_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
         ending = train_alone(config, RunOptions(eval_every=6, checkpoint_every=4), data, device, run_folder)
     assert ending == ("finished" if stop_at is None else "stopped")
-    return pack(outcome_anywhere(run_folder) if stop_at is None else None)
+    return pack(read_portable_outcome(run_folder) if stop_at is None else None)
 
 
 @pytest.mark.parametrize("name", ["residual-original", "residual-bf16", "plain"])
-def test_a_run_leaves_what_it_leaves_on_a_cpu(
+def test_a_run_has_the_same_outcome_as_on_a_cpu(
     on_standin: Callable[..., Any], synthetic_folder: Path, tmp_path: Path, name: str
 ):
     config = CONFIGS[name]
@@ -312,10 +312,9 @@ def test_a_run_leaves_what_it_leaves_on_a_cpu(
 
 
 @pytest.mark.parametrize(("first", "second"), [("npu", "cpu"), ("cpu", "npu")])
-def test_a_run_moves_between_kinds_of_device(
+def test_a_run_can_move_between_devices(
     on_standin: Callable[..., Any], synthetic_folder: Path, tmp_path: Path, first: str, second: str
 ):
-    """And ends as one that has stayed where it was."""
     unbroken = on_standin(on_standin_run, "cpu", QUICK, synthetic_folder, tmp_path / "unbroken")
     assert on_standin(on_standin_run, first, QUICK, synthetic_folder, tmp_path / "moved", 9) is None
     moved = record.read_checkpoint(tmp_path / "moved" / QUICK.folder / record.NEWEST, {"schema": SCHEMA})
@@ -341,7 +340,7 @@ def command(*flags: str, program: str = "reproduce/run.py") -> list[str]:
 
 @pytest.fixture
 def host(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder on a host whose torch_npu is the stand-in."""
+    """A working folder on a host with the stand-in as its torch_npu."""
     build.build()
     monkeypatch.setenv("PYTHONPATH", f"{STANDIN}{os.pathsep}{ROOT}")
     monkeypatch.delenv("ASCEND_RT_VISIBLE_DEVICES", raising=False)
@@ -349,20 +348,26 @@ def host(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def side_by_side(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> tuple[str, dict[str, Any]]:
-    """What is said of three runs at once, captured, on the device that `auto` chooses, the NPU; and what the first leaves."""
+def concurrent_runs(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> tuple[str, dict[str, Any]]:
+    """Train three captured runs concurrently on the NPU, chosen by `auto`; return the output and the first outcome."""
     build.build()
-    folder = tmp_path_factory.mktemp("together")
+    folder = tmp_path_factory.mktemp("concurrent")
     (folder / "data").mkdir()
     (folder / "data" / "synthetic").symlink_to(synthetic_folder)
     environment = os.environ | {"PYTHONPATH": f"{STANDIN}{os.pathsep}{ROOT}"}
     lines = [" ".join(FLAGS), " ".join([*FLAGS, "--seed 1"]), " ".join([*FLAGS, "--no-residual --precision bf16"])]
-    together = command(program="reproduce/train_many.py")
-    done = subprocess.run(together, input="\n".join(lines), capture_output=True, text=True, cwd=folder, env=environment)
-    assert (done.returncode, done.stderr) == (0, ""), "captured, too"
+    done = subprocess.run(
+        command(program="reproduce/train_many.py"),
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), "no message that capture failed"
     (session,) = json.loads((folder / "runs" / SHORT.folder / "environment.json").read_text())
     assert session["device_name"] == "NPU stand-in 0" and session["flags"]["convolution.allow_hf32"] is False
-    return done.stdout, outcome_anywhere(folder / "runs" / SHORT.folder)
+    return done.stdout, read_portable_outcome(folder / "runs" / SHORT.folder)
 
 
 def execute(*line: str, status: int = 0) -> subprocess.CompletedProcess:
@@ -376,20 +381,20 @@ def newest(folder: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def test_a_run_that_is_killed_and_resumed_alone_equals_one_beside_others(host: Path, side_by_side: tuple[str, dict[str, Any]]):
-    said, beside_others = side_by_side
-    assert said.count("exit status 0: ") == 3
+def test_a_killed_and_resumed_run_equals_a_concurrent_one(host: Path, concurrent_runs: tuple[str, dict[str, Any]]):
+    printed, concurrent = concurrent_runs
+    assert printed.count("exit status 0: ") == 3
     process = subprocess.Popen(command(*FLAGS, "--out", "killed"), stdout=subprocess.DEVNULL)
     folder = host / "killed" / SHORT.folder
     while newest(folder) == 0 and process.poll() is None:
         time.sleep(0.01)
     process.kill()
-    assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed: train longer"
+    assert process.wait() == -signal.SIGKILL, "the run finished before it was killed: train longer"
     assert "resuming" in execute(*command(*FLAGS, "--out", "killed", "--device", "npu")).stdout
-    assert_equal(outcome_anywhere(folder), beside_others)
+    assert_equal(read_portable_outcome(folder), concurrent)
 
 
-def test_a_sweep_pins_its_workers_to_their_devices_two_runs_on_each(host: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_sweep_trains_two_runs_on_each_visible_device(host: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPU_STANDIN_DEVICES", "4")
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "1,3")
     flags = "degradation --seeds 2 --per-device 2 --iterations 2 --data synthetic --out records".split()
@@ -399,13 +404,10 @@ def test_a_sweep_pins_its_workers_to_their_devices_two_runs_on_each(host: Path, 
     assert places == [("NPU stand-in 1", 0), ("NPU stand-in 1", 1), ("NPU stand-in 3", 0), ("NPU stand-in 3", 1)]
 
 
-def test_no_device_is_told_and_auto_does_without(host: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_device_is_reported_and_auto_uses_the_cpu(host: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPU_STANDIN_DEVICES", "0")
     code = "import sys; from reproduce import cli, device, run; print(device.choose_device('auto').kind); "
     code += "sys.exit(cli.run_cli(run.main, sys.argv[1:]))"
     done = execute(sys.executable, "-c", code, *FLAGS, "--device", "npu", status=2)
-    assert done.stderr == (
-        "error: device npu is not usable: torch_npu loads but sees no device "
-        "(look at npu-smi info and ASCEND_RT_VISIBLE_DEVICES)\n"
-    )
+    assert "torch_npu loads but sees no device" in done.stderr and done.stderr.count("\n") == 1
     assert done.stdout == "cpu\n" and not (host / "runs").exists()
