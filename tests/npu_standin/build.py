@@ -1,4 +1,4 @@
-"""Builds device.cpp against the torch that is installed: half a minute with g++, once for each source and torch."""
+"""Build device.cpp against the installed torch: 30 s with g++, once per version of the source and of torch."""
 
 import hashlib
 import shutil
@@ -15,23 +15,19 @@ FLAGS = ["-O1", "-std=c++20", "-shared", "-fPIC", "-w", f"-DTORCH_EXTENSION_NAME
 
 
 def library() -> Path:
-    """Where the library is, or will be: named after everything it is made of."""
+    """Return the path of the library, named after a hash of everything it is built from."""
     source = (HERE / "device.cpp").read_bytes()
     parts = [source, torch.__version__.encode(), sysconfig.get_python_version().encode(), *map(str.encode, FLAGS)]
     return HERE / "build" / f"{NAME}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:12]}.so"
 
 
 def problem() -> str | None:
-    """Why the library cannot be built here, or None."""
+    """Return why the library cannot be built here, or None."""
     return None if library().exists() or shutil.which("g++") else "the NPU stand-in needs g++"
 
 
 def build() -> Path:
-    """Builds the library where it is missing; processes that do so at once end with the same file.
-
-    Raises:
-        subprocess.CalledProcessError: g++ refuses; its output is on stderr.
-    """
+    """Build the library if it is missing; several processes may do so at the same time."""
     path = library()
     if path.exists():
         return path

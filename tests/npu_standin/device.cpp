@@ -1,9 +1,9 @@
-// A device of torch's PrivateUse1 kind, to be named npu, made of host memory: for tests on hosts without an NPU.
+// A simulated NPU in host memory (a PrivateUse1 device of torch), for tests on hosts without an NPU.
 //
-// Every operator runs the CPU's kernel on the device's memory, so that what it computes equals the CPU's to the bit, and
-// says nothing of a real NPU's numbers, speed, memory formats or missing operators. What it does show is whether a
-// program keeps its tensors together, when it meets the host, and whether its steps can be captured in a graph: operators,
-// copies and synchronisations are counted, and what a real capture refuses is refused.
+// Every operator runs the CPU's kernel on the device's memory, so results equal the CPU's to the bit. This tells nothing
+// about a real NPU's numerics, speed, memory formats or missing operators. It shows whether a program keeps its tensors on
+// one device, when it synchronizes with the host, and whether its steps can be captured in a graph: operators, copies and
+// synchronizations are counted, and capture refuses what a real one refuses.
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/autocast_mode.h>
@@ -52,10 +52,10 @@ thread_local DeviceIndex current_device = 0;
 thread_local std::map<DeviceIndex, c10::StreamId> current_stream;
 c10::StreamId streams_made = 0;
 int64_t bytes_in_use = 0, most_bytes_in_use = 0;
-std::map<std::string, int64_t> counts;  // of operators by name, of copies and of synchronisations
+std::map<std::string, int64_t> counts;  // of operators by name, of copies and of synchronizations
 
-// A graph under capture, or none. Nothing may be computed meanwhile: memory from before the capture is not written to
-// (operators run on copies of it, to learn shapes), and memory born in it holds no values when it ends.
+// The graph being captured, or none. Capture computes nothing: operators run on copies of memory allocated before it (to
+// find the output shapes), and memory allocated during it has no defined values at its end.
 struct Graph {
   std::vector<std::function<void()>> tape;
   std::vector<Storage> born;
@@ -76,7 +76,7 @@ void refuse_in_capture(const std::string& what) {
   TORCH_CHECK(!capturing, what, " is not permitted while a graph is being captured");
 }
 
-// The first use belongs to one process: a real NPU cannot be used on in a forked one.
+// A process forked after the first use cannot use the device, as with a real NPU.
 void use_device() {
   static const pid_t process = getpid();
   TORCH_CHECK(process == getpid(), "Cannot re-initialize NPU in forked subprocess. To use NPU with multiprocessing, "
@@ -117,13 +117,13 @@ struct Memory final : c10::Allocator {
 Memory memory;
 REGISTER_ALLOCATOR(NPU, &memory);
 
-// Devices and streams; all work is done when its call returns -----------------------------------------------------------
+// Devices and streams; all operations are synchronous -------------------------------------------------------------------
 
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   static DeviceIndex index(Device device) { return device.index() < 0 ? current_device : device.index(); }
-  static void synchronise() {
-    refuse_in_capture("synchronisation");
-    counts["synchronise"]++;
+  static void synchronize() {
+    refuse_in_capture("synchronization");
+    counts["synchronize"]++;
   }
 
   c10::DeviceType type() const override { return NPU; }
@@ -152,9 +152,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return before;
   }
   bool queryStream(const Stream&) const override { return true; }
-  void synchronizeStream(const Stream&) const override { synchronise(); }
-  void synchronizeDevice(DeviceIndex) const override { synchronise(); }
-  // An event is the number of times that it was asked for: at first it says no, as one that is still to come.
+  void synchronizeStream(const Stream&) const override { synchronize(); }
+  void synchronizeDevice(DeviceIndex) const override { synchronize(); }
+  // An event counts its queries: the first one returns false, as if the work were not finished.
   void record(void** event, const Stream&, DeviceIndex, c10::EventFlag) const override {
     refuse_in_capture("recording an event");
     if (!*event) *event = new int;
@@ -181,9 +181,9 @@ struct Hooks final : at::PrivateUse1HooksInterface {
 
 // One memory, two names ------------------------------------------------------------------------------------------------
 //
-// ATen's own cpu_fallback copies arguments to the CPU and results back, and so quietly loses what a kernel writes into an
-// argument that its schema does not mark as written: batch normalisation's running statistics stay at their start while
-// every loss is right. Here the CPU's kernel works on the very memory of the device's tensor.
+// ATen's cpu_fallback copies arguments to the CPU and results back, and loses what a kernel writes into an argument that its
+// schema does not mark as mutable: BN's running statistics would never change although every loss is correct. So here the
+// CPU's kernel works on the memory of the device's tensor itself.
 
 Storage rename_storage(const Tensor& tensor, Device device, c10::Allocator* allocator) {
   auto release = [](void* context) { delete static_cast<Storage*>(context); };
@@ -205,7 +205,7 @@ Tensor on_device(const Tensor& tensor, Device device) {
   return result;
 }
 
-// A value of an operator's call with every tensor in it replaced.
+// Replace every tensor in an argument or result of an operator.
 IValue replace_tensors(const IValue& value, const std::function<Tensor(const Tensor&)>& replace) {
   if (value.isTensor()) return value.toTensor().defined() ? IValue(replace(value.toTensor())) : value;
   if (value.isTensorList()) {
@@ -222,7 +222,7 @@ IValue replace_tensors(const IValue& value, const std::function<Tensor(const Ten
   return value;
 }
 
-// The device's tensors of one call, each with the tensor that stands for it on the host.
+// The device tensors of one call and the host tensors on the same memory.
 struct Pairs {
   Device device{NPU, -1};
   std::vector<std::pair<Tensor, Tensor>> host_and_device;
@@ -240,7 +240,7 @@ struct Pairs {
     return host_and_device.back().first;
   }
 
-  // The device's own tensor where the kernel wrote into it (an out= argument perhaps at a new size), else a new one.
+  // Return the device's own tensor if the kernel wrote into it (an out= argument may be resized), else a new one.
   Tensor to_device(const Tensor& result) {
     for (auto& [host, own] : host_and_device) {
       if (!host.is_same(result)) continue;
@@ -254,7 +254,7 @@ struct Pairs {
     return on_device(result, device);
   }
 
-  // Puts a copy in the place of every tensor that a capture must leave alone.
+  // Replace every tensor that a capture must not modify by a copy.
   Tensor protect(const Tensor& tensor) {
     for (auto& [host, own] : host_and_device) {
       if (!host.is_same(tensor)) continue;
@@ -273,7 +273,7 @@ void call_kernel(const OperatorHandle& op, Stack& stack) {
   op.callBoxed(stack);
 }
 
-// What a replay does: the same kernel on the same memory.
+// A replay runs the same kernel on the same memory.
 std::function<void()> record(const OperatorHandle& op, const Stack& arguments, const std::vector<Tensor>& results) {
   return [op, arguments, results] {
     Stack stack(arguments);
@@ -298,7 +298,7 @@ void run(const OperatorHandle& op, Stack* stack) {
   Stack host_arguments;
   for (IValue& value : torch::jit::pop(*stack, schema.arguments().size())) {
     const auto& name = schema.arguments()[host_arguments.size()].name();
-    // A device's random numbers are its own kind's: a program that is to compute the same everywhere draws them elsewhere.
+    // Random numbers differ between devices: a program with the same results everywhere must not draw them here.
     TORCH_CHECK(name != "generator", schema.name(), ": the stand-in draws no random numbers");
     if (value.isDevice()) pairs.device = value.toDevice(), value = Device(c10::kCPU);
     host_arguments.push_back(replace_tensors(value, [&](const Tensor& tensor) { return pairs.to_host(tensor); }));
@@ -339,7 +339,7 @@ void run_any(const OperatorHandle& op, Stack* stack) {
   run(op, stack);
 }
 
-// A convolution reaches a PrivateUse1 device under names of its own.
+// Convolutions have their own operator names on PrivateUse1 devices.
 void run_convolution(const OperatorHandle&, Stack* stack) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::convolution", "");
   run(op, stack);
@@ -353,7 +353,7 @@ void run_convolution_backward(const OperatorHandle& called, Stack* stack) {
   run(op, stack);
 }
 
-// Kernels about memory itself --------------------------------------------------------------------------------------------
+// Kernels on memory ------------------------------------------------------------------------------------------------------
 
 using MemoryFormat = std::optional<at::MemoryFormat>;
 using Layout = std::optional<at::Layout>;
@@ -383,7 +383,7 @@ Tensor empty_strided(c10::SymIntArrayRef size, c10::SymIntArrayRef stride, DType
   return result;
 }
 
-// torch_npu has no channels_last and says so in these words.
+// torch_npu does not support channels_last; these are its error messages.
 void check_format(MemoryFormat format, const char* words) {
   TORCH_CHECK(!format || *format == at::MemoryFormat::Contiguous || *format == at::MemoryFormat::Preserve, words);
 }
@@ -470,7 +470,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("_reshape_alias", reshape_alias);
   library.impl("unfold", TORCH_FN(at::native::unfold));
   library.impl("set_.source_Storage_storage_offset", set_storage);
-  // The lists of tensors that torch_npu works on in one kernel, as far as the nets here have them; not _foreach_mul.Tensor.
+  // The foreach operators of torch_npu that take one kernel and are used here; _foreach_mul.Tensor is not one of them.
   for (auto name : {"_foreach_add.List", "_foreach_add_.List", "_foreach_sub_.List", "_foreach_mul.List", "_foreach_mul.Scalar",
                     "_foreach_mul_.Scalar"})
     library.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_any>());
@@ -478,7 +478,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("convolution_backward_overrideable", torch::CppFunction::makeFromBoxedFunction<&run_convolution_backward>());
 }
 
-// Autocast follows CUDA's lists on an NPU; these are the operators of the nets here.
+// Autocast on an NPU follows CUDA's lists; these are the operators used here.
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, library) { library.fallback(torch::CppFunction::makeFallthrough()); }
 
 TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {  // the macros want this name
@@ -498,7 +498,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.def("reset_counts", [] { counts.clear(); });
   module.def("most_bytes_in_use", [] { return most_bytes_in_use; });
   module.def("forget_most_bytes", [] { most_bytes_in_use = bytes_in_use; });
-  module.def("synchronise", &Guard::synchronise);
+  module.def("synchronize", &Guard::synchronize);
   module.def("is_capturing", [] { return capturing != nullptr; });
   pybind11::class_<Graph>(module, "Graph")
       .def(pybind11::init<>())

@@ -1,10 +1,10 @@
-"""Checks the project against the Python of the real torch_npu, where there is neither an NPU nor CANN.
+"""Check the project against the Python code of the real torch_npu, without an NPU or CANN.
 
     python tests/real_torch_npu/check.py
 
-In a virtual environment of its own, which it removes: what a user sees without CANN, and without a device; and on libraries
-that stand in for CANN's (cann.c), every name of torch_npu that the project uses, and some training steps (inside.py).
-Needs Linux, a C compiler, binutils and the package index; where one is missing it says so and ends with status 0.
+In a temporary virtual environment it checks the error messages without CANN and without a device and, with stand-in
+libraries for CANN (cann.c), every name of torch_npu that the project uses and some training steps (inside.py). It takes 4
+minutes and needs Linux, a C compiler, binutils and the package index; if one is missing, it prints so and exits with 0.
 """
 
 import os
@@ -21,14 +21,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TORCH_NPU = "2.13.0"
 PACKAGES = [f"torch=={TORCH_NPU}", "numpy", "pyyaml", "pillow", "tqdm", "tyro", "filelock", "safetensors", "msgspec"]
-WITHOUT_THEIR_NEEDS = [f"torch_npu=={TORCH_NPU}", "torchvision==0.28.0"]
-"""torch_npu asks for a torch by its build, and torchvision for CUDA's libraries."""
+WITHOUT_DEPENDENCIES = [f"torch_npu=={TORCH_NPU}", "torchvision==0.28.0"]
+"""Installed without dependencies: torch_npu requires a specific build of torch, and torchvision CUDA libraries."""
 LIBRARIES = ["libascendcl", "libhccl", "libacl_op_compiler", "libge_runner", "libgraph", "libacl_tdt_channel"]
 LOADED_LATER = [
     *("aclrtSetDeviceSatMode", "aclSetCompileopt", "aclrtSetOpExecuteTimeOut", "aclopCompileAndExecuteV2"),
     *("aclrtDestroyStreamForce", "aclrtSynchronizeDeviceWithTimeout"),
 ]
-"""What torch_npu looks up by name when it needs it; without the functions of graphs, as with an old CANN."""
+"""Symbols that torch_npu looks up at run time; without those for graphs, as in an old CANN."""
 FLAGS = "--depth 8 --batch-size 8 --iterations 4 --data synthetic".split()
 NO_CANN = (
     "error: device npu is not usable: torch_npu is installed but does not load (ImportError: libhccl.so: cannot open shared "
@@ -36,20 +36,20 @@ NO_CANN = (
     "toolkit\n"
 )
 NO_DEVICE = (
-    "error: device npu is not usable: torch_npu loads but sees no device (look at npu-smi info and ASCEND_RT_VISIBLE_DEVICES)\n"
+    "error: device npu is not usable: torch_npu loads but sees no device (check npu-smi info and ASCEND_RT_VISIBLE_DEVICES)\n"
 )
 
 
 def make_environment(folder: Path) -> str | None:
-    """Installs what is to be checked; returns why that cannot be done, or None."""
+    """Install the packages; return why that is impossible, or None."""
     if sys.platform != "linux":
         return "torch_npu is for Linux"
     missing = [program for program in ("cc", "nm") if shutil.which(program) is None]
     if missing:
-        return f"{' and '.join(missing)} not installed"
+        return f"{' and '.join(missing)} missing"
     venv.create(folder / "environment", with_pip=True)
     pip = [str(folder / "environment/bin/pip"), "install", "-q", "--disable-pip-version-check"]
-    for packages in (PACKAGES, ["--no-deps", *WITHOUT_THEIR_NEEDS]):
+    for packages in (PACKAGES, ["--no-deps", *WITHOUT_DEPENDENCIES]):
         done = subprocess.run([*pip, *packages], capture_output=True, text=True)
         if done.returncode:
             return f"pip: {done.stderr.strip().splitlines()[-1]}"
@@ -59,7 +59,7 @@ def make_environment(folder: Path) -> str | None:
 
 
 def build_libraries(folder: Path):
-    """One library under all the names: cann.c, and for every other symbol that torch_npu wants a function without effect."""
+    """Build one library under all names: cann.c, and a function without effect for every other symbol torch_npu needs."""
     wheel = next((folder / "environment").glob("lib/*/site-packages/torch_npu"))
     wanted = set(LOADED_LATER)
     for library in [*wheel.glob("lib/*.so"), *wheel.glob("_C*.so")]:
@@ -76,7 +76,7 @@ def build_libraries(folder: Path):
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """inside.py in the environment, with an empty folder to work in."""
+    """Run inside.py in the environment, in `folder`."""
     variables = {name: value for name, value in os.environ.items() if name not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
     variables |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
     line = [str(folder / "environment/bin/python"), "-W", "ignore", str(HERE / "inside.py"), *arguments]

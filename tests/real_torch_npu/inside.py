@@ -1,4 +1,4 @@
-"""The part of check.py that runs beside the real torch_npu: `run` and the flags of run.py, or `use`."""
+"""The part of check.py that runs with the real torch_npu: `run` with the flags of run.py, or `use`."""
 
 # pyright: reportAttributeAccessIssue=false
 
@@ -16,7 +16,7 @@ from reproduce import device as devices
 import torch
 from torch.utils._pytree import tree_map
 
-# The index's torchvision is built with CUDA, and its compiled operators do not load without; its Python wants these names.
+# The compiled operators of the index's torchvision need CUDA; its Python code needs these names.
 for name in ("nms", "qnms"):
     torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
@@ -32,11 +32,11 @@ MEMORY = {
     *("resize_", "resize_as_", "record_stream", "_pin_memory", "is_pinned", "new_empty", "new_empty_strided", "_to_copy"),
     *("copy_memory_", "_has_compatible_shallow_copy_type", "_copy_from", "_copy_from_and_resize"),
 }
-"""Operators about memory itself, which stay torch_npu's own."""
+"""Operators on memory, for which torch_npu's own are used."""
 
 
 def on_host(tensor: torch.Tensor) -> torch.Tensor:
-    """The memory of a tensor of the stand-in device, which is the host's, as a CPU tensor."""
+    """Return a CPU tensor on the memory of a tensor of the stand-in device, which is host memory."""
     storage = tensor.untyped_storage()
     if tensor.device.type == "cpu":
         return tensor
@@ -48,7 +48,7 @@ def on_host(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def by_cpu(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """An operator for the device that computes with the CPU's kernel on the device's memory."""
+    """Return an operator for the device that applies the CPU's kernel to the device's memory."""
 
     def compute(*arguments: Any, **keywords: Any) -> Any:
         pairs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -74,7 +74,7 @@ def by_cpu(kernel: Callable[..., Any]) -> Callable[..., Any]:
             on_host(own).copy_(value)
             return own
 
-        torch.npu.synchronize()  # copies may still be on their way in torch_npu's own queue
+        torch.npu.synchronize()  # torch_npu may still have copies in its queue
         return tree_map(lift, kernel(*tree_map(lower, arguments), **tree_map(lower, keywords)))
 
     return compute
@@ -85,9 +85,9 @@ def convolution_backward(gradient: Any, images: Any, weight: Any, *rest: Any) ->
 
 
 def replace_operators() -> int:
-    """Gives the device the CPU's kernels, since the stand-in libraries have none; returns how many."""
+    """Register the CPU's kernels for the device, since the stand-in libraries have none; return how many."""
     library = torch.library.Library("aten", "IMPL")
-    globals()["_library"] = library  # registrations last as long as it does
+    globals()["_library"] = library  # keeps the registrations alive
     own = {
         "convolution_overrideable": torch.ops.aten.convolution.default,
         "convolution_backward_overrideable": convolution_backward,
@@ -99,7 +99,7 @@ def replace_operators() -> int:
         if namespace != "aten" or operator in MEMORY or base in ("copy_", "_local_scalar_dense"):
             continue
         if not hasattr(torch.ops.aten, base):
-            continue  # one that torch_npu has added
+            continue  # added by torch_npu
         kernel = own.get(operator) or getattr(getattr(torch.ops.aten, base), overload or "default")
         library.impl(operator, by_cpu(kernel), "PrivateUse1")
         replaced += 1
@@ -115,10 +115,10 @@ def replace_operators() -> int:
 
 
 def names_used() -> set[str]:
-    """What reproduce/ and experiments/ ask of torch.npu: the attributes of `backend` and of torch.npu itself."""
+    """Return the attributes of torch.npu that reproduce/ and experiments/ use, as `backend` or torch.npu."""
     root = Path(devices.__file__).parents[1]
-    found = {"NPUGraph"}  # asked for by getattr
-    for path in [*root.glob("reproduce/*.py"), *root.glob("experiments/*.py")]:
+    found = {"NPUGraph"}  # used by getattr
+    for path in [*root.glob("reproduce/*.py"), *root.glob("experiments/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value).rpartition(".")[2] in ("backend", "npu"):
                 found.add(node.attr)
@@ -140,7 +140,7 @@ def use():
     described = devices.describe_device(npu)
     print(f"{described['device_name']}, torch_npu {described['versions']['torch_npu']}: {', '.join(sorted(names))}")
 
-    print(f"{replace_operators()} operators by the CPU's kernels")
+    print(f"{replace_operators()} operators replaced by the CPU's kernels")
     config = Config(depth=8, batch_size=8, dataset="synthetic")
     for residual, precision in ((True, "fp32"), (False, "fp32"), (True, "bf16")):
         outcomes = []
@@ -155,7 +155,7 @@ def use():
             outcomes.append((losses, training.state()["network"]))
         (losses, cpu), (same, npu_state) = outcomes
         assert losses == same and all(torch.equal(cpu[name], npu_state[name]) for name in cpu), (losses, same)
-        print(f"5 steps of {one.net}, {precision}: losses, weights and BN's statistics equal the CPU's")
+        print(f"5 steps of {one.net}, {precision}: losses, weights and BN statistics equal the CPU's")
     assert (devices.peak_memory(npu) or 0) > 0
 
 

@@ -1,12 +1,12 @@
-"""Stands in for torch_npu, where its folder is on PYTHONPATH: torch.npu over the device of device.cpp.
+"""A stand-in for torch_npu, used if its folder is on PYTHONPATH: torch.npu on the device of device.cpp.
 
-torch.npu has what the project uses of it, and nothing that torch_npu 2.13.0 lacks (names.txt, from its wheel). Environment:
+It contains what the project uses, and nothing that torch_npu 2.13.0 does not have (names.txt, from its wheel). Environment:
 
-- NPU_STANDIN_DEVICES: how many devices the host has (1); ASCEND_RT_VISIBLE_DEVICES chooses among them, as on a real host.
-- NPU_STANDIN_CAPTURE: "fails" as with a CANN that lacks graphs, "breaks" only when the capture ends, or "silent": a graph is
-  captured but replays nothing.
+- NPU_STANDIN_DEVICES: number of devices (1); ASCEND_RT_VISIBLE_DEVICES selects from them, as on a real host.
+- NPU_STANDIN_CAPTURE: "fails" as with a CANN without graphs; "breaks" when the capture ends; "silent": the replay does
+  nothing.
 
-The module's own functions are the tests' instruments.
+`counts` and `reset_counts` are for the tests.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ NAMES = frozenset(Path(__file__).with_name("names.txt").read_text().split())
 
 
 class Flags(types.SimpleNamespace):
-    """Settings that are remembered, with the defaults of torch_npu 2.13.0."""
+    """Settings without effect, with the defaults of torch_npu 2.13.0."""
 
 
 class Stream(torch.Stream):
@@ -49,11 +49,11 @@ class Event(torch.Event):
 
 class NPUGraph(_native.Graph):
     def replay(self):
-        if how_capture_goes() != "silent":
+        if get_capture_fault() != "silent":
             super().replay()
 
 
-def how_capture_goes() -> str:
+def get_capture_fault() -> str:
     return os.environ.get("NPU_STANDIN_CAPTURE", "")
 
 
@@ -67,22 +67,22 @@ def use_stream(stream: torch.Stream) -> Iterator[None]:
 
 @contextlib.contextmanager
 def capture(npu_graph: NPUGraph, pool: Any = None, stream: Any = None) -> Iterator[None]:
-    if how_capture_goes() == "fails":
+    if get_capture_fault() == "fails":
         raise RuntimeError("Failed to find function aclmdlRICaptureBegin")
     if os.environ.get("TASK_QUEUE_ENABLE") == "2":
         raise RuntimeError(
             "Do not support TASK_QUEUE_ENABLE = 2 during NPU graph capture, please export TASK_QUEUE_ENABLE=1/0."
         )
-    _native.synchronise()
+    _native.synchronize()
     with use_stream(stream or Stream()):
         npu_graph.begin()
         broken = True
         try:
             yield
-            broken = how_capture_goes() == "breaks"
+            broken = get_capture_fault() == "breaks"
         finally:
             npu_graph.end()
-            if broken:  # as torch 2.11: in place of whatever broke the capture
+            if broken:  # as in torch 2.11: it hides the original error
                 raise RuntimeError("operation failed due to a previous error during capture")
 
 
@@ -93,12 +93,12 @@ def list_visible() -> list[str]:
 
 
 class Names(types.ModuleType):
-    """torch.npu: what torch_npu has but the stand-in lacks says so; what torch_npu lacks is an AttributeError."""
+    """torch.npu: NotImplementedError for names that only the real torch_npu has, AttributeError for unknown names."""
 
     def __getattr__(self, name: str) -> Any:
         if name in NAMES:
-            raise NotImplementedError(f"torch.npu.{name} is in torch_npu 2.13.0 but not in its stand-in")
-        raise AttributeError(f"module 'torch.npu' has no attribute {name!r}, and torch_npu 2.13.0 neither")
+            raise NotImplementedError(f"torch.npu.{name} exists in torch_npu 2.13.0 but not in the stand-in")
+        raise AttributeError(f"module 'torch.npu' has no attribute {name!r}, nor has torch_npu 2.13.0")
 
 
 npu: Any = Names("torch.npu")
@@ -110,7 +110,7 @@ _simulated = {
     "max_memory_allocated": lambda device=None: _native.most_bytes_in_use(),
     "mem_get_info": lambda device=None: (2**35, 2**36),
     "reset_peak_memory_stats": lambda device=None: _native.forget_most_bytes(),
-    "synchronize": lambda device=None: _native.synchronise(),
+    "synchronize": lambda device=None: _native.synchronize(),
     "is_bf16_supported": lambda: True,
     "get_amp_supported_dtype": lambda: [torch.float16, torch.bfloat16, torch.float32],
     "Stream": Stream,
@@ -135,7 +135,7 @@ backend_registration.generate_methods_for_privateuse1_backend(for_tensor=True, f
 
 
 def counts() -> dict[str, int]:
-    """How often each operator ran, and each kind of copy and synchronisation, since `reset_counts`."""
+    """Return the counts of operators, copies and synchronizations since `reset_counts`."""
     return _native.counts()
 
 
