@@ -15,7 +15,6 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from experiments import sweep
 from reproduce import evaluate, export, image_folder, predict, record, run
-from reproduce.config import Config
 from reproduce.dataset import generate_stripes
 from reproduce.errors import UserError
 from reproduce.image_folder import describe_image_folder, read_image_folder
@@ -212,8 +211,3 @@ def test_a_broken_folder_is_refused_in_one_sentence_and_nothing_is_written(
     out, err = capsys.readouterr()
     assert (out, err.replace(f"{Path().resolve()}/", "")) == ("", f"error: {sentence}\n")
     assert sorted(Path().rglob("*")) == before
-
-
-def test_classes_belong_to_an_image_folder():
-    with pytest.raises(UserError, match="classes and pictures are for an image folder"):
-        Config(classes="cat/dog")
