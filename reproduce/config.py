@@ -53,9 +53,7 @@ FIELDS_FROM_OPTIONS = ("dataset", "classes", "pictures", "initial")
 
 @dataclass(frozen=True)
 class Config:
-    """A network, its hyperparameters and a seed; the defaults are the paper's (section 4.2). Equal configs are the same run.
-
-    `lr` and `warmup` are resolved on construction, so that writing out their defaults changes nothing.
+    """A network, its hyperparameters and a seed; the defaults are the paper's (section 4.2).
 
     Raises:
         UserError: a value is out of range, or two values contradict each other.
@@ -82,8 +80,7 @@ class Config:
     iterations: int = PAPER_ITERATIONS
     """Length of training; the learning rate is divided by 10 after 1/2 and 3/4 of it."""
     warmup: Warmup = "auto"
-    """Start at lr/10: until the training error is below 80% (error), or for 400 iterations (iterations), or not at all
-    (none). auto is error from depth 110, as in the paper, and none below."""
+    """Start at lr/10 until the training error is below 80% (error), or for 400 iterations; auto: error from depth 110."""
     augment: bool = True
     """Random crops of the image padded by 4 pixels, and random horizontal flips."""
     split: Split = "full"
@@ -91,8 +88,7 @@ class Config:
     precision: Precision = "fp32"
     """fp32 disables TF32 and HF32; bf16 is autocast."""
     normalization: Normalization = "pixel-mean"
-    """Subtract the mean of each pixel, as in the paper, or of each channel; channel-mean-std also divides by the standard
-    deviation of each channel."""
+    """Subtract the mean of each pixel (the paper) or channel; channel-mean-std also divides by the channel's std."""
     initialization: Literal["fan-in", "fan-out"] = "fan-in"
     """He initialization of the convolutions, by inputs or outputs."""
     last_layer: Literal["he", "uniform"] = "he"
@@ -112,11 +108,9 @@ class Config:
     family: Family = "6n+2"
     """Other networks: torchvision's, with a 3x3 stem and no max-pooling, or a small LeNet."""
     schedule: Schedule = "steps"
-    """Learning rate schedule: the paper's milestones, torch's OneCycleLR with maximum lr (constant momentum), cosine decay
-    from lr to 0, or constant."""
+    """Learning rate: the paper's milestones (steps), torch's OneCycleLR up to lr, cosine decay from lr to 0, or constant."""
     trainable: Trainable = "all"
-    """Layers to train after --initial: all, the last stage and the linear layer, or only the last linear layer (head).
-    Frozen BN layers use their running statistics."""
+    """Layers trained after --initial: all, the last stage and the linear layer, or only the last linear layer (head)."""
     classes: tyro.conf.Suppress[str] = ""
     """Class names of an image folder, separated by "/"; empty for the other datasets."""
     pictures: tyro.conf.Suppress[str] = ""
@@ -126,6 +120,7 @@ class Config:
 
     def __post_init__(self):
         check_types(self)
+        # Resolved here, so that a configuration that writes these defaults out is equal to one that leaves them out.
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.optimizer])
         if self.warmup == "auto":
@@ -189,11 +184,9 @@ class RunOptions:
     device: DeviceChoice = "auto"
     """auto uses the first available device of npu, cuda, cpu."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "data"
-    """Folder with cifar-10-batches-py, downloaded if missing; or an image folder with train/CLASS and test/CLASS; or a folder
-    named MNIST; or mnist (MNIST in ./data); or synthetic (generated images)."""
+    """Folder of CIFAR-10 (downloaded if missing), MNIST, or an image folder (train/CLASS, test/CLASS); mnist: in ./data."""
     initial: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Pretrained weights: a file written by export.py, whose normalization is used as well, or a state_dict of one of
-    torchvision's networks. If the classes differ, the last linear layer is initialized from the seed."""
+    """Pretrained weights: a file of export.py, or a torchvision state_dict; for other classes the last layer is new."""
     out: Path = Path("runs")
     """Folder for the run folders <net>-<key>/seed<k>."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
@@ -207,8 +200,7 @@ class RunOptions:
     deterministic: bool = False
     """Use deterministic kernels only."""
     keep_best: bool = False
-    """Also keep the checkpoint with the lowest validation error (--split val), or else the lowest test error, as best.pt. It
-    is selected on that error, so the error is optimistically biased; the result of the run is the final iterate."""
+    """Also keep the checkpoint with the lowest validation error (or test error, optimistically biased) as best.pt."""
     tensorboard: bool = False
     """Also write the metrics as TensorBoard logs into the run folder."""
 

@@ -10,9 +10,10 @@ import hashlib
 import os
 import socket
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from reproduce.errors import UserError
 
@@ -43,9 +44,9 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 STRIPES = tuple(f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12))
 DATASETS: dict[DatasetName, DatasetInfo] = {
     "cifar10": DatasetInfo("CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", iterations=64_000),
-    "synthetic": DatasetInfo("a synthetic dataset for testing the code", STRIPES, "synthetic", "cifar-10-batches-py"),
+    "synthetic": DatasetInfo("synthetic images", STRIPES, "synthetic", "cifar-10-batches-py"),
     "mnist": DatasetInfo("MNIST", tuple("0123456789"), "mnist", "MNIST", side=28, channels=1, iterations=37_500),
-    "pictures": DatasetInfo("an image folder", (), "DIR", "train"),
+    "pictures": DatasetInfo("image folder", (), "DIR", "train"),
 }
 SUBFOLDERS = ("train", "test")
 """The two parts of an image folder."""
@@ -128,13 +129,18 @@ def read_arrays(name: DatasetName, folder: Path, classes: str) -> list[np.ndarra
     if name == "synthetic":
         return read_synthetic(folder)
     import numpy as np
-    from torchvision.datasets import CIFAR10, MNIST
 
     if name == "mnist" and find_damaged_files(name, folder, archives=False):
         raise RuntimeError("MNIST is damaged")
-    reader = MNIST if name == "mnist" else CIFAR10
-    parts = [reader(folder, train=train) for train in (True, False)]
+    parts = [get_reader(name)(folder, train=train) for train in (True, False)]
     return [np.asarray(values) for part in parts for values in (part.data, part.targets)]
+
+
+def get_reader(name: DatasetName) -> Callable[..., Any]:
+    """Return torchvision's class for a dataset."""
+    from torchvision.datasets import CIFAR10, MNIST
+
+    return {"cifar10": CIFAR10, "mnist": MNIST}[name]
 
 
 def read_synthetic(folder: Path) -> list[np.ndarray]:
@@ -218,7 +224,6 @@ def download_files(name: DatasetName, target: Path, archives: dict[str, str], fo
     Raises:
         UserError: the dataset could not be downloaded.
     """
-    from torchvision.datasets import CIFAR10, MNIST
     from torchvision.datasets.utils import check_integrity
 
     for path, md5 in archives.items():
@@ -227,7 +232,7 @@ def download_files(name: DatasetName, target: Path, archives: dict[str, str], fo
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        (MNIST if name == "mnist" else CIFAR10)(target, download=True)
+        get_reader(name)(target, download=True)
     except (OSError, RuntimeError) as error:
         damaged = ", ".join(map(str, find_damaged_files(name, folder, archives=True)))
         state = f"in {folder} is damaged ({damaged})" if damaged else f"is not in {folder}"
