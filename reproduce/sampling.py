@@ -8,6 +8,7 @@ subtraction, as if the image had been padded afterwards (section 4.2).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -84,7 +85,7 @@ def load_data_cached(config: Config, folder: Path, device: torch.device) -> Data
     return _load(config, folder.resolve(), device, _build_data_cached)
 
 
-def _load(config: Config, folder: Path, device: torch.device, build) -> Data:
+def _load(config: Config, folder: Path, device: torch.device, build: Callable[..., Data]) -> Data:
     split_seed = config.seed if config.split == "val" else None
     data = build(config.dataset, config.classes, config.normalization, split_seed, folder, device)
     count = len(data.train)
@@ -103,16 +104,16 @@ def build_data(
 ) -> Data:
     """Read a dataset, split it (by `split_seed`, unless None) and put it on the device.
 
-    It takes values and no Config: whatever it depends on is then part of the cache's key.
+    It takes no Config, so that everything it depends on is an argument and thus part of the cache key.
     """
     (train_NHWC, train_labels, test_NHWC, test_labels), fingerprint = read_dataset(dataset, folder, classes)
-    held = np.zeros(len(train_labels), dtype=bool) if split_seed is None else validation_mask(train_labels, split_seed)
-    if split_seed is not None and not held.any():
+    mask = np.zeros(len(train_labels), dtype=bool) if split_seed is None else validation_mask(train_labels, split_seed)
+    if split_seed is not None and not mask.any():
         raise UserError(f"--split val needs a class of at least {VALIDATION_FRACTION} training images in {folder}")
-    mean_HWC, std_C = normalization_statistics(train_NHWC[~held], normalization)
+    mean_HWC, std_C = normalization_statistics(train_NHWC[~mask], normalization)
     return Data(
-        train=to_device(train_NHWC[~held], train_labels[~held], device),
-        validation=to_device(train_NHWC[held], train_labels[held], device) if held.any() else None,
+        train=to_device(train_NHWC[~mask], train_labels[~mask], device),
+        validation=to_device(train_NHWC[mask], train_labels[mask], device) if mask.any() else None,
         test=to_device(test_NHWC, test_labels, device),
         mean=torch.from_numpy(pad_mean(mean_HWC)).float().to(device),
         std=torch.from_numpy(std_C).float().to(device),
@@ -183,7 +184,7 @@ def draw_crops(seed: int, batch_size: int, last_batch: LastBatch, augment: bool,
     in one permutation and end in the next; with "drop" the remainder of each permutation is skipped. The offsets of a crop
     in the padded image are uniform in 0..8.
 
-    It takes values and no Config: whatever it depends on is then part of the cache's key.
+    It takes no Config, so that everything it depends on is an argument and thus part of the cache key.
     """
     used = images // batch_size * batch_size if last_batch == "drop" else images
     first, last = start * batch_size // used, (stop * batch_size - 1) // used

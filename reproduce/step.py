@@ -129,7 +129,7 @@ class Training:
 
     def disable_capture(self, reason: str):
         self.may_capture, self.replay = False, None
-        tqdm.write(f"no graph capture, training step by step instead: {reason}", file=sys.stderr)
+        tqdm.write(f"graph capture failed, training without it: {reason}", file=sys.stderr)
 
     def state(self) -> dict[str, Any]:
         """Return the state of the network and the optimizer for a checkpoint, on the CPU in contiguous memory."""

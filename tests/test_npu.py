@@ -192,7 +192,7 @@ def test_a_failed_capture_is_reported_and_training_continues_eagerly(
     on_standin: Callable[..., Any], synthetic_folder: Path, variable: str, fault: str, reason: str
 ):
     found = on_standin(on_standin_fail_capture, variable, fault, synthetic_folder)
-    assert found.pop("printed") == f"no graph capture, training step by step instead: {reason}\n"
+    assert found.pop("printed") == f"graph capture failed, training without it: {reason}\n"
     eager = on_standin(on_standin_train, "npu", CONFIGS["plain"], synthetic_folder)
     assert eager.pop("replays") == 0
     assert_equal(found, eager)
@@ -275,15 +275,6 @@ def on_standin_run(kind: str, config: Config, folder: Path, out: Path, stop_at: 
         ending = train_alone(config, RunOptions(eval_every=6, checkpoint_every=4), data, device, run_folder)
     assert ending == ("finished" if stop_at is None else "stopped")
     return pack(read_portable_outcome(run_folder) if stop_at is None else None)
-
-
-@pytest.mark.parametrize("name", ["residual-original", "residual-bf16", "plain"])
-def test_a_run_has_the_same_outcome_as_on_a_cpu(
-    on_standin: Callable[..., Any], synthetic_folder: Path, tmp_path: Path, name: str
-):
-    config = CONFIGS[name]
-    npu = on_standin(on_standin_run, "npu", config, synthetic_folder, tmp_path / "npu")
-    assert_equal(npu, on_standin(on_standin_run, "cpu", config, synthetic_folder, tmp_path / "cpu"))
 
 
 @pytest.mark.parametrize(("first", "second"), [("npu", "cpu"), ("cpu", "npu")])
