@@ -37,7 +37,8 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from reproduce.interleave import Task
     from reproduce.sampling import Data
 
-EXIT_STATUS = {"finished": 0, "diverged": 3, "stopped": 75}
+FINISHED, DIVERGED, STOPPED = 0, 3, 75
+"""Exit statuses of runs."""
 STOPPING = "stopping with a checkpoint within seconds; press Ctrl-C again to abort"
 
 
@@ -124,9 +125,8 @@ def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
     result = read_result(folder)
     if result is not None:
         read_record(folder)  # report damage now
-        outcome = format_result(config, folder, result)
-        status = EXIT_STATUS["diverged" if isinstance(result, Diverged) else "finished"]
-        return Outcome(status, f"already ended, nothing to do: {outcome}")
+        outcome = describe_result(config, folder, result)
+        return Outcome(outcome.status, f"already ended, nothing to do: {outcome.message}")
     read_config(folder)  # report damage before loading the data
     read_sessions(folder)
 
@@ -181,11 +181,11 @@ def training_task(prepared: PreparedRun, requests: Sequence[int], concurrent: in
         add_session(folder, config, options, devices.describe_device(device) | session)
         devices.reset_peak_memory(device)
         training = train.train(config, options, data, device, folder, prepared.deadline, requests, prepared.network)
-        ending = yield from on_own_stream(device, training, set_numerics)
+        yield from on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:
-        return Outcome(EXIT_STATUS[ending], f"stopped early with a checkpoint in {folder}; repeat the command to resume")
-    return Outcome(EXIT_STATUS[ending], format_result(config, folder, result))
+        return Outcome(STOPPED, f"stopped early with a checkpoint in {folder}; repeat the command to resume")
+    return describe_result(config, folder, result)
 
 
 def describe_data(config: Config, data: "Data") -> dict[str, Any]:
@@ -196,15 +196,15 @@ def describe_data(config: Config, data: "Data") -> dict[str, Any]:
     return description
 
 
-def format_result(config: Config, folder: Path, result: Result) -> str:
-    """Return the final message of a run that has finished or diverged."""
+def describe_result(config: Config, folder: Path, result: Result) -> Outcome:
+    """Return the outcome of a run that has finished or diverged."""
     if isinstance(result, Diverged):
-        return f"{config.net}: diverged at iteration {result.iteration:,}; run folder {folder}"
+        return Outcome(DIVERGED, f"{config.net}: diverged at iteration {result.iteration:,}; run folder {folder}")
     message = f"{config.net}: final test error {result.test_error:.2f}% after {config.iterations:,} iterations"
     if config.net == f"residual{config.depth}" and config.depth in PAPER_TEST_ERROR:
         message += f" (paper: {PAPER_TEST_ERROR[config.depth]:.2f}% on CIFAR-10 after {PAPER_ITERATIONS:,})"
-    has_records = config.dataset in ("cifar10", "mnist")
-    return f"{message}; {'compare: python analysis/compare.py' if has_records else 'run folder'} {folder}"
+    has_published = config.dataset_info.iterations is not None
+    return Outcome(FINISHED, f"{message}; {'compare: python analysis/compare.py' if has_published else 'run folder'} {folder}")
 
 
 if __name__ == "__main__":

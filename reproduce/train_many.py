@@ -39,7 +39,7 @@ from reproduce import (
 from reproduce.errors import OutOfMemory, RunLocked, UnsupportedPrecision, UserError
 from reproduce.interleave import PAUSE, Task
 from reproduce.progress import print_line
-from reproduce.run import STOPPING, Outcome, prepare, training_task
+from reproduce.run import STOPPED, STOPPING, Outcome, prepare, training_task
 from reproduce.signals import collect_stop_signals
 
 IDLE = 0.1
@@ -116,7 +116,7 @@ def train_lines(lines: Iterable[str], outcomes: Path | None = None) -> int:
                 if arrival is None:
                     at_end = True
                 elif requests:
-                    report(arrival[0], Outcome(75, "not started"))
+                    report(arrival[0], Outcome(STOPPED, "not started"))
                 elif arrival[1].strip():
                     training[arrival[0]] = train_line(arrival[1], requests, concurrent=len(training))
             for number, run in list(training.items()):

@@ -97,7 +97,7 @@ def test_a_failing_run_leaves_the_others_alone(alone: dict[str, Any], workplace:
         f"{FLAGS} --optimizer adam --lr 1e30": (3, "diverged at iteration"),
         f"{FLAGS} --depth 9": (2, "depth must be 6n+2"),
         f"{FLAGS} --data 'nowhere": (2, "No closing quotation"),
-        f"{FLAGS} --precision tf32": (UnsupportedPrecision.status, "precision tf32"),
+        f"{FLAGS} --precision tf32": (UnsupportedPrecision.status, "tf32"),
         RUNS["seed 1"]: (RunLocked.status, "another process"),
         RUNS["plain"]: (0, "final test error"),
     }

@@ -187,7 +187,7 @@ def main(arguments: Sequence[str]) -> int:
         options = RunOptions(acceptance.device, acceptance.data, out=out, eval_every=half, checkpoint_every=config.iterations)
         print_line(f"run {number} of {len(wanted) * acceptance.runs}: {config.net}, seed {config.seed}")
         status = run.run(format_flags(config, replace(options, capture=acceptance.capture)))
-        if status == run.EXIT_STATUS["stopped"]:
+        if status == run.STOPPED:
             print_line("stopped without a verdict; the same command begins anew")
             return status
     found = load_runs(out)
