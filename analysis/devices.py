@@ -27,7 +27,7 @@ from experiments.devices.acceptance import (
     select_seeds,
 )
 from experiments.engine.concurrency import read_throughput
-from reproduce.schema import Amount, Code, Count
+from reproduce.schema import Amount, Count
 
 HEALTHY_GROUPS, FAULTY_GROUPS = (1, 3), (3, 5)
 """Numbers of runs judged together: for false alarms, and for faults."""
@@ -49,8 +49,9 @@ The packages installed beside torch 2.14.1 are pinned in [constraints.txt](../co
 ## Throughput
 
 Time of one training step, measured by `python experiments/devices/throughput.py` with all candidates interleaved in one
-process (its docstring describes them). With concurrent runs, the time is that of one iteration of every run divided by their
-number. The roofline bound is the time of a step limited only by arithmetic or memory bandwidth. Start-up includes capture and
+process. "plain" is a plain PyTorch loop, the baseline; "eager" and "captured" are this repository's step; "4 together" are four
+interleaved runs and "2 side by side" two processes, whose time is that of one iteration of every run divided by their number.
+The roofline bound is the time of a step limited only by arithmetic or memory bandwidth. Start-up includes capture and
 compilation.
 
 {benchmarks or "Not measured yet."}
@@ -164,7 +165,7 @@ class Candidate(TypedDict):
 class Throughput(TypedDict):
     """A record of experiments/devices/throughput.py."""
 
-    git: Code | None
+    git: dict[str, Any] | None
     device_name: str
     threads: Count
     quick: NotRequired[bool]
@@ -202,7 +203,7 @@ def format_benchmark(record: dict[str, Any]) -> str:
 {record["threads"]} threads, {format_versions(record["versions"])}, commit {format_commit(record["git"])}. Peak rates: copy
 {ceilings["copy"] / 1e9:,.1f} GB/s, matrix product {rates}. Roofline bounds: {", ".join(bounds)}.
 Medians (minimum to maximum) of {record["rounds"]} rounds of {counts} iterations of {record["batch_size"]} images; the
-baseline is a plain PyTorch loop whose DataLoader has {record["workers"]} workers.
+DataLoader of the baseline has {record["workers"]} workers.
 
 {format_candidates(record["rows"])}"""
 
