@@ -1,57 +1,58 @@
-"""Claims: a claim is a function whose docstring states it and the rule by which it is judged.
-
-RESULTS.md prints both; the functions stand with their question in analysis/questions. Those on transfer see its runs, all
-others only runs of 64,000 iterations on all of CIFAR-10's training images, and of 37,500 on MNIST's. What "clearly", "rises",
-"similar" and "met" mean stands at the functions of estimates.py and, for the reader of RESULTS.md, in template.md.
-"""
+"""Claims: a claim is a function whose docstring states it and its rule. They are in analysis/questions, below "# Claims"."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from typing import NamedTuple
 
 import pandas as pd
 
 from analysis.estimates import MINIMUM, Finding, holm_adjust
-from analysis.markdown import format_table
-from analysis.records import comparable_runs
-from analysis.sample import SEEDS, NotEnoughRuns
+from analysis.markdown import format_label, format_table
+from analysis.records import comparable_runs, select_runs
+from analysis.sample import SEEDS, NotEnoughRuns, Sample, choose_precision
+from reproduce.config import Config
 
-RULES_VERSION, RULES_DATE, RULES_COMMIT = 2, "2026-11-24", "700065dd"
-"""Of the rules by which claims are judged, when they were fixed, and the commit that last changed them."""
 TOLERANCE = 0.5
-"""Points within which errors are similar: peers' seeds spread by 0.1 to 1.0."""
+"""Points within which two test errors on CIFAR-10 count as equal: published standard deviations are 0.1 to 1.0."""
+Rule = Callable[[Sample], tuple[Finding, str]]
+"""Judges a claim by a sample of its configurations; also returns the numbers in words."""
+KINDS = ("C", "T", "B", "A", "W", "M")
+"""Order of RESULTS.md, then by number: the paper's claims, Table 6, blocks, optimizers, wide nets and warm-up, MNIST."""
+REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
+SUGGESTS, SUGGESTS_OTHERWISE, ESTIMATE = "suggests", "suggests otherwise", "estimate only"
+INCOMPLETE, NOT_RUN = "incomplete", "not run yet"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, SUGGESTS, SUGGESTS_OTHERWISE, ESTIMATE, INCOMPLETE, NOT_RUN)
 
 
-class Outcome(NamedTuple):
-    """Whether the rule holds, the numbers behind it, and the runs of the cell that has fewest."""
+@dataclass(frozen=True)
+class Claim:
+    """What to compare, and the rule.
 
-    finding: Finding
-    numbers: str
-    seeds: int
+    configs: the configurations, or a function that chooses them from the runs; prepare: selects the runs.
+    least_seeds: seeds per configuration below which only numbers are reported. must_converge: a diverged run refutes the claim.
+    """
 
-
-Rule = Callable[[pd.DataFrame], Outcome]
-"""Takes those runs of all that records.load gives which the claim is about.
-
-Raises:
-    NotEnoughRuns: some cell has no finished run.
-"""
-CLAIMS: dict[str, Rule] = {}
-KINDS = ("C", "T", "B", "A", "W", "M", "P")
-"""In the order of RESULTS.md, then by number: the paper's claims, its table, those on blocks, on optimizers, on wide nets, on
-MNIST, and on pretraining."""
-REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "open"
-POINTS_TO, POINTS_AGAINST, NO_DATA = "points to it", "points against it", "no data"
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, OPEN, POINTS_TO, POINTS_AGAINST, NO_DATA)
+    rule: Rule
+    configs: Sequence[Config] | Callable[[pd.DataFrame], Sequence[Config]]
+    least_seeds: int
+    must_converge: bool
+    prepare: Callable[[pd.DataFrame], pd.DataFrame]
 
 
-def claim(name: str, choose: Callable[[pd.DataFrame], pd.DataFrame] = comparable_runs) -> Callable[[Rule], Rule]:
-    """Makes a rule the claim of that name, a letter of KINDS and a number; it sees what `choose` takes of all runs."""
+CLAIMS: dict[str, Claim] = {}
+
+
+def claim(
+    name: str,
+    configs: Sequence[Config] | Callable[[pd.DataFrame], Sequence[Config]],
+    least_seeds: int = 1,
+    must_converge: bool = False,
+    prepare: Callable[[pd.DataFrame], pd.DataFrame] = comparable_runs,
+) -> Callable[[Rule], Rule]:
+    """Register a rule as the claim of that name, a letter of KINDS and a number."""
 
     def register(rule: Rule) -> Rule:
-        CLAIMS[name] = wraps(rule)(lambda runs: rule(choose(runs)))
+        CLAIMS[name] = Claim(rule, configs, least_seeds, must_converge, prepare)
         return rule
 
     return register
@@ -59,10 +60,10 @@ def claim(name: str, choose: Callable[[pd.DataFrame], pd.DataFrame] = comparable
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim judged.
+    """A judged claim.
 
-    verdict: one of VERDICTS; seeds: of the cell that has fewest; p: of the claim, None where it rests on no test or on single
-    runs; numbers: what the verdict rests on, in words.
+    verdict: one of VERDICTS, "incomplete" with a count; seeds: of the configuration that has fewest; p: None without a test or
+    with fewer than MINIMUM seeds; numbers: what the verdict rests on.
     """
 
     name: str
@@ -75,49 +76,83 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """The verdict, and on how many seeds it rests where they are few."""
+        """Return "suggests (one seed)"."""
         return f"{self.verdict} ({SEEDS[self.seeds]})" if self.seeds in SEEDS else self.verdict
 
 
 def judge(name: str, runs: pd.DataFrame) -> Verdict:
-    """Applies the rule of one claim to the runs that records.load gives."""
-    claim, _, rule = (inspect.getdoc(CLAIMS[name]) or "").partition("Rule: ")
-    words = (" ".join(claim.split()), " ".join(rule.split()))
+    """Judge a claim by all runs of `load_records`."""
+    claim = CLAIMS[name]
+    statement, _, rule = (inspect.getdoc(claim.rule) or "").partition("Rule: ")
+    words = (name, " ".join(statement.split()), " ".join(rule.split()))
+    runs = claim.prepare(runs)
+    configs = claim.configs(runs) if callable(claim.configs) else claim.configs
+    if claim.must_converge and (diverged := count_diverged(runs, configs)):
+        seeds, numbers = diverged
+        return Verdict(*words, name_verdict(False, seeds, claim.least_seeds), seeds, None, numbers)
     try:
-        finding, numbers, seeds = CLAIMS[name](runs)
+        sample = Sample(runs, *configs)
     except NotEnoughRuns as lack:
-        return Verdict(name, *words, NO_DATA, 0, None, str(lack))
-    several = {True: REPRODUCED, False: NOT_REPRODUCED, None: OPEN}
-    few = {True: POINTS_TO, False: POINTS_AGAINST, None: OPEN}
-    if seeds < MINIMUM:
-        return Verdict(name, *words, few[finding.holds], seeds, None, numbers)
-    return Verdict(name, *words, several[finding.holds], seeds, finding.p, numbers)
+        state = f"{INCOMPLETE} ({lack.present} of {lack.total} configurations)" if lack.present else NOT_RUN
+        return Verdict(*words, state, 0, None, str(lack))
+    finding, numbers = claim.rule(sample)
+    verdict = name_verdict(finding.holds, sample.seeds, claim.least_seeds)
+    if sample.seeds >= MINIMUM:
+        return Verdict(*words, verdict, sample.seeds, finding.p, numbers + sample.note)
+    narrower, _ = claim.rule(Sample(runs, *configs, leave_out_widest=True))
+    other = name_verdict(narrower.holds, sample.seeds, claim.least_seeds)
+    if other != verdict:
+        numbers += f"; without the widest published standard deviations: {other}"
+    return Verdict(*words, verdict, sample.seeds, None, numbers + sample.note)
+
+
+def name_verdict(holds: bool | None, seeds: int, least_seeds: int) -> str:
+    if seeds < least_seeds:
+        return ESTIMATE
+    several = {True: REPRODUCED, False: NOT_REPRODUCED, None: INCONCLUSIVE}
+    few = {True: SUGGESTS, False: SUGGESTS_OTHERWISE, None: INCONCLUSIVE}
+    return (several if seeds >= MINIMUM else few)[holds]
+
+
+def count_diverged(runs: pd.DataFrame, configs: Sequence[Config]) -> tuple[int, str] | None:
+    """Return the fewest runs of a configuration and which diverged; None if none did or a configuration has no run."""
+    precision = choose_precision(runs, configs)
+    ended = runs[(runs["precision"] == precision) & (runs["status"] != "unfinished")]
+    cells = [select_runs(ended, config) for config in configs]
+    diverged = [int((cell["status"] == "diverged").sum()) for cell in cells]
+    if not all(len(cell) for cell in cells) or not any(diverged):
+        return None
+    listed = (f"{format_label(c)} {d} of {len(cell)} diverged" for c, d, cell in zip(configs, diverged, cells, strict=True))
+    return min(len(cell) for cell in cells), f"{', '.join(listed)} [{precision}]"
 
 
 def judge_all(runs: pd.DataFrame) -> list[Verdict]:
-    """Every claim of the questions that have been imported, in the order of RESULTS.md."""
+    """Judge every claim of the imported questions, in the order of RESULTS.md."""
     return [judge(name, runs) for name in sorted(CLAIMS, key=lambda name: (KINDS.index(name[0]), int(name[1:])))]
 
 
 def count_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """How many claims came out how, and which, where there are any data."""
-    told = []
+    """Return "2 reproduced (M1, C1), ..., 14 not run yet"."""
+    counts = []
     for kind in VERDICTS:
-        names = [verdict.name for verdict in verdicts if verdict.verdict == kind]
-        told.append(f"{len(names)} {kind}" + (f" ({', '.join(names)})" if names and kind != NO_DATA else ""))
-    return ", ".join(told)
+        names = [verdict.name for verdict in verdicts if verdict.verdict.partition(" (")[0] == kind]
+        if names:
+            counts.append(f"{len(names)} {kind}" + (f" ({', '.join(names)})" if kind not in (INCOMPLETE, NOT_RUN) else ""))
+    return ", ".join(counts)
 
 
 def format_claims(verdicts: Sequence[Verdict]) -> str:
+    """Return the table of claims, with the verdicts left after Holm's adjustment, and the numbers behind each."""
     tested = [verdict for verdict in verdicts if verdict.p is not None]
-    holm = dict(zip(tested, holm_adjust([verdict.p for verdict in tested if verdict.p is not None]), strict=True))
+    adjusted = dict(zip(tested, holm_adjust([verdict.p for verdict in tested if verdict.p is not None]), strict=True))
     rows = []
     for verdict in verdicts:
-        adjusted = "-"
-        if verdict in holm:
-            kept = verdict.verdict != REPRODUCED or holm[verdict] < 0.05
-            adjusted = f"{verdict.verdict if kept else OPEN} (p {holm[verdict]:.2g})"
-        rows.append([verdict.name, verdict.claim, f"**{verdict.words}**", adjusted])
-    table = format_table(["", "claim", "verdict", "adjusted for all claims"], rows)
-    details = "\n".join(f"- **{v.name}**: {v.numbers}.\n  Rule: {v.rule}" for v in verdicts)
-    return f"{table}\n\nThe numbers behind each verdict, and its rule:\n\n{details}"
+        after = "-"
+        if verdict in adjusted:
+            kept = verdict.verdict != REPRODUCED or adjusted[verdict] < 0.05
+            after = f"{verdict.verdict if kept else INCONCLUSIVE} (p = {adjusted[verdict]:.2g})"
+        rows.append([verdict.name, verdict.claim, f"**{verdict.words}**", after])
+    table = format_table(["", "claim", "verdict", "adjusted for all tests (Holm)"], rows)
+    judged = [verdict for verdict in verdicts if verdict.seeds]
+    details = "\n".join(f"- **{v.name}**: {v.numbers}.\n  Rule: {v.rule}" for v in judged)
+    return f"{table}\n\nNumbers and rules of the claims that have runs:\n\n{details}" if judged else table

@@ -22,9 +22,9 @@ import matplotlib
 import pandas as pd
 import tyro
 
-from analysis.estimates import MINIMUM, Term, estimate, prediction_half_width
+from analysis.estimates import MINIMUM, estimate
 from analysis.markdown import format_label, format_number
-from analysis.paper import HE, find_spread, kind_of, load_paper, published
+from analysis.paper import HE, kind_of, load_paper, published, published_std
 from analysis.records import PRECISIONS, RECORDS, comparable_runs, finished_runs, load_records, select_runs, to_configs
 from reproduce.cli import parse_args, run_cli
 from reproduce.config import Config, format_recipe, require
@@ -133,7 +133,7 @@ def compare_finished(run: pd.Series, config: Config, recorded: pd.DataFrame) -> 
         numbers = published(load_paper(), kind=kind_of(config), depth=config.depth, quantity="test error", variant="")
         shown = "; ".join(f"{row['source']} {format_number(row)}" for _, row in numbers.iterrows())
         lines += [f"published, with the paper's recipe: {shown}"] if shown else []
-    std = find_spread(config) if is_comparable else math.inf
+    std = published_std(config) if is_comparable else math.inf
     source = "the recorded mean"
     if not errors and config == Config(depth=config.depth, seed=config.seed, precision=config.precision):
         exact = published(load_paper(), source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
@@ -164,20 +164,20 @@ def compare_unfinished(curve: pd.DataFrame, recorded: pd.DataFrame, curves: pd.D
     return lines
 
 
-def predict_error(errors: Sequence[float], published_std: float, source: str) -> tuple[float, float, str] | None:
+def predict_error(errors: Sequence[float], std: float, source: str) -> tuple[float, float, str] | None:
     """Return mean, half-width and origin of the 95% prediction interval for one more run, None if no spread is known.
 
-    published_std: standard deviation of single runs, used for fewer errors than MINIMUM; infinite if there is none.
+    std: published standard deviation of single runs, used for fewer errors than MINIMUM; infinite if there is none.
     source: what the errors are, for the origin.
     """
     ours = estimate(errors)
     if ours.n >= MINIMUM:
-        half = prediction_half_width(Term(ours.n, ours.mean, ours.std))
+        half = prediction(ours).half
         return ours.mean, half, f"95% prediction interval from {ours.n} recorded runs"
-    if ours.n == 0 or math.isinf(published_std):
+    if ours.n == 0 or math.isinf(std):
         return None
-    half = prediction_half_width(Term(ours.n, ours.mean, published_std, known=True))
-    return ours.mean, half, f"95% prediction interval from {source} and the published standard deviation, {published_std:.2f}"
+    half = prediction(Estimate(ours.n, ours.mean, std, published=True)).half
+    return ours.mean, half, f"95% prediction interval from {source} and the published standard deviation, {std:.2f}"
 
 
 def judge_error(error: float, mean: float, half: float, origin: str) -> str:

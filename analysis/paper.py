@@ -1,4 +1,4 @@
-"""paper.csv as a frame: what the paper and its reproductions report, a row per number."""
+"""Published numbers: paper.csv, a row per number, and the published standard deviations of single runs."""
 
 import math
 from functools import cache
@@ -16,25 +16,27 @@ TUTORIAL, RECIPES = "a tutorial for beginners", "well-kept recipes"
 
 @cache
 def load_paper() -> pd.DataFrame:
-    """paper.csv: what the paper and its reproductions report, errors in percent; columns as in the file.
+    """Return paper.csv, errors in %.
 
-    A range goes from `value` to `upto`, which is inf for "more than"; "less than" has the value 0.
+    A range goes from `value` to `upto`, which is inf for "more than"; "less than" has the value 0. `comparable` is "no" if the
+    weight decay or the preprocessing differs from the paper's.
     """
-    text = dict.fromkeys(("source", "kind", "variant", "quantity", "where", "read_off_plot", "protocol"), "str")
-    return pd.read_csv(Path(__file__).with_name("paper.csv"), dtype=text, keep_default_na=False, na_values={
-        name: [""] for name in ("depth", "value", "upto", "spread", "n")
-    })  # fmt: skip
+    numbers = ("depth", "value", "upto", "spread", "n")
+    columns = pd.read_csv(Path(__file__).with_name("paper.csv"), nrows=0).columns
+    types = {name: "float" if name in numbers else "str" for name in columns}
+    missing = {name: [""] for name in numbers}
+    return pd.read_csv(Path(__file__).with_name("paper.csv"), dtype=types, keep_default_na=False, na_values=missing)
 
 
 def published(paper: pd.DataFrame, **where: Any) -> pd.DataFrame:
-    """The published numbers whose columns have the given values."""
+    """Return the published numbers whose columns have the given values."""
     for column, value in where.items():
         paper = paper[paper[column] == value]
     return paper
 
 
 def paper_value(source: str, quantity: str = "test error", column: str = "value", **where: Any) -> float:
-    """The one published number that fits.
+    """Return the one published number that fits.
 
     Raises:
         ValueError: none does, or several do.
@@ -43,19 +45,26 @@ def paper_value(source: str, quantity: str = "test error", column: str = "value"
 
 
 def kind_of(config: Config) -> str:
-    """As the file has it: plain or residual, or the name of another family."""
+    """Return "plain", "residual", or the name of another family, as in the column `kind`."""
     return config.net.rstrip("0123456789") if config.family == "6n+2" else config.family
 
 
-@cache
-def find_spread(config: Config) -> float:
-    """The published standard deviation of single runs of a net, in points of test error.
+def list_published_stds(config: Config) -> pd.DataFrame:
+    """Return the published results whose standard deviations are pooled for a network.
 
-    The root mean square of those in paper.csv for its kind (plain or residual) and depth, for want of them of that kind; of
-    nets trained as the paper says, whatever the config changes. Infinite where there is none.
+    Those of comparable rows of its kind (plain or residual) and depth with the paper's block and optimizer; without any at that
+    depth, those of its kind at all depths.
     """
-    numbers = published(load_paper(), kind=kind_of(config), quantity="test error", variant="")
-    numbers = numbers[numbers["spread"].notna()]
-    of_depth = numbers[numbers["depth"] == config.depth]
-    spreads = (numbers if of_depth.empty else of_depth)["spread"]
-    return math.inf if spreads.empty else float((spreads**2).mean() ** 0.5)
+    rows = published(load_paper(), kind=kind_of(config), quantity="test error", variant="", comparable="yes")
+    rows = rows[rows["spread"].notna()]
+    of_depth = rows[rows["depth"] == config.depth]
+    return rows if of_depth.empty else of_depth
+
+
+@cache
+def published_std(config: Config, leave_out_widest: bool = False) -> float:
+    """Return the pooled published standard deviation of a run (root mean square), in points; infinite if there is none."""
+    stds = list_published_stds(config)["spread"].sort_values()
+    if leave_out_widest and len(stds) > 1:
+        stds = stds.iloc[:-1]
+    return float((stds**2).mean() ** 0.5) if len(stds) else math.inf

@@ -5,14 +5,13 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.claims import Outcome, claim
-from analysis.estimates import all_of, is_positive
+from analysis.claims import claim
+from analysis.estimates import MINIMUM, Finding, all_of, is_positive
 from analysis.markdown import format_estimates, format_figure, format_not_run, format_table
-from analysis.records import select_runs
+from analysis.records import comparable_runs, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_verdicts, mean_error
 from experiments import deep, degradation
-from reproduce.config import Config
 
 NETS = [net for net in degradation.PLAIN if net.depth in (20, 56)] + [
     net for net in degradation.RESIDUAL if net.depth in (20, 56, 110)
@@ -66,39 +65,32 @@ def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:
 # Claims ---------------------------------------------------------------------------------------------------------------
 
 
-def sample_responses(runs: pd.DataFrame, *nets: Config) -> Sample:
-    """A sample of the runs that have responses, with the column mean_response."""
-    sample = Sample(runs[runs["responses"].notna() | (runs["status"] != "finished")], *nets)
-    sample.cells, sample.is_published = [with_mean_response(cell) for cell in sample.cells], False
-    return sample
+def comparable_responses(runs: pd.DataFrame) -> pd.DataFrame:
+    return with_mean_response(comparable_runs(runs))
 
 
-@claim("C6")
-def responses_are_smaller(runs: pd.DataFrame) -> Outcome:
-    """Layer responses have generally smaller standard deviations in residual than in plain nets (Fig. 7).
+@claim("C6", NETS[:4], least_seeds=MINIMUM, prepare=comparable_responses)
+def responses_are_smaller(nets: Sample) -> tuple[Finding, str]:
+    """Layer responses have generally smaller standard deviations in residual than in plain networks (Fig. 7).
 
-    Rule: at 20 and at 56 the mean over the layers is clearly larger in the plain net, and more than half of the layers
-    have, averaged over the seeds, the larger one there.
+    Rule: at 20 and at 56 layers the mean over the layers is greater in the plain network, and so are more than half of the
+    layers, averaged over seeds.
     """
-    depths = (20, 56)
-    sample = sample_responses(runs, *(Config(depth=depth, residual=residual) for depth in depths for residual in (False, True)))
     parts, numbers = [], []
-    for position, depth in zip((0, 2), depths, strict=True):
-        gap = sample.difference(position, position + 1, "mean_response")
-        plain, residual = (np.mean(sample.cells[i]["responses"].tolist(), axis=0) for i in (position, position + 1))
+    for position, net in enumerate(NETS[:2]):
+        gap = nets.difference(position, position + 2, "mean_response")
+        plain, residual = (np.mean(nets.cells[i]["responses"].tolist(), axis=0) for i in (position, position + 2))
         share = float(np.mean(plain > residual))
         parts += [is_positive(gap), share > 0.5]
-        numbers.append(f"plain - residual at {depth}: {gap}, {share:.0%} of the layers")
-    return Outcome(all_of(*parts), "; ".join(numbers) + sample.note, sample.seeds)
+        numbers.append(f"plain - residual at {net.depth} layers: {gap}, greater in {share:.0%} of the layers")
+    return all_of(*parts), "; ".join(numbers)
 
 
-@claim("C7")
-def responses_shrink_with_depth(runs: pd.DataFrame) -> Outcome:
-    """Deeper residual nets have smaller responses per layer (Fig. 7).
+@claim("C7", NETS[2:], least_seeds=MINIMUM, prepare=comparable_responses)
+def responses_shrink_with_depth(nets: Sample) -> tuple[Finding, str]:
+    """Deeper residual networks have smaller responses per layer (Fig. 7).
 
-    Rule: the mean over the layers rises from 110 to 56 and to 20, and 20 is clearly above 110.
+    Rule: the mean over the layers falls from 20 to 56 and from 56 to 110 layers.
     """
-    sample = sample_responses(runs, *(Config(depth=depth) for depth in (110, 56, 20)))
-    ends = sample.difference(2, 0, "mean_response")
-    finding = all_of(sample.increases("mean_response"), is_positive(ends))
-    return Outcome(finding, f"{sample.list('mean_response')}; 20 - 110: {ends}{sample.note}", sample.seeds)
+    falls = [nets.difference(i, i + 1, "mean_response") for i in range(2)]
+    return all_of(*map(is_positive, falls)), f"{nets.list('mean_response')}; steps {', '.join(map(str, falls))}"

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from analysis.estimates import MINIMUM, Contrast, Truth, all_of, contrast, is_equivalent
+from analysis.estimates import MINIMUM, Interval, all_of, is_equivalent
 from analysis.markdown import format_estimates, format_net, format_number, format_table
 from analysis.paper import load_paper, published
 from analysis.records import PRECISIONS, comparable_runs, finished_runs, select_runs
-from analysis.sample import NotEnoughRuns, Sample, pooled_published_std
+from analysis.sample import NotEnoughRuns, Sample
 from experiments.precision import NETS
 from reproduce.config import Config
 
@@ -58,42 +58,40 @@ def format_not_run_precisions(full: pd.DataFrame) -> str:
     return f"Not run yet: {', '.join(missing)} ({command})." if missing else f"{command} trains these networks."
 
 
-def sample_pair(runs: pd.DataFrame, precision: str, *nets: Config) -> tuple[Sample, Sample]:
-    """The nets in a precision, and in fp32, the spread of whose runs is of one kind.
+def sample_pairs(runs: pd.DataFrame, precision: str, *nets: Config) -> Sample:
+    """Return the networks in a precision, then in fp32.
 
     Raises:
         NotEnoughRuns: one of them has no finished run in one of the two.
     """
-    samples = Sample(runs, *nets, precision=precision), Sample(runs, *nets, precision=FULL)
-    pooled_published_std(*samples)
-    return samples
+    return Sample(runs, *nets, *nets, precisions=[precision] * len(nets) + [FULL] * len(nets))
 
 
-def average_effect(lower: Sample, full: Sample) -> Contrast:
-    """The test error of the first less that of the second, averaged over the nets."""
-    count = len(lower.configs)
-    terms = [sample.term(position) for sample in (lower, full) for position in range(count)]
-    return contrast(terms, [1 / count] * count + [-1 / count] * count)
+def average_effect(pairs: Sample) -> Interval:
+    """Return the difference between the two halves of a sample, averaged over the networks."""
+    count = len(pairs.configs) // 2
+    return pairs.combine({i: (1 if i < count else -1) / count for i in range(2 * count)})
 
 
 def format_effect(runs: pd.DataFrame, precision: str, *nets: Config) -> str:
     try:
-        return str(average_effect(*sample_pair(runs, precision, *nets)))
+        return str(average_effect(sample_pairs(runs, precision, *nets)))
     except NotEnoughRuns:
         return ""
 
 
-def is_neutral(runs: pd.DataFrame, precision: str) -> Truth:
-    """Whether a precision is shown to give the test errors of fp32."""
+def is_neutral(runs: pd.DataFrame, precision: str) -> bool | None:
+    """Return whether a precision gives the test errors of fp32, None if that is not shown."""
     if precision == FULL:
         return True
     try:
-        lower, full = sample_pair(runs, precision, *NETS)
+        pairs = sample_pairs(runs, precision, *NETS)
     except NotEnoughRuns:
         return None
-    if lower.seeds < MINIMUM:
+    if pairs.seeds < MINIMUM:
         return None
-    each = [abs(lower.mean(i).mean - full.mean(i).mean) < NEUTRAL_WITHIN or None for i in range(len(NETS))]
-    diverges = lower.diverged > 0 and full.diverged == 0
-    finding = all_of(is_equivalent(average_effect(lower, full), NEUTRAL_WITHIN), not diverges)
+    count = len(NETS)
+    each = [abs(pairs.difference(i, count + i).mean) < NEUTRAL_WITHIN or None for i in range(count)]
+    diverges = any(pairs.diverged[:count]) and not any(pairs.diverged[count:])
+    finding = all_of(is_equivalent(average_effect(pairs), NEUTRAL_WITHIN), not diverges)
     return None if finding.holds and None in each else finding.holds

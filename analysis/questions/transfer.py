@@ -1,18 +1,13 @@
 """How much do a few images of new classes gain from pretraining on others, and which layers should be trained?"""
 
-import math
-
 import pandas as pd
 
-from analysis.claims import Outcome, claim
-from analysis.estimates import MINIMUM, Contrast, Finding, Term, all_of, contrast, estimate, increases, is_positive
+from analysis.estimates import MINIMUM, estimate
 from analysis.markdown import format_estimates, format_figure, format_mean, format_table, join_words
 from analysis.records import finished_runs, select_runs, to_configs
-from analysis.sample import NotEnoughRuns
 from experiments.transfer import DEPTH, FIRST, LENGTH_AFTER, LENGTH_BEFORE, PICTURES, PRECISION, SECOND, WAYS
 from reproduce.config import Config
 
-RULES_COMMIT = "db3f5122"
 WORDS = {
     "scratch": "all, from scratch",
     "all": "all, pretrained",
@@ -61,8 +56,13 @@ def describe_gains(after: pd.DataFrame) -> str:
     gains = [f"{gain} points with {per_class}" for per_class in PICTURES if (gain := format_gain(after, "all", per_class))]
     if not gains:
         return "Not run yet: `python experiments/transfer.py`."
+    few, many = PICTURES
+    growth = format_paired(after, (1, "scratch", few), (-1, "all", few), (-1, "scratch", many), (1, "all", many))
+    alone = [format_paired(after, (1, "head", per_class), (-1, "all", per_class)) for per_class in PICTURES]
     return (
-        f"The gain from pretraining, all layers trained, is {' and '.join(gains)} images per class. {describe_outlier(after)}"
+        f"The gain from pretraining, all layers trained, is {' and '.join(gains)} images per class (difference {growth}). "
+        f"Training the linear layer alone changes the error by {alone[0]} and {alone[1]} points, compared with all layers. "
+        f"{describe_outlier(after)}"
     )
 
 
@@ -84,12 +84,17 @@ def errors_by_seed(after: pd.DataFrame, way: str, per_class: int) -> pd.Series:
 
 
 def format_gain(after: pd.DataFrame, way: str, per_class: int) -> str:
-    """Return the mean difference from scratch over the common seeds, with Student's 95% interval from MINIMUM seeds on."""
-    gains = (errors_by_seed(after, "scratch", per_class) - errors_by_seed(after, way, per_class)).dropna()
-    if gains.empty:
-        return ""
-    gain = estimate(gains)
-    return f"{gain.mean:+.2f}" + (f" ({gain.low:+.2f} to {gain.high:+.2f})" if gain.n >= MINIMUM else "")
+    return format_paired(after, (1, "scratch", per_class), (-1, way, per_class))
+
+
+def format_paired(after: pd.DataFrame, *cells: tuple[int, str, int]) -> str:
+    """Return a weighted sum of test errors, paired by seed, with Student's 95% interval from MINIMUM common seeds on.
+
+    cells: weight, way, and images per class of each.
+    """
+    errors = [weight * errors_by_seed(after, way, per_class) for weight, way, per_class in cells]
+    total = estimate(pd.concat(errors, axis=1, join="inner").sum(axis=1))
+    return (f"{total.mean:+.2f}" + f" ({total.low:+.2f} to {total.high:+.2f})" * (total.n >= MINIMUM)) if total.n else ""
 
 
 def select_recipe(runs: pd.DataFrame, classes: str, iterations: int, *free: str) -> pd.DataFrame:
@@ -100,66 +105,3 @@ def select_recipe(runs: pd.DataFrame, classes: str, iterations: int, *free: str)
 
 def select_cell(runs: pd.DataFrame, way: str, per_class: int) -> pd.DataFrame:
     return runs[(runs["way"] == way) & (runs["per_class"] == per_class)]
-
-
-def make_terms(runs: pd.DataFrame, *cells: tuple[str, int]) -> list[Term]:
-    """The test errors of cells, each a way and a number of pictures; from fewer runs than MINIMUM the spread is not known.
-
-    Raises:
-        NotEnoughRuns: a cell has no finished run.
-    """
-    errors = [finished_runs(select_cell(runs, *cell))["test_error"].astype(float) for cell in cells]
-    if not all(len(cell) for cell in errors):
-        counts = (f"{WORDS[way]}, {per_class}: n={len(cell)}" for (way, per_class), cell in zip(cells, errors, strict=True))
-        raise NotEnoughRuns(f"a finished run of each cell is needed; there are: {'; '.join(counts)}")
-    few = min(len(cell) for cell in errors) < MINIMUM
-    return [Term(len(cell), float(cell.mean()), math.inf if few else estimate(cell).std, known=few) for cell in errors]
-
-
-def find_gain(runs: pd.DataFrame, way: str, per_class: int) -> Contrast:
-    """The test error from scratch less that of a way."""
-    return contrast(make_terms(runs, ("scratch", per_class), (way, per_class)), [1, -1])
-
-
-# Claims ---------------------------------------------------------------------------------------------------------------
-
-
-@claim("P1", find_runs)
-def helps_where_pictures_are_few(runs: pd.DataFrame) -> Outcome:
-    """What a net has learnt of other classes helps the more, the fewer pictures of the new ones there are.
-
-    Rule: by training all layers of such a net instead of one from scratch, the test error falls clearly more with 50 pictures
-    a class than with 500.
-    """
-    cells = [(way, per_class) for per_class in PICTURES for way in ("scratch", "all")]
-    terms = make_terms(runs, *cells)
-    gains = "; ".join(f"with {per_class} {find_gain(runs, 'all', per_class)}" for per_class in PICTURES)
-    more = contrast(terms, [1, -1, -1, 1])
-    return Outcome(is_positive(more), f"gain {gains}; difference {more}", min(term.n for term in terms))
-
-
-@claim("P2", find_runs)
-def few_layers_for_few_pictures(runs: pd.DataFrame) -> Outcome:
-    """With 50 pictures a class, the fewer layers learn, the better: the linear layer alone, then the last stage, then all.
-
-    Rule: the test error rises in that order.
-    """
-    return judge_order(runs, PICTURES[0], "head", "last-stage", "all")
-
-
-@claim("P3", find_runs)
-def all_layers_for_more_pictures(runs: pd.DataFrame) -> Outcome:
-    """With 500 pictures a class, the more layers learn, the better: all, then the last stage, then the linear layer alone.
-
-    Rule: the test error rises in that order.
-    """
-    return judge_order(runs, PICTURES[1], "all", "last-stage", "head")
-
-
-def judge_order(runs: pd.DataFrame, per_class: int, *ways: str) -> Outcome:
-    terms = make_terms(runs, *((way, per_class) for way in ways))
-    steps = [contrast([worse, better], [1, -1]) for better, worse in zip(terms, terms[1:], strict=False)]
-    found: list[Finding | bool] = [increases(step) for step in steps]
-    listed = ", ".join(f"{WORDS[way]} {term.mean:.2f}" for way, term in zip(ways, terms, strict=True))
-    numbers = f"test error {listed}; from each to the next {', '.join(map(str, steps))}"
-    return Outcome(all_of(*found), numbers, min(term.n for term in terms))

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from analysis.claims import Outcome, claim
-from analysis.estimates import all_of, is_equivalent, is_positive
+from analysis.claims import claim
+from analysis.estimates import MINIMUM, Finding, all_of, is_equivalent, is_positive
 from analysis.markdown import format_estimates, format_net, format_not_run, format_table
 from analysis.paper import BLOG, RECIPES, paper_value
 from analysis.records import select_runs
@@ -31,26 +31,23 @@ Test error in %, {precision}. {format_not_run(ours, CONFIGS, "python experiments
 # Claims ---------------------------------------------------------------------------------------------------------------
 
 
-@claim("W1")
-def narrow_is_nearly_as_good(runs: pd.DataFrame) -> Outcome:
+@claim("W1", [NARROW, RESNET18], least_seeds=MINIMUM)
+def narrow_is_nearly_as_good(nets: Sample) -> tuple[Finding, str]:
     """ResNet-32 is nearly as good as ResNet-18, which has more than twenty times its parameters.
 
-    Rule: ResNet-32's test error is similar to that of ResNet-18 by the one-cycle recipe, to within the blog's difference of
-    1 point.
+    Rule: with the one-cycle recipe for ResNet-18, the test errors are equal to within the blog's difference of 1 point.
     """
-    sample = Sample(runs, NARROW, RESNET18)
-    gap = sample.difference(0, 1)
+    gap = nets.difference(0, 1)
     within = paper_value(BLOG, kind="residual", depth=32, variant="original") - paper_value(BLOG, kind="resnet18")
-    return Outcome(is_equivalent(gap, within), f"{sample.list()}; difference {gap}{sample.note}", sample.seeds)
+    return is_equivalent(gap, within), f"{nets.list()}; difference {gap}"
 
 
-@claim("W2")
-def wide_stays_behind_its_recipes(runs: pd.DataFrame) -> Outcome:
+@claim("W2", [RESNET18, RESNET18_BY_THE_PAPER])
+def wide_stays_behind_its_recipes(nets: Sample) -> tuple[Finding, str]:
     """ResNet-18 has a test error near 9% (the blog), not near the 5% of well-kept recipes.
 
-    Rule: by the one-cycle recipe and by the paper's, its test error is clearly nearer to the blog's number.
+    Rule: with the one-cycle recipe and with the paper's, its test error is nearer to the blog's number.
     """
-    sample = Sample(runs, RESNET18, RESNET18_BY_THE_PAPER)
     middle = (paper_value(BLOG, kind="resnet18") + paper_value(RECIPES, kind="resnet18")) / 2
-    parts = [is_positive(sample.mean(i) - middle) for i in range(2)]
-    return Outcome(all_of(*parts), f"{sample.list()}; halfway {middle:g}{sample.note}", sample.seeds)
+    parts = [is_positive(nets.combine({position: 1}) - middle) for position in range(2)]
+    return all_of(*parts), f"{nets.list()}; halfway {middle:g}"
