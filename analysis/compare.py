@@ -22,7 +22,7 @@ import matplotlib
 import pandas as pd
 import tyro
 
-from analysis.estimates import MINIMUM, estimate
+from analysis.estimates import MINIMUM, Estimate, estimate, prediction
 from analysis.markdown import format_label, format_number
 from analysis.paper import HE, kind_of, load_paper, published, published_std
 from analysis.records import PRECISIONS, RECORDS, comparable_runs, finished_runs, load_records, select_runs, to_configs

@@ -59,6 +59,7 @@ class Sample:
         leave_out_widest: bool = False,
     ):
         self.configs, self.leave_out_widest = configs, leave_out_widest
+        self.uses_published = False
         self.precisions = precisions or [choose_precision(runs, configs)] * len(configs)
         every = [select_runs(runs[runs["precision"] == p], c) for p, c in zip(self.precisions, configs, strict=True)]
         self.cells = [finished_runs(cell) for cell in every]
@@ -73,11 +74,10 @@ class Sample:
 
     @property
     def note(self) -> str:
-        """Return " [bf16; one seed; published standard deviations]"."""
+        """Return " [bf16; one seed, published standard deviations]"."""
         notes = list(dict.fromkeys(self.precisions))
         if self.seeds in SEEDS:
-            notes.append(SEEDS[self.seeds])
-            notes += ["published standard deviations"] * all(math.isfinite(published_std(c)) for c in self.configs)
+            notes.append(SEEDS[self.seeds] + ", published standard deviations" * self.uses_published)
         notes += [f"{sum(self.diverged)} diverged, not in the means"] * any(self.diverged)
         notes += [f"{self.stuck} stuck, in the means"] * bool(self.stuck)
         return f" [{'; '.join(notes)}]"
@@ -89,6 +89,7 @@ class Sample:
             return own
         in_points = column in ("test_error", "train_error")
         std = published_std(self.configs[position], self.leave_out_widest) if in_points else math.inf
+        self.uses_published |= math.isfinite(std)
         return Estimate(own.n, own.mean, std, published=True)
 
     def combine(self, weights: dict[int, float], column: str = "test_error") -> Interval:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import Verdict, judge
-from analysis.estimates import Contrast, estimate
+from analysis.estimates import Interval, estimate
 from analysis.markdown import format_number, format_table, join_words
 from analysis.paper import load_paper, published
 from analysis.records import comparable_runs, finished_runs, select_runs
@@ -32,7 +32,7 @@ def list_means(runs: pd.DataFrame, configs: Sequence[Config], column: str = "tes
     return join_words([f"{mean:.2f}" for mean in means if not np.isnan(mean)])
 
 
-def find_gap(runs: pd.DataFrame, first: Config, second: Config) -> Contrast | None:
+def find_gap(runs: pd.DataFrame, first: Config, second: Config) -> Interval | None:
     """Return the test error of `first` minus `second`, None without runs of both."""
     try:
         return Sample(runs, first, second).difference(0, 1)

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
 
 from analysis.claims import Verdict, count_verdicts
-from analysis.estimates import Contrast
+from analysis.estimates import Interval, compare_predictions
 from analysis.markdown import format_estimates, format_number, format_table, join_words
 from analysis.paper import HE, load_paper, paper_value, published
 from analysis.questions.degradation import PLAIN_TWINS, TWINS, list_depths, recorded
 from analysis.questions.layer_responses import count_smaller_responses
-from analysis.questions.mistakes import decode
 from analysis.questions.warmup import SOURCES, start_errors
 from analysis.records import finished_runs, select_runs
 from analysis.sections import choose_runs, describe_trend, find_gap, format_verdict, list_means, mean_error
@@ -95,7 +93,7 @@ def judge_gaps(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
     )
 
 
-def list_gaps(gaps: Mapping[int, Contrast]) -> str:
+def list_gaps(gaps: Mapping[int, Interval]) -> str:
     return f"{join_words([f'{gap} at {depth}' for depth, gap in gaps.items()])} layers"
 
 
@@ -125,9 +123,7 @@ def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) ->
     if common.empty:
         return ""
     seed = min(common)
-    right, other_right = (decode(texts[seed])[1] for texts in runs)
-    lost, won = int((other_right & ~right).sum()), int((right & ~other_right).sum())
-    p = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
+    lost, won, p = compare_predictions(*(texts[seed] for texts in runs))
     return (
         f"Of the same test images, only ResNet-{deep.depth} misclassifies {lost} and only ResNet-{shallow.depth} {won} "
         f"(McNemar's exact test: p = {p:.2g}; it compares the two networks of seed {seed}, not the depths)."

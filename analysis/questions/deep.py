@@ -28,7 +28,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     return f"""## Does ResNet-110 need its warm-up, and what do 1,202 layers gain?
 
 The paper trains 110 layers at a tenth of the learning rate until the training error is below 80%, for about 400 iterations
-({format_verdicts(runs, "C4", "C5", "C8")}).
+({format_verdicts(runs, "C4", "C5", "C8", "C9")}).
 
 {table}{format_not_run(ours, CONFIGS, "python experiments/sweep.py deep")}"""
 

@@ -45,7 +45,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     others = [config for configs in settings.values() for config in configs[1:]]
     return f"""## Does Adam do as well as SGD?
 
-{answer} ({format_verdicts(runs, "A4", "A5")}).
+{answer} ({format_verdicts(runs, "A5")}).
 
 {format_table(header, rows)}
 
