@@ -8,7 +8,7 @@ from analysis.markdown import format_estimates, format_figure, format_not_run, f
 from analysis.paper import load_paper, published
 from analysis.records import finished_runs, select_runs
 from analysis.sample import Sample
-from analysis.sections import choose_runs, mean_error
+from analysis.sections import choose_runs, format_verdicts, mean_error
 from experiments import degradation
 from reproduce.config import Config
 
@@ -38,7 +38,8 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     header = ["layers", "warm-up", *spans, "final training", "final test"]
     return f"""## Does ResNet-56 need a warm-up?
 
-{describe_training(ours, curves)} The paper uses a warm-up for 110 layers only.
+{describe_training(ours, curves)} The paper uses a warm-up for 110 layers only
+({format_verdicts(runs, "W56")}).
 
 {format_table(header, rows)}
 
