@@ -12,9 +12,8 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from analysis import claims
 from analysis.plot_transfer import draw
-from analysis.questions.transfer import format_section
+from analysis.questions.transfer import find_runs, format_gain, format_paired, format_section
 from analysis.records import load_records
 from experiments import transfer
 from reproduce import record, sampling
@@ -102,7 +101,7 @@ def test_what_was_broken_off_is_made_anew_and_lost_weights_are_told(place: Path)
 
 FOUND = {("scratch", 50): 70.0, ("all", 50): 62.0, ("last-stage", 50): 60.0, ("head", 50): 58.0,
          ("scratch", 500): 50.0, ("all", 500): 45.0, ("last-stage", 500): 46.0, ("head", 500): 47.0}  # fmt: skip
-"""Test errors of which all three claims are true."""
+"""Test errors by way and images per class."""
 
 
 def write_found(records: Path, errors: dict[tuple[str, int], float], seeds: int = 3) -> pd.DataFrame:
@@ -127,38 +126,13 @@ def write_found(records: Path, errors: dict[tuple[str, int], float], seeds: int 
     return load_records(records)[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "changed", "verdict"),
-    [
-        ("P1", {}, claims.REPRODUCED),
-        ("P1", {("all", 500): 42.0}, claims.OPEN),
-        ("P1", {("all", 500): 40.0}, claims.NOT_REPRODUCED),
-        ("P2", {}, claims.REPRODUCED),
-        ("P2", {("head", 50): 61.0}, claims.NOT_REPRODUCED),
-        ("P2", {("all", 50): 60.0}, claims.OPEN),
-        ("P3", {}, claims.REPRODUCED),
-        ("P3", {("last-stage", 500): 44.0}, claims.NOT_REPRODUCED),
-    ],
-)
-def test_verdicts(tmp_path: Path, name: str, changed: dict[tuple[str, int], float], verdict: str):
-    runs = write_found(tmp_path, FOUND | changed)
-    judged = claims.judge(name, runs)
-    assert judged.verdict == verdict, judged.numbers
-    for change in (
-        {"lr": 0.05},
-        {"batch_size": 64},
-        {"iterations": 300},
-        {"classes": transfer.FIRST},
-        {"precision": "fp32"},
-        {"status": "unfinished"},
-    ):
-        assert claims.judge(name, runs.assign(**change)).verdict == claims.NO_DATA
-
-
-def test_fewer_than_three_seeds_have_no_spread(tmp_path: Path):
-    runs = write_found(tmp_path, FOUND, seeds=1)
-    assert claims.judge("P1", runs).words == "open (one seed)"
-    assert claims.judge("P2", runs).words == "points to it (one seed)"
+def test_gains_are_paired_by_seed(tmp_path: Path):
+    runs = find_runs(write_found(tmp_path, FOUND))
+    assert format_gain(runs, "all", 50) == "+8.00 (+8.00 to +8.00)", "the seeds of both differ by the same amounts"
+    assert format_paired(runs, (1, "head", 500), (-1, "all", 500)) == "+2.00 (+2.00 to +2.00)"
+    assert format_gain(runs[runs["seed"] < 2], "all", 50) == "+8.00", "no interval from two seeds"
+    for change in ({"lr": 0.05}, {"batch_size": 64}, {"iterations": 300}, {"precision": "fp32"}, {"status": "unfinished"}):
+        assert format_gain(find_runs(runs.assign(**change)), "all", 50) == ""
 
 
 def test_the_section_and_the_figure_show_every_cell(tmp_path: Path):
