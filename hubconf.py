@@ -1,7 +1,7 @@
-"""torch.hub entry points: the paper's networks and the others trained here, with their normalization.
+"""torch.hub entry points: the networks of section 4.2 and others with published weights, with their normalization.
 
     network = torch.hub.load(".", "resnet20_cifar10", source="local", pretrained=True)  # "." is a clone of this repository
-    logits = network(images)  # N x 3 x 32 x 32 in [0, 1] -> N x 10; lenet_mnist takes N x 1 x 28 x 28
+    logits = network(images)  # N x 3 x 32 x 32 in [0, 1] -> N x 10
 
 Without pretrained=True the weights are random.
 """
@@ -92,33 +92,3 @@ def plain44_cifar10(pretrained: bool = False) -> Classifier:
 def plain56_cifar10(pretrained: bool = False) -> Classifier:
     """Plain network with 56 layers."""
     return load(Config(depth=56, residual=False), pretrained)
-
-
-def resnet18_cifar10(pretrained: bool = False) -> Classifier:
-    """torchvision's ResNet-18 with a 3x3 stem and no max-pooling, 11.2M parameters; not in section 4.2."""
-    return load(Config(family="resnet18"), pretrained)
-
-
-def resnet34_cifar10(pretrained: bool = False) -> Classifier:
-    """torchvision's ResNet-34, adapted like resnet18_cifar10, 21.3M parameters."""
-    return load(Config(family="resnet34"), pretrained)
-
-
-def resnet50_cifar10(pretrained: bool = False) -> Classifier:
-    """torchvision's ResNet-50, adapted like resnet18_cifar10, 23.5M parameters."""
-    return load(Config(family="resnet50"), pretrained)
-
-
-def resnet101_cifar10(pretrained: bool = False) -> Classifier:
-    """torchvision's ResNet-101, adapted like resnet18_cifar10, 42.5M parameters."""
-    return load(Config(family="resnet101"), pretrained)
-
-
-def resnext50_32x4d_cifar10(pretrained: bool = False) -> Classifier:
-    """torchvision's ResNeXt-50 32x4d, adapted like resnet18_cifar10, 23.0M parameters."""
-    return load(Config(family="resnext50_32x4d"), pretrained)
-
-
-def lenet_mnist(pretrained: bool = False) -> Classifier:
-    """LeNet for MNIST, 13k parameters."""
-    return load(Config(family="lenet", dataset="mnist"), pretrained)

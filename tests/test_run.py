@@ -77,26 +77,10 @@ def test_flags_become_config_and_options():
         assert parse(["--data", data])[0] == Config(dataset="mnist")
 
 
-def test_the_defaults_are_the_papers():
-    config = Config()
-    assert (config.optimizer, config.lr, config.momentum, config.weight_decay) == ("sgd", 0.1, 0.9, 1e-4)
-    assert (config.batch_size, config.iterations, config.shortcut, config.block) == (128, 64_000, "A", "original")
-    assert [Config(depth=depth).warmup for depth in (20, 56, 110, 1202)] == ["none", "none", "error", "error"]
-    assert [Config(optimizer=optimizer).lr for optimizer in ("sgd", "adam", "adamw")] == [0.1, 1e-3, 1e-3]
-
-
 WRONG = {
-    "--depth 21": "6n+2", "--depth 2": "6n+2", "--depth -4": "6n+2", "--depth": "--depth", "--depth twenty": "--depth",
-    "--lr 0": "lr", "--lr nan": "lr", "--lr inf": "lr", "--lr -1": "lr", "--momentum 1": "momentum",
-    "--weight-decay -1": "weight-decay", "--weight-decay nan": "weight-decay", "--batch-size 0": "batch-size",
-    "--iterations 0": "iterations", "--seed -1": "seed", "--precision fp16": "fp16", "--optimizer rmsprop": "rmsprop",
-    "--block identity": "identity", "--shortcut D": "'D'", "--warmup 400": "400", "--split test": "test",
-    "--no-residual --block bn-after-add": "plain", "--no-residual --shortcut B": "plain", "--unknown 1": "--unknown",
-    "--batch-size 9 --bn-batch halves": "even", "--time-limit 0": "time-limit", "--eval-every 0": "eval-every",
-    "--checkpoint-every 0": "checkpoint-every", "--device tpu": "tpu", "44": "44", "--dataset synthetic": "--dataset",
-    "--family resnet18 --depth 44": "--family", "--family lenet --no-residual": "--family", "--family resnet20": "resnet20",
-    "--family lenet --bn-batch halves": "no BN", "--schedule cosine --warmup error": "warmup", "--schedule linear": "linear",
-    "--trainable head": "--initial", "--initial nowhere.safetensors": "nowhere.safetensors",
+    "--depth 21": "6n+2", "--depth": "--depth", "--depth twenty": "--depth", "--lr nan": "lr", "--precision fp16": "fp16",
+    "--no-residual --block bn-after-add": "plain", "--unknown 1": "--unknown", "--time-limit 0": "time-limit", "44": "44",
+    "--dataset synthetic": "--dataset", "--trainable head": "--initial", "--initial nowhere.safetensors": "nowhere.safetensors",
 }  # fmt: skip
 
 
@@ -139,7 +123,6 @@ def test_help_lists_every_flag(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
-        ("--depth 21", "6n+2"),
         ("--data nowhere --device cpu", "MD5 c58f30108f718f92721af3b95e74349a"),
         ("--data synthetic --precision tf32 --device cpu", "tf32"),
         ("--data synthetic --device npu", "torch_npu is not installed"),
