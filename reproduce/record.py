@@ -134,8 +134,8 @@ def describe_git() -> dict[str, Any] | None:
     """Return the commit and whether reproduce/ differs from it, as when this process first asked; None outside a checkout."""
 
     def git(*arguments: str) -> str:
-        package = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=package, check=True, capture_output=True, text=True).stdout
+        command = ["git", "--no-optional-locks", *arguments]  # a killed `git status` would leave the index locked
+        return subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True).stdout
 
     try:
         return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain", "--", "."))}

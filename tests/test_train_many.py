@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import pytest
 import torch
 
 from reproduce import record, train_many
-from reproduce.config import Config
 from reproduce.errors import RunLocked, UnsupportedPrecision
 from reproduce.run import Outcome, main, parse
 from reproduce.step import Training
-from tests.conftest import QUICK, assert_equal
+from tests.conftest import assert_equal
 from tests.outcome import read_outcome
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --eval-every 12 --checkpoint-every 4"
@@ -146,15 +144,3 @@ def test_runs_start_as_their_lines_arrive(workplace: Path, capsys):
     assert train_many.train_lines(lines()) == 0
     assert "line 3, exit status 0: " in capsys.readouterr().out, "empty lines count"
     assert (folder_of(RUNS["seed 1"], "together") / "result.json").exists()
-
-
-def test_runs_on_the_same_images_share_them(synthetic_folder: Path, monkeypatch):
-    from reproduce.sampling import load_data_cached
-
-    cpu = torch.device("cpu")
-    data = load_data_cached(QUICK, synthetic_folder, cpu)
-    for alike in (replace(QUICK, seed=3), replace(QUICK, depth=14, precision="bf16", residual=False)):
-        assert load_data_cached(alike, synthetic_folder, cpu) is data
-    others: list[Config] = [replace(QUICK, split="val"), replace(QUICK, split="val", seed=1)]
-    others.append(replace(QUICK, normalization="channel-mean"))
-    assert len({id(load_data_cached(other, synthetic_folder, cpu)) for other in (QUICK, *others)}) == 4
