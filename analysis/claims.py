@@ -63,7 +63,8 @@ class Verdict:
     """A judged claim.
 
     verdict: one of VERDICTS, "incomplete" with a count; seeds: of the configuration that has fewest; p: None without a test or
-    with fewer than MINIMUM seeds; numbers: what the verdict rests on.
+    with fewer than MINIMUM seeds; numbers: what the verdict rests on; without_widest: a different verdict without the widest
+    published standard deviations.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Verdict:
     seeds: int
     p: float | None
     numbers: str
+    without_widest: str = ""
 
     @property
     def words(self) -> str:
@@ -101,9 +103,10 @@ def judge(name: str, runs: pd.DataFrame) -> Verdict:
         return Verdict(*words, verdict, sample.seeds, finding.p, numbers + sample.note)
     narrower, _ = claim.rule(Sample(runs, *configs, leave_out_widest=True))
     other = name_verdict(narrower.holds, sample.seeds, claim.least_seeds)
-    if other != verdict:
-        numbers += f"; without the widest published standard deviations: {other}"
-    return Verdict(*words, verdict, sample.seeds, None, numbers + sample.note)
+    if other == verdict:
+        return Verdict(*words, verdict, sample.seeds, None, numbers + sample.note)
+    numbers += f"; without the widest published standard deviations: {other}"
+    return Verdict(*words, verdict, sample.seeds, None, numbers + sample.note, other)
 
 
 def name_verdict(holds: bool | None, seeds: int, least_seeds: int) -> str:

@@ -47,7 +47,9 @@ def format_gap(runs: pd.DataFrame, first: Config, second: Config) -> str:
 
 def format_verdict(verdict: Verdict) -> str:
     """Return "C1: suggests, one seed"."""
-    return f"{verdict.name}: {', '.join([verdict.verdict, *filter(None, [SEEDS.get(verdict.seeds)])])}"
+    words = f"{verdict.name}: {', '.join([verdict.verdict, *filter(None, [SEEDS.get(verdict.seeds)])])}"
+    other = f"; without the widest published standard deviation: {verdict.without_widest}"
+    return words + other * bool(verdict.without_widest)
 
 
 def format_verdicts(runs: pd.DataFrame, *names: str) -> str:

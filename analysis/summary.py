@@ -11,7 +11,7 @@ from analysis.estimates import Interval, compare_predictions
 from analysis.markdown import format_estimates, format_number, format_table, join_words
 from analysis.paper import HE, load_paper, paper_value, published
 from analysis.questions.degradation import PLAIN_TWINS, TWINS, list_depths, recorded
-from analysis.questions.layer_responses import count_smaller_responses
+from analysis.questions.layer_responses import compare_responses
 from analysis.questions.warmup import SOURCES, start_errors
 from analysis.records import finished_runs, select_runs
 from analysis.sections import choose_runs, describe_trend, find_gap, format_verdict, list_means, mean_error
@@ -33,7 +33,17 @@ def describe_scope(runs: pd.DataFrame) -> str:
 
 
 def describe_certainty(verdicts: Sequence[Verdict]) -> str:
-    return f"[Claims](#claims): {count_verdicts(verdicts)}."
+    return f"Of {len(verdicts)} [claims](#claims): {count_verdicts(verdicts)}."
+
+
+def format_verdicts(verdicts: Sequence[Verdict]) -> str:
+    """Return the table of the judged claims, and a list of the others."""
+    judged = [verdict for verdict in verdicts if verdict.seeds]
+    table = format_table(
+        ["", "claim", "verdict"], [[v.name, v.claim, f"**{format_verdict(v).partition(': ')[2]}**"] for v in judged]
+    )
+    others = "\n".join(f"- {v.name}: {v.claim.rstrip('.')}: {v.verdict}." for v in verdicts if not v.seeds)
+    return f"{table if judged else 'No claim is judged yet.'}\n\nNot judged yet:\n\n{others}"
 
 
 @dataclass(frozen=True)
@@ -136,18 +146,20 @@ def describe_start(ours: pd.DataFrame, curves: pd.DataFrame, nets: Sequence[Conf
 
 
 def list_warmups(nets: Sequence[Config]) -> str:
-    """Return the published test errors of these networks without a warm-up, and of the deepest with one."""
-    residual = published(load_paper(), kind="residual", quantity="test error", variant="")
-    without, warm = [], []
+    """Return the published test errors of these networks without a warm-up, and of the deepest with one or without saying."""
+    residual = published(load_paper(), kind="residual", quantity="test error", variant="", comparable="yes")
+    depth, without = nets[-1].depth, []
     for source, warmup in SOURCES.items():
         errors = published(residual, source=source).set_index("depth")["value"]
-        if warmup == "none" and set(errors.index) >= {net.depth for net in nets}:
-            without.append(f"{source.split(',')[0]}: {join_words([f'{errors[net.depth]:.2f}' for net in nets])}")
-        elif warmup != "none" and nets[-1].depth in errors:
-            warm.append(errors[nets[-1].depth])
+        if warmup == "none":
+            without.append(f"{source.split(',')[0]}: {join_words([f'{errors[net.depth]:.2f}' for net in nets])}%")
+    deepest = published(residual, depth=depth)
+    deepest = deepest[deepest["source"] != HE].set_index("source")["value"]
+    warm = deepest[[source for source, warmup in SOURCES.items() if warmup != "none"]]
+    others = deepest.drop(list(SOURCES))
     return (
-        f"Reproductions without a warm-up show the same shape ({'; '.join(without)}), those with one end at {min(warm):.2f} to "
-        f"{max(warm):.2f}% at {nets[-1].depth} layers."
+        f"Two reproductions state that they use no warm-up ({'; '.join(without)}); those with one end at {warm.min():.2f} and "
+        f"{warm.max():.2f}% at {depth} layers, those that do not say at {others.min():.2f} to {others.max():.2f}%."
     )
 
 
@@ -160,7 +172,7 @@ def judge_bn_placement(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding |
     depths = join_words([str(depth) for depth in clear or gaps])
     return Finding(
         f"BN after the addition makes {'a' if clear else 'no clear'} difference at {depths} layers",
-        f"({verdict['B1']}; {verdict['B3']}): {list_gaps(gaps)}. The loss that others report is at 110 layers.",
+        f"(one seed): {list_gaps(gaps)}. The loss that others report is at 110 layers.",
     )
 
 
@@ -178,12 +190,14 @@ def judge_adam(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
 
 
 def judge_responses(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
-    smaller, known = count_smaller_responses(ours)
-    if not known:
+    means = compare_responses(ours)
+    if not means:
         return None
+    smaller = all(residual < plain for plain, residual in means.values())
+    words = [f"{residual:.2f} and {plain:.2f} at {depth}" for depth, (plain, residual) in means.items()]
     return Finding(
-        f"Layer responses are smaller in residual networks{'' if smaller == known else ' at some depths'}",
-        f"({verdict['C6']}): their mean standard deviation is, at {smaller} of {known} depths.",
+        f"Layer responses are {'smaller' if smaller else 'not always smaller'} in residual than in plain networks",
+        f"({verdict['C6']}): their mean standard deviation is {join_words(words)} layers.",
     )
 
 

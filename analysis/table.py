@@ -21,7 +21,7 @@ from typing import Annotated
 import pandas as pd
 import tyro
 
-from analysis.claims import Verdict, format_claims, judge_all
+from analysis.claims import Verdict, judge_all
 from analysis.devices import format_devices
 from analysis.estimates import MINIMUM
 from analysis.markdown import format_figure, wrap_paragraphs
@@ -34,6 +34,7 @@ from analysis.summary import (
     describe_scope,
     format_findings,
     format_readme_results,
+    format_verdicts,
     format_weights,
     list_findings,
 )
@@ -64,7 +65,7 @@ def format_results(
         figure=format_figure(comparable_runs(runs), degradation.CONFIGS, "degradation", "Fig. 6 from our runs"),
         certainty=describe_certainty(verdicts),
         questions="\n\n".join(question.format_section(runs, curves).strip() for question in QUESTIONS),
-        claims=format_claims(verdicts),
+        claims=format_verdicts(verdicts),
     )
     return wrap_paragraphs(text)
 

@@ -41,19 +41,20 @@ Mean standard deviation over the layers, {precision}, on the test set.
 
 
 def describe_responses(ours: pd.DataFrame) -> str:
-    smaller, known = count_smaller_responses(ours)
-    return f"Averaged over the layers, they are smaller at {smaller} of {known} depths" if known else "Not known yet"
+    means = compare_responses(ours)
+    smaller = sum(residual < plain for plain, residual in means.values())
+    return f"Averaged over the layers, they are smaller at {smaller} of {len(means)} depths" if means else "Not known yet"
 
 
-def count_smaller_responses(ours: pd.DataFrame) -> tuple[int, int]:
-    """Return at how many depths the mean response is smaller in the residual network, and how many depths are known."""
+def compare_responses(ours: pd.DataFrame) -> dict[int, tuple[float, float]]:
+    """Return the mean response of the plain and the residual network at each depth that has both."""
     ours = with_mean_response(ours)
-    means = [
-        [mean_error(ours, net, "mean_response") for net in twins]
-        for twins in zip(degradation.PLAIN, degradation.RESIDUAL, strict=True)
-    ]
-    known = [(plain, residual) for plain, residual in means if plain == plain and residual == residual]
-    return sum(residual < plain for plain, residual in known), len(known)
+    means = {}
+    for plain, residual in zip(degradation.PLAIN, degradation.RESIDUAL, strict=True):
+        pair = mean_error(ours, plain, "mean_response"), mean_error(ours, residual, "mean_response")
+        if not np.isnan(pair).any():
+            means[plain.depth] = pair
+    return means
 
 
 def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:
