@@ -132,14 +132,14 @@ def compare_finished(run: pd.Series, config: Config, recorded: pd.DataFrame) -> 
     if is_comparable:
         numbers = published(load_paper(), kind=kind_of(config), depth=config.depth, quantity="test error", variant="")
         shown = "; ".join(f"{row['source']} {format_number(row)}" for _, row in numbers.iterrows())
-        lines += [f"published, with the paper's recipe: {shown}"] if shown else []
+        lines += [f"published for this network: {shown}"] if shown else []
     std = published_std(config) if is_comparable else math.inf
     source = "the recorded mean"
     if not errors and config == Config(depth=config.depth, seed=config.seed, precision=config.precision):
         exact = published(load_paper(), source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
         errors, source = list(exact.loc[exact["upto"].isna(), "value"]), "the paper's number"
-    if expected := predict_error(errors, std, source):
-        lines.append(f"test error {judge_error(error, *expected)}")
+    if verdict := judge_error(error, errors, std, source):
+        lines.append(f"test error {verdict}")
     elif errors:
         gap = error - estimate(errors).mean
         lines.append(f"test error {error:.2f}%: {gap:+.2f} points from the recorded mean; no standard deviation is known")
@@ -157,32 +157,27 @@ def compare_unfinished(curve: pd.DataFrame, recorded: pd.DataFrame, curves: pd.D
     there = curves[curves["folder"].isin(recorded["folder"]) & (curves["iteration"] == last["iteration"])]
     for column, name in (("train_error", "training error"), ("test_error", "test error")):
         error, errors = float(last[column]), list(there[column].astype(float))
-        if expected := predict_error(errors, math.inf, ""):
-            lines.append(f"{name} {judge_error(error, *expected)}")
+        if verdict := judge_error(error, errors, math.inf, ""):
+            lines.append(f"{name} {verdict}")
         else:
             lines.append(f"{name} {error:.2f}%; recorded at this iteration: {estimate(errors) if errors else 'no run'}")
     return lines
 
 
-def predict_error(errors: Sequence[float], std: float, source: str) -> tuple[float, float, str] | None:
-    """Return mean, half-width and origin of the 95% prediction interval for one more run, None if no spread is known.
+def judge_error(error: float, errors: Sequence[float], std: float, source: str) -> str | None:
+    """Return whether an error is within the 95% prediction interval, None if no standard deviation is known.
 
-    std: published standard deviation of single runs, used for fewer errors than MINIMUM; infinite if there is none.
-    source: what the errors are, for the origin.
+    std: published standard deviation of a run, used for fewer errors than MINIMUM; infinite if there is none.
+    source: what the errors are.
     """
-    ours = estimate(errors)
-    if ours.n >= MINIMUM:
-        half = prediction(ours).half
-        return ours.mean, half, f"95% prediction interval from {ours.n} recorded runs"
-    if ours.n == 0 or math.isinf(std):
+    mean, origin = estimate(errors), f"from {len(errors)} recorded runs"
+    if mean.n < MINIMUM:
+        mean, origin = Estimate(mean.n, mean.mean, std, published=True), f"from {source} and the published std of {std:.2f}"
+    if mean.n == 0 or math.isinf(mean.std):
         return None
-    half = prediction(Estimate(ours.n, ours.mean, std, published=True)).half
-    return ours.mean, half, f"95% prediction interval from {source} and the published standard deviation, {std:.2f}"
-
-
-def judge_error(error: float, mean: float, half: float, origin: str) -> str:
-    position = "within" if abs(error - mean) <= half else "ABOVE" if error > mean else "below"
-    return f"{error:.2f}% is {position} the expected {mean - half:.2f} to {mean + half:.2f}% ({origin})"
+    expected = prediction(mean)
+    position = "ABOVE" if error > expected.high else "below" if error < expected.low else "within"
+    return f"{error:.2f}% is {position} the 95% prediction interval {origin}, {expected.low:.2f} to {expected.high:.2f}%"
 
 
 def draw_runs(own: Sequence[tuple[pd.Series, pd.DataFrame]], runs: pd.DataFrame, curves: pd.DataFrame, output: Path):

@@ -95,11 +95,9 @@ def draw_published(axes: Axes) -> list[Line2D]:
             for error, place, colour in zip(errors, (middle - HALF, middle + HALF), COLOURS, strict=True):
                 axes.plot(place, error, markers[pair["source"]], color=colour, fillstyle="none")
             if max(errors) > top:
-                remark = ", no warm-up" if "no warm-up" in pair["protocol"] else ""
                 place = (middle - HALF, top - 0.1)
-                axes.annotate(
-                    f"{max(errors):.2f}{remark} \u2191", place, ha="right", va="top", fontsize="small", color=COLOURS[1]
-                )
+                text = f"{max(errors):.2f} \u2191"
+                axes.annotate(text, place, ha="right", va="top", fontsize="small", color=COLOURS[1])
     axes.set_ylim(top=top)
     return [Line2D([], [], color="0.4", marker=m, ls="none", fillstyle="none", label=s) for s, m in markers.items()]
 

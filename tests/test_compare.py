@@ -37,16 +37,16 @@ def report(records, capsys):
 def test_recorded_seeds_predict_another_run(tmp_path, report, error, position):
     text = report(write_run(tmp_path / "own", Config(seed=7), error))
     # mean 8.2, std 0.158, t with 4 degrees of freedom 2.776, times sqrt(1 + 1/5): 0.48
-    assert f"{error:.2f}% is {position} the expected 7.72 to 8.68% (95% prediction interval from 5 recorded runs)" in text
+    assert f"{error:.2f}% is {position} the 95% prediction interval from 5 recorded runs, 7.72 to 8.68%" in text
     assert "recipe: the paper's\n" in text and "environment: as recorded\n" in text
     assert "He et al. 2015 8.75; akamaster" in text and "recorded: 8.20 ± 0.16 (n=5); seeds 8.00, 8.10, 8.20" in text
 
 
 def test_published_standard_deviations_replace_missing_seeds(tmp_path, report):
     text = report(write_run(tmp_path / "own", Config(depth=56, seed=1), 7.1))
-    assert "7.10% is within" in text and "from the recorded mean and the published standard deviation" in text
+    assert "7.10% is within" in text and "from the recorded mean and the published std" in text
     text = report(write_run(tmp_path / "own", Config(depth=32), 9.9))
-    assert "9.90% is ABOVE" in text and "from the paper's number and the published standard deviation" in text
+    assert "9.90% is ABOVE" in text and "from the paper's number and the published std" in text
     text = report(write_run(tmp_path / "own", Config(depth=26), 7.9))
     assert "7.90%: no other run of this configuration is recorded" in text
     text = report(write_run(tmp_path / "own", Config(depth=110, residual=False), 85.0))

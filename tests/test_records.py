@@ -1,4 +1,4 @@
-"""Reading run folders as DataFrames; labels and commands of configurations; the published numbers."""
+"""Reading run folders as DataFrames; labels and commands of configurations."""
 
 import json
 import subprocess
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from analysis.markdown import format_command, format_label
-from analysis.paper import HE, load_paper, paper_value, published
 from analysis.records import (
     CONFIG_FIELDS,
     RUN_COLUMNS,
@@ -21,7 +20,7 @@ from analysis.records import (
     stuck_runs,
     to_configs,
 )
-from reproduce.config import PAPER_TEST_ERROR, Config
+from reproduce.config import Config
 from reproduce.dataset import write_synthetic
 from reproduce.errors import UserError
 from reproduce.run import main, parse
@@ -119,19 +118,6 @@ def test_commands_and_labels_distinguish_configurations():
     assert len({format_command(config) for config in every}) == len({format_label(config) for config in every}) == len(every)
     assert format_label(Config(depth=32, optimizer="adam", augment=False)) == "residual32 (adam, no augment)"
     assert format_command(Config(depth=110, seed=4)) == "python reproduce/run.py --depth 110"
-
-
-def test_published_numbers():
-    paper = load_paper()
-    numbers = published(paper, source=HE, kind="residual", quantity="test error")
-    assert dict(zip(numbers["depth"], numbers["value"], strict=True)) == PAPER_TEST_ERROR
-    assert paper_value(HE, kind="residual", depth=110, column="spread") == 0.16
-    for kind in ("residual", "lenet"):  # several, none
-        with pytest.raises(ValueError):
-            paper_value(HE, kind=kind)
-    assert paper["value"].notna().all() and paper["n"].dropna().ge(1).all()
-    assert (paper[["source", "quantity", "where"]] != "").all(axis=None)
-    assert not paper.duplicated(["source", "kind", "depth", "variant", "quantity", "protocol"]).any()
 
 
 def test_a_real_run_looks_like_the_fake_ones(tmp_path, monkeypatch):
