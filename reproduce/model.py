@@ -26,7 +26,7 @@ def relu_(x_NCHW: Tensor) -> Tensor:
     return F.relu(x_NCHW, inplace=True)
 
 
-class ZeroPadded(nn.Module):
+class ZeroPaddedShortcut(nn.Module):
     """Shortcut A: strided subsampling, and zero channels added half before and half after the others. No parameters."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
@@ -44,7 +44,7 @@ def make_shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: i
     changes_shape = stride != 1 or in_channels != out_channels
     if kind == "C" or (kind == "B" and changes_shape):
         return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
-    return ZeroPadded(in_channels, out_channels, stride) if changes_shape else nn.Identity()
+    return ZeroPaddedShortcut(in_channels, out_channels, stride) if changes_shape else nn.Identity()
 
 
 class Block(nn.Module):
@@ -132,7 +132,7 @@ class Network(nn.Module):
 def build_network(config: Config) -> nn.Module:
     """Build a network on the CPU with He initialization (reference [13] of the paper) from the configuration's seed.
 
-    Networks that differ only in their shortcuts' additions or block design get the same initial weights.
+    Plain and residual networks of the same depth get the same initial weights, with any block design.
     """
     network = Network(config) if config.family == "6n+2" else build_other_family(config)
     generator = random_generator(config.seed, INITIALIZATION)
