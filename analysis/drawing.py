@@ -33,7 +33,7 @@ ERROR_LIMIT = 20
 TRAIN = {"linestyle": "--", "linewidth": 1.0}
 TEST = {"linestyle": "-", "linewidth": 2.0}
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure]
-"""Takes the runs and the curves of `load_records`."""
+"""Takes the runs and the curves of `load_records`; raises UserError if there is no run to draw."""
 
 
 @dataclass(frozen=True)

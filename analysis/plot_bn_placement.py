@@ -36,11 +36,7 @@ TOP = 9
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw the curves before and after in two panels, and below them the final test errors by depth.
-
-    Raises:
-        UserError: there is no run with BN after the addition.
-    """
+    """Draw the curves before and after in two panels, and below them the final test errors by depth."""
     selection = drawing.select_for_figure(runs, BEFORE + AFTER, "bn_placement", required=AFTER)
     figure, panels = plt.subplot_mosaic([["before", "after"], ["final", "final"]], figsize=(8, 7.4), layout="constrained")
     for name, title, configs in zip(("before", "after"), TITLES, (BEFORE, AFTER), strict=True):

@@ -24,11 +24,7 @@ from reproduce.dataset import DATASETS
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a row for each true digit and a column for each predicted digit; only mistakes are coloured.
-
-    Raises:
-        UserError: there is no run to draw.
-    """
+    """Draw a row for each true digit and a column for each predicted digit; only mistakes are coloured."""
     cell = choose_cell(runs)
     counts = sum_confusions(cell)
     if counts is None:

@@ -27,11 +27,7 @@ LOOK = {"marker": "o", "markersize": 5, "linestyle": "none", "zorder": 3}
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw plain and residual nets in two panels, each beside the paper's numbers if the runs have full length.
-
-    Raises:
-        UserError: there is no run to draw.
-    """
+    """Draw plain and residual nets in two panels, each beside the paper's numbers if the runs have full length."""
     selection = drawing.select_for_figure(runs, PLAIN + RESIDUAL, "degradation")
     figure, panels = plt.subplots(1, 2, figsize=(8, 4.4), sharey=True, layout="constrained")
     for kind, configs, axes in zip(("plain", "residual"), (PLAIN, RESIDUAL), panels, strict=True):

@@ -27,11 +27,7 @@ TOP = 3
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw plain nets dashed and residual nets solid, one colour per depth, on the axes of Fig. 7.
-
-    Raises:
-        UserError: there is no run to draw.
-    """
+    """Draw plain nets dashed and residual nets solid, one colour per depth, on the axes of Fig. 7."""
     selection = drawing.select_for_figure(runs[runs["responses"].notna()], NETS, "degradation")
     figure, panels = plt.subplots(2, 1, figsize=(8, 5.2), sharex=True, sharey=True, layout="constrained")
     for axes, is_sorted in zip(panels, (False, True), strict=True):

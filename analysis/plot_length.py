@@ -28,11 +28,7 @@ DODGE = 1.025
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a marker for each run, and lines through the means of neighbouring lengths.
-
-    Raises:
-        UserError: there is no run to draw.
-    """
+    """Draw a marker for each run, and lines through the means of neighbouring lengths."""
     recorded = {net: finished_runs(select_runs(runs, net, free=("iterations",))) for net in NETS}
     lengths = sorted(set(pd.concat(list(recorded.values()))["iterations"]))
     if not lengths:

@@ -26,11 +26,7 @@ OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a panel for every net with runs of Adam or AdamW, one colour per optimizer, learning rate and decay.
-
-    Raises:
-        UserError: there is no such run.
-    """
+    """Draw a panel for every net with runs of Adam or AdamW, one colour per optimizer, learning rate and decay."""
     # Runs on the validation split only served to choose a learning rate.
     settings = optimizer_settings(runs[(runs["split"] == "full") & (runs["dataset"] == "cifar10")], free=("iterations",))
     others = [config for _, *configs in settings.values() for config in configs]

@@ -24,11 +24,7 @@ from reproduce.cli import run_cli
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a panel for each number of images: a bar for each mean, and a dot for each run.
-
-    Raises:
-        UserError: there is no run to draw.
-    """
+    """Draw a panel for each number of images: a bar for each mean, and a dot for each run."""
     runs = finished_runs(find_runs(runs))
     if runs.empty:
         raise drawing.no_runs("transfer.py")

@@ -28,11 +28,7 @@ TICKS = (10, 20, 40, 80)
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a line for each run: solid without warm-up, dashed with it, one colour per depth.
-
-    Raises:
-        UserError: there is no run to draw.
-    """
+    """Draw a line for each run: solid without warm-up, dashed with it, one colour per depth."""
     selection = drawing.select_for_figure(runs, WITHOUT + WITH, "warmup")
     figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
     for config, cell in selection.runs.items():
