@@ -39,9 +39,8 @@ def describe_certainty(verdicts: Sequence[Verdict]) -> str:
 def format_verdicts(verdicts: Sequence[Verdict]) -> str:
     """Return the table of the judged claims, and a list of the others."""
     judged = [verdict for verdict in verdicts if verdict.seeds]
-    table = format_table(
-        ["", "claim", "verdict"], [[v.name, v.claim, f"**{format_verdict(v).partition(': ')[2]}**"] for v in judged]
-    )
+    rows = [[v.name, v.claim, f"**{format_verdict(v).partition(': ')[2]}**", v.numbers] for v in judged]
+    table = format_table(["", "claim", "verdict", "numbers"], rows)
     others = "\n".join(f"- {v.name}: {v.claim.rstrip('.')}: {v.verdict}." for v in verdicts if not v.seeds)
     return f"{table if judged else 'No claim is judged yet.'}\n\nNot judged yet:\n\n{others}"
 

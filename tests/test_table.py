@@ -111,8 +111,9 @@ def written(study: Checkout, tmp_path: Path) -> Checkout:
 def test_the_errors_are_those_of_the_records(study: Checkout):
     row = study.row(DEPTHS, "56")
     assert row[1:3] == ["6.97", "6.90 ± 0.10 (n=3)"] and row[5] == "13.20 ± 0.10 (n=3), 1 diverged"
-    assert row[7] == "+6.30 (+6.07 to +6.53)"  # Welch: 2.776 * 0.1 * sqrt(2/3) = 0.227
-    assert study.row(DEPTHS, "110")[4:] == ["> 60", "", "", ""]
+    assert row[7] == "-0.07 (-0.57 to +0.43)"  # of one more run: 4.303 * 0.1 * sqrt(1 + 1/3) = 0.497
+    assert row[8] == "+6.30 (+6.07 to +6.53)"  # Welch: 2.776 * 0.1 * sqrt(2/3) = 0.227
+    assert study.row(DEPTHS, "110")[4:7] == ["> 60", "", ""]
     assert "Not run yet: plain-110" in study.section(DEPTHS)
 
 
