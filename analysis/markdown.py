@@ -71,6 +71,7 @@ def fill(item: str) -> str:
     """Wrap a paragraph or list item, but not within `code`."""
     bullet = re.match(r"- |\d+\. |", item)
     indent = " " * len(bullet[0]) if bullet else ""
+    item = re.sub(r"\n\s*", " ", item)
     item = re.sub(r"`[^`]*`", lambda code: re.sub(r"\s+", "\0", code[0]), item)
     lines = textwrap.wrap(item, 128, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace("\0", " ")

@@ -28,6 +28,7 @@ from analysis.markdown import format_figure, wrap_paragraphs
 from analysis.questions import QUESTIONS
 from analysis.records import RECORDS, comparable_runs, load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
+from analysis.statistics_page import format_statistics
 from analysis.summary import (
     Finding,
     describe_certainty,
@@ -95,6 +96,7 @@ def format_files(records: Path, root: Path) -> dict[Path, str]:
         root / "RESULTS.md": format_results(runs, curves, findings, verdicts, Path(os.path.relpath(records, root)).as_posix()),
         root / "README.md": replace_block(readme, "weights", format_weights(runs, root / "weights")),
         root / "docs" / "devices.md": wrap_paragraphs(format_devices(runs, curves, records)),
+        root / "docs" / "statistics.md": wrap_paragraphs(format_statistics(runs)),
         root / "analysis" / "tables" / "runs.csv": format_runs_csv(runs, curves),
         root / "analysis" / "tables" / "classes.csv": format_classes_csv(runs),
     }

@@ -320,7 +320,7 @@ def test_check_catches_a_missing_figure(written: Checkout, capsys: pytest.Captur
 def test_check_catches_a_changed_record(written: Checkout, capsys: pytest.CaptureFixture[str]):
     write_run(written.records, Config(depth=20, seed=3), 8.9)
     assert written.run("--check") == 1
-    assert {"RESULTS.md", "README.md", "devices.md", "runs.csv", "classes.csv"} == {
+    assert {"RESULTS.md", "README.md", "devices.md", "statistics.md", "runs.csv", "classes.csv"} == {
         Path(line.split(" is ")[0]).name for line in capsys.readouterr().out.splitlines()
     }
 
