@@ -1,5 +1,4 @@
-"""One module per question put to the paper, each a docstring and its list of configs, and the sweep that trains
-them."""
+"""One module per question, with the configurations to train, and the sweep that trains them."""
 
 from types import ModuleType
 
@@ -17,5 +16,4 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "wide": wide,
     "lenet": lenet,
 }
-"""What `python experiments/sweep.py NAME` trains. A module here imports nothing but reproduce.config: it has CONFIGS,
-and maybe a GRID and what is `derived` from its results (see optimizer.py)."""
+"""The experiments of sweep.py. Each module has CONFIGS; optimizer.py also has a GRID and `derive_configs`."""

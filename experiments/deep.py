@@ -1,16 +1,16 @@
-"""Deep nets: does depth 110 need its warm-up, and what does depth 1202 gain?
+"""Deep networks: does ResNet-110 need its warm-up, and does ResNet-1202 overfit?
 
-The paper's claims (section 4.2, Table 6 and a footnote): 110 layers start at lr 0.01 "until the training error is below
-80% (about 400 iterations)"; started at 0.1 the net begins to converge only after several epochs, yet reaches a similar
-accuracy. 1202 layers have no difficulty in training (training error < 0.1%) but test worse than 110: overfitting.
+The paper (section 4.2, Table 6 and a footnote) trains 110 layers at lr 0.01 "until the training error is below 80% (about 400
+iterations)". At lr 0.1 from the start, the network begins to converge only after several epochs but reaches a similar
+accuracy. 1202 layers reach a training error below 0.1% but test worse than 110.
 
-Expected, test error in percent:
+Expected test error in %:
 
-    residual 110, warm-up          6.43 (best of 5; mean 6.61, std 0.16)    Table 6
-    residual 110, no warm-up       7.76 (std 0.69, mean of 5)               Tony-Y/pytorch_warmup
-    residual 110, 1k iterations    6.28 (std 0.10, mean of 5)               the same, a longer warm-up than the one here
-    residual 1202                  7.93                                     Table 6
-    residual 1202                  6.18                                     akamaster/pytorch_resnet_cifar10, one run
+    ResNet-110, warm-up             6.43 (best of 5; 6.61 ± 0.16)    Table 6
+    ResNet-110, no warm-up          7.76 ± 0.69 (n=5)                Tony-Y/pytorch_warmup
+    ResNet-110, 1,000-step warm-up  6.28 ± 0.10 (n=5)                Tony-Y/pytorch_warmup
+    ResNet-1202                     7.93                             Table 6
+    ResNet-1202                     6.18 (n=1)                       akamaster/pytorch_resnet_cifar10
 
 Device-hours: not measured yet.
 

@@ -1,15 +1,14 @@
-"""LeNet: does the first net of the tutorials reach 97.26% on MNIST in ten passes?
+"""LeNet: does the tutorial network reach 97.26% accuracy on MNIST in ten epochs?
 
-A tutorial for beginners (in PyTorch and MindSpore, on Ascend NPUs) trains a small LeNet on MNIST and reports an accuracy of
-97.26% and a confusion matrix: two 3x3 convolutions of 4 and 8 channels, each with ReLU and a 2x2 max-pool, then linear layers
-392-32-10; pixels / 255, no augmentation; Adam at a constant 1e-4, batches of 16, ten passes.
+A beginners' tutorial (PyTorch and MindSpore, on Ascend NPUs) reports this accuracy and a confusion matrix. The network: two 3x3
+convolutions with 4 and 8 channels, each with ReLU and 2x2 max-pooling, then linear layers 392-32-10. Pixels / 255, no
+augmentation, Adam at a constant 1e-4, batches of 16.
 
-Ten passes over the 60,000 images are 37,500 iterations. Not the tutorial's: initial weights are He's with zero biases, as
-those of all nets here, and every pass goes on where the one before has ended.
+Ten epochs are 37,500 iterations. Unlike the tutorial, weights have He initialization with zero biases, as in all networks here.
 
-Expected, test error in percent: 2.74, one run.
+Expected test error: 2.74% (n=1).
 
-Device-hours: 0.17 for each run on a CPU core that five of them and other work share.
+Device-hours: 0.17 per run on one CPU core shared by five runs and other work.
 
     python experiments/sweep.py lenet
     python analysis/plot_confusion.py
@@ -17,7 +16,7 @@ Device-hours: 0.17 for each run on a CPU core that five of them and other work s
 
 from reproduce.config import Config
 
-PASSES = 10
+EPOCHS = 10
 LENET = Config(
     family="lenet",
     dataset="mnist",
@@ -26,7 +25,7 @@ LENET = Config(
     schedule="constant",
     weight_decay=0.0,
     batch_size=16,
-    iterations=PASSES * 60_000 // 16,
+    iterations=EPOCHS * 60_000 // 16,
     augment=False,
     normalization="none",
 )

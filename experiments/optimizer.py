@@ -1,25 +1,22 @@
-"""Optimizer: does Adam train these nets as well as SGD does, and how much of the answer is its learning rate?
+"""Optimizer: does Adam train these networks as well as SGD, and how much depends on its learning rate?
 
-The paper trains with SGD (section 4.2) and says nothing of others. A blog reproduction found Adam at lr 1e-3, depth 32,
-without augmentation, to stay at 85% training and 61% test accuracy, where SGD reached 100% and 87.5%.
+The paper trains with SGD (section 4.2) and makes no claim about others. In a blog's reproduction (32 layers, no augmentation),
+Adam at lr 1e-3 reached 85% training and 61% test accuracy, SGD 100% and 87.5%.
 
-Expected, test error in percent:
+Expected test error in %; nothing is published for Adam beyond 20 layers with all else equal, nor for plain networks:
 
-    SGD, residual 20 / 56 / 110    8.75 / 6.97 / 6.61     Table 6 (110: mean of 5)
-    SGD, residual 20               8.23                   Tony-Y/pytorch_warmup, mean of 5
-    AdamW, residual 20             9.06 (lr 0.01), 8.55 with a long warm-up, 8.43 at the best    the same
-    SGD, AdamW, residual 110       6.06, and 8.59 at a decoupled decay of 5e-4, 6.26 at 0.25     XuezheMax/apollo
-    residual 32, no augmentation   SGD 12.5, Adam 39      the blog, one run each
+    SGD, ResNet-20 / 56 / 110         8.75 / 6.97 / 6.61    Table 6 (110: mean of 5)
+    SGD, ResNet-20                    8.23                  Tony-Y/pytorch_warmup (n=5)
+    AdamW, ResNet-20                  9.06 (lr 0.01), 8.55 with a long warm-up, best 8.43    the same
+    SGD / AdamW, ResNet-110           6.06 / 8.59 and 6.26 (decoupled decay 5e-4, 0.25)      XuezheMax/apollo
+    ResNet-32, no augmentation        SGD 12.5, Adam 39     the blog (n=1)
 
-There is no published number of Adam for depths above 20 that differs from SGD's in nothing else, nor for plain nets.
+Adam and AdamW are trained at lr 1e-3 and at the lr in GRID with the lowest validation error (ResNet-20, a quarter of the
+schedule, seed 0); an lr at the edge means that the grid is too short. Per iteration, SGD's weight decay shrinks the weights by
+lr x decay / (1 - momentum) = 0.1 x 1e-4 / 0.1 = 1e-4, AdamW's by lr x decay. So AdamW's decay is 1e-4 / lr (0.1 at 1e-3); at lr
+1e-3 torch's default of 0.01 is trained as well.
 
-Besides lr 1e-3, Adam and AdamW are trained at the lr of GRID with the lowest error on the 5k held-out images: residual
-20, a quarter of the schedule, seed 0. Those cells (`derived`) exist once all of an optimizer's grid runs have ended;
-an lr at the edge of the grid means that the grid is too short. SGD's weights shrink per iteration by
-lr x decay / (1 - momentum) = 0.1 x 1e-4 / 0.1 = 1e-4 of themselves; AdamW's, which know no momentum in their decay, by
-lr x decay. So its decay is 1e-4 / lr at every lr (0.1 at 1e-3), and torch's default of 0.01 is trained beside it at 1e-3.
-
-Device-hours: 2.4 for residual 20 with Adam on two CPU cores; others not measured yet.
+Device-hours: 2.4 for ResNet-20 with Adam on two CPU cores; others not measured yet.
 
     python experiments/sweep.py optimizer
     python analysis/plot_optimizer.py
@@ -29,18 +26,18 @@ import math
 from collections.abc import Callable
 
 from reproduce.config import PAPER_ITERATIONS, Config, Optimizer
-from reproduce.schema import Result
+from reproduce.schema import Finished, Result
 
 TUNED: tuple[Optimizer, ...] = ("adam", "adamw")
 NETS = ((20, True), (20, False), (56, True), (56, False), (110, True))
 """Depth, and whether residual."""
 TORCH_DECAY = 0.01
-"""torch's default for AdamW."""
+"""torch's default weight decay for AdamW."""
 GRID_LR = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 def match_decay(optimizer: Optimizer, lr: float) -> float:
-    """The weight decay that shrinks the weights as SGD's does: for adamw lr x decay is what it is there."""
+    """Return the weight decay that shrinks the weights as fast as SGD's."""
     return float(f"{1e-4 / lr:.6g}") if optimizer == "adamw" else 1e-4
 
 
@@ -49,41 +46,48 @@ GRID = [
     for optimizer in TUNED
     for lr in GRID_LR
 ]
-"""Trained with seed 0 only, before everything else."""
+"""Trained first, with seed 0 only."""
 
 SGD = [Config(depth=depth, residual=residual) for depth, residual in NETS]
 BLOG = [Config(depth=32, optimizer=optimizer, augment=False) for optimizer in ("sgd", "adam")]
 
 
-def cells(optimizer: Optimizer, lr: float, weight_decay: float | None = None) -> list[Config]:
-    """All nets in one setting; by default with the matching decay."""
+def list_configs(optimizer: Optimizer, lr: float, weight_decay: float | None = None) -> list[Config]:
+    """Return all networks at one learning rate, by default with the matching weight decay."""
     decay = match_decay(optimizer, lr) if weight_decay is None else weight_decay
     return [Config(depth=depth, residual=residual, optimizer=optimizer, lr=lr, weight_decay=decay) for depth, residual in NETS]
 
 
-CONFIGS = [*SGD, *cells("adam", 1e-3), *cells("adamw", 1e-3), *cells("adamw", 1e-3, TORCH_DECAY), *BLOG]
+CONFIGS = [
+    *SGD,
+    *list_configs("adam", 1e-3),
+    *list_configs("adamw", 1e-3),
+    *list_configs("adamw", 1e-3, TORCH_DECAY),
+    *BLOG,
+]
 
 
-def choose_lr(optimizer: Optimizer, result_of: Callable[[Config], Result | None]) -> float | None:
-    """The grid's lr with the lowest held-out error (the smaller lr of two equals), a diverged run counting as the
-    worst.
+def choose_lr(optimizer: Optimizer, find_result: Callable[[Config], Result | None]) -> float | None:
+    """Return the grid's lr with the lowest validation error, or the lower of two equals; a diverged run counts as worst.
 
-    result_of: gives the content of a grid run's result.json, or None.
+    find_result: returns the result of a run, None if it has not ended.
 
-    Returns: None while one of the optimizer's grid runs has not ended, or when all of them diverged.
+    Returns: None if a grid run of the optimizer has not ended, or if all diverged.
     """
-    results = {config.lr: result_of(config) for config in GRID if config.optimizer == optimizer}
-    errors = {lr: getattr(result, "held_out_error", math.inf) for lr, result in results.items() if result is not None}
-    if len(errors) < len(results) or min(errors.values()) == math.inf:
-        return None
-    return min(errors, key=lambda lr: (errors[lr], lr))
+    errors: dict[float, float] = {}
+    for config in GRID:
+        if config.optimizer == optimizer:
+            result = find_result(config)
+            if result is None:
+                return None
+            assert config.lr is not None
+            error = result.held_out_error if isinstance(result, Finished) else None
+            errors[config.lr] = math.inf if error is None else error
+    best = min(errors, key=lambda lr: (errors[lr], lr))
+    return best if errors[best] < math.inf else None
 
 
-def derived(result_of: Callable[[Config], Result | None]) -> list[Config]:
-    """The cells at the chosen learning rates, as far as the grid's results decide them."""
-    configs = []
-    for optimizer in TUNED:
-        lr = choose_lr(optimizer, result_of)
-        if lr is not None:
-            configs += cells(optimizer, lr)
-    return configs
+def derive_configs(find_result: Callable[[Config], Result | None]) -> list[Config]:
+    """Return the configurations at the learning rates chosen from the grid, as far as its runs have ended."""
+    chosen: list[tuple[Optimizer, float | None]] = [(optimizer, choose_lr(optimizer, find_result)) for optimizer in TUNED]
+    return [config for optimizer, lr in chosen if lr is not None for config in list_configs(optimizer, lr)]

@@ -1,10 +1,8 @@
-"""Precision: do TF32 or bf16 in place of full single precision change the test error?
+"""Precision: does training in TF32 or bf16 instead of fp32 change the test error?
 
-The paper makes no claim here. Each net is trained in all three with the same seeds, and so from the same weights on the
-same batches. RESULTS.md's section on precision has the rule by which one is
-called neutral.
+The paper makes no claim. Each network is trained in all three precisions from the same weights on the same batches.
 
-Expected: no difference that a handful of seeds shows; there is no published number for these nets.
+Expected: no difference that a few seeds can show; nothing is published for these networks.
 
 Device-hours: not measured yet.
 

@@ -1,15 +1,13 @@
 """Warm-up: does the warm-up that the paper gives 110 layers already matter at 56?
 
-The paper (section 4.2) trains 110 layers at lr 0.01 for about 400 iterations before lr 0.1, and shallower nets at lr 0.1
-from the start. Here the 44- and 56-layer nets train both ways.
+The paper (section 4.2) trains 110 layers at lr 0.01 for about 400 iterations before lr 0.1, and shallower networks at lr 0.1
+from the start. Here 44 and 56 layers are trained both ways.
 
-Expected test error in %, Tony-Y/pytorch_warmup (mean and standard deviation of 5 seeds, 186 epochs):
+Expected test error in %, Tony-Y/pytorch_warmup (n=5, 186 epochs); nothing is published for plain-56 with a warm-up:
 
-                  no warm-up      1,000 steps
-    ResNet-44     7.47 ± 0.50     6.99 ± 0.19
-    ResNet-56     7.53 ± 1.01     6.80 ± 0.12
-
-The paper reports 7.17% and 6.97% without a warm-up (Table 6). There is no published comparison for plain-56.
+                  no warm-up      1,000 steps     no warm-up, Table 6
+    ResNet-44     7.47 ± 0.50     6.99 ± 0.19     7.17
+    ResNet-56     7.53 ± 1.01     6.80 ± 0.12     6.97
 
 Device-hours: in bf16 on one CPU core about 8 per run with 56 layers and 6 with 44.
 

@@ -133,10 +133,10 @@ def test_the_lr_with_the_lowest_held_out_error_is_chosen():
 
 
 def test_cells_at_the_chosen_lr_exist_once_the_optimizers_grid_has_ended():
-    assert optimizer.derived(results({})) == []
+    assert optimizer.derive_configs(results({})) == []
     unfinished = {key: error for key, error in ADAM.items() if key != ("adam", 1e-4)}
-    assert optimizer.derived(results(unfinished)) == []
-    cells = optimizer.derived(results(ADAM | {("adam", 3e-3): 10.0}))
+    assert optimizer.derive_configs(results(unfinished)) == []
+    cells = optimizer.derive_configs(results(ADAM | {("adam", 3e-3): 10.0}))
     assert [(c.depth, c.residual) for c in cells] == list(optimizer.NETS)
     assert {(c.optimizer, c.lr, c.split, c.iterations) for c in cells} == {("adam", 3e-3, "full", 64_000)}
 

@@ -1,4 +1,4 @@
-"""The sweep on a Ray cluster of two nodes on this machine, one of which is killed on the way."""
+"""Sweeps on a Ray cluster of two nodes on this machine."""
 
 import contextlib
 import json
@@ -38,9 +38,9 @@ FLAGS = ["--engine", "ray", "--seeds", "1", "--data", "synthetic", "--out", "rec
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster whose head trains nothing, named by RAY_ADDRESS; and a folder with a small data set to work in.
+    """A cluster whose head has no CPUs, in RAY_ADDRESS, and a working directory with a small dataset.
 
-    It ignores SIGINT, as whatever a shell's script starts in the background does, and soon notices that a node is gone.
+    It ignores SIGINT, like processes in the background of a shell script, and notices quickly that a node is gone.
     """
     from reproduce.dataset import write_synthetic
 
@@ -61,7 +61,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def begin(*flags: str) -> Iterator[subprocess.Popen]:
+def start_sweep(*flags: str) -> Iterator[subprocess.Popen]:
     command = [sys.executable, "-c", STARTER, "degradation", *FLAGS, *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -71,43 +71,43 @@ def begin(*flags: str) -> Iterator[subprocess.Popen]:
 
 
 def wait_for(name: str, count: int, process: subprocess.Popen):
-    """Until so many runs have a file of this name."""
+    """Wait until `count` runs have a file of this name."""
     deadline = time.monotonic() + 60
     while len(list(Path("records").glob(f"*/seed0/{name}"))) < count:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    assert not list(Path("records").glob("*/seed0/result.json")), "a run was over before anything could happen to it"
+    assert not list(Path("records").glob("*/seed0/result.json"))
 
 
 def test_a_sweep_survives_the_death_of_a_node(cluster):
     first, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    with begin("--iterations", "200", "--checkpoint-every", "20") as process:
+    with start_sweep("--iterations", "200", "--checkpoint-every", "20") as process:
         wait_for("checkpoint.pt", 2, process)  # one run on each node
         cluster.remove_node(first, allow_graceful=False)
-        said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert "2 of 2 runs finished, 0 diverged, 0 failed, 0 left" in said
+        printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    assert "2 of 2 runs finished, 0 diverged, 0 failed, 0 left" in printed
     folders = list(Path("records").glob("*/seed0"))
     assert [record.read_metrics(folder)[-1].iteration for folder in folders] == [200, 200]
     sessions = sorted(len(json.loads((folder / "environment.json").read_text())) for folder in folders)
-    assert sessions == [1, 2], "the run of the dead node, and it alone, was taken up by the other"
+    assert sessions == [1, 2], "the run on the dead node was resumed"
 
 
 def test_a_stopped_sweep_leaves_checkpoints(cluster):
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    with begin("--iterations", "100000", "--eval-every", "10", "--checkpoint-every", "100000") as process:
+    with start_sweep("--iterations", "100000", "--eval-every", "10", "--checkpoint-every", "100000") as process:
         wait_for("metrics.jsonl", 1, process)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, said
-    assert "0 of 2 runs finished, 0 diverged, 0 failed, 2 left; the same command goes on from there" in said
-    (checkpoint,) = Path("records").glob("*/seed0/checkpoint.pt")  # the other run had no room yet
-    assert not is_locked(checkpoint.parent), "the sweep waits for its runs to stop"
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, printed
+    assert "0 of 2 runs finished, 0 diverged, 0 failed, 2 left; the same command resumes" in printed
+    (checkpoint,) = Path("records").glob("*/seed0/checkpoint.pt")  # the other run was still pending
+    assert not is_locked(checkpoint.parent)
 
 
-def test_the_tasks_occupy_what_the_cluster_has():
+def test_the_kind_of_device():
     assert ray_engine.choose_kind([], {"CPU": 8, "GPU": 2}) == "cuda"
     assert ray_engine.choose_kind([], {"CPU": 8, "NPU": 8}) == "npu"
     assert ray_engine.choose_kind(["cpu"], {"CPU": 8, "NPU": 8}) == "cpu"
@@ -117,7 +117,7 @@ def test_the_tasks_occupy_what_the_cluster_has():
         ray_engine.choose_kind(["cuda:0"], {"CPU": 8, "GPU": 2})
 
 
-def test_without_a_cluster_the_sweep_says_how_to_start_one(tmp_path, monkeypatch):
+def test_a_missing_cluster_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(UserError, match="no Ray cluster at 127.0.0.1:1"):
         sweep.main(["degradation", "--engine", "ray", "--out", str(tmp_path)])

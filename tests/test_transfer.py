@@ -1,4 +1,4 @@
-"""The transfer experiment on generated images in place of CIFAR-10: its folders of pictures, and what it trains on them."""
+"""transfer.py on generated images: its image folders, its runs, and their section and figure."""
 
 import hashlib
 import json
@@ -16,88 +16,68 @@ from analysis.plot_transfer import draw
 from analysis.questions.transfer import find_runs, format_gain, format_paired, format_section
 from analysis.records import load_records
 from experiments import transfer
-from reproduce import record, sampling
+from reproduce import record
 from reproduce.config import Config
+from reproduce.dataset import read_dataset
 from reproduce.errors import UserError
-from reproduce.sampling import Data
 from tests.fake_records import SESSION, write_run
 
-DATA_FLAGS = ["--data", "unused", "--work", "sets", "--out", "records", "--seeds", "1"]
+FLAGS = ["--data", "unused", "--work", "folders", "--out", "records", "--seeds", "1"]
 
 
 @pytest.fixture
-def place(tmp_path: Path, synthetic: Data, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder, in which the experiment is small, and generated images are CIFAR-10."""
-    monkeypatch.chdir(tmp_path)
-    load_records = sampling.load_data
-    monkeypatch.setattr(
-        sampling, "load_data", lambda config, *where: synthetic if config.dataset == "cifar10" else load_records(config, *where)
-    )
+def images(workplace: Path, synthetic_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """A small experiment on generated images in place of CIFAR-10, which are returned."""
+    arrays, fingerprint = read_dataset("synthetic", synthetic_folder)
+    monkeypatch.setattr(transfer, "read_dataset", lambda *_: (arrays, fingerprint))
     monkeypatch.setattr(transfer, "PICTURES", (2, 5))
     monkeypatch.setattr(transfer, "RECIPE", ["--depth", "8", "--batch-size", "8", "--device", "cpu"])
     monkeypatch.setattr(transfer, "LENGTH_BEFORE", 3)
     monkeypatch.setattr(transfer, "LENGTH_AFTER", 2)
-    return tmp_path
+    return arrays
 
 
-def test_it_makes_its_sets_and_trains_each_way_from_what_was_learnt_before(
-    place: Path, synthetic: Data, capsys: pytest.CaptureFixture[str]
-):
-    assert transfer.main(DATA_FLAGS) == 0
-    counts = {
-        folder.relative_to("sets").as_posix(): len(list(folder.glob("*.ppm")))
-        for part in ("train", "test")
-        for name in ("first", "second-2-1", "second-5-1")
-        for folder in Path("sets", name, part).iterdir()
-    }
-    first, second = transfer.FIRST.split("/"), transfer.SECOND.split("/")
-    trained = np.bincount(synthetic.train.labels, minlength=10)
-    tested = np.bincount(synthetic.test.labels, minlength=10)
-    expected = {f"first/{part}/{name}": int(count[i]) for i, name in enumerate(first)
-                for part, count in (("train", trained), ("test", tested))}  # fmt: skip
-    for pictures in (2, 5):
-        expected |= {f"second-{pictures}-1/train/{name}": pictures for name in second}
-        expected |= {f"second-{pictures}-1/test/{name}": int(tested[5 + i]) for i, name in enumerate(second)}
-    assert counts == expected
-    images = synthetic.unpad(synthetic.train.pixels)
-    for folder in ("second-2-1", "second-5-1"):
-        for path in Path("sets", folder, "train", "horse").iterdir():
-            with Image.open(path) as image:
-                seen = np.asarray(image)
-            assert (images.numpy()[synthetic.train.labels == 7] == seen).all((1, 2, 3)).sum() == 1
-    few, more = ({path.read_bytes() for path in Path("sets", f"second-{n}-1", "train").rglob("*.ppm")} for n in (2, 5))
-    assert few < more, "the fewer pictures are among the more"
-    file = hashlib.sha256(Path("sets/first-seed1.safetensors").read_bytes()).hexdigest()
-    ended = [record.read_config(folder) for folder in record.list_run_folders(Path("records"))]
-    configs = [config for config in ended if config is not None and config.seed == 1]
-    assert len(configs) == len(ended) == 9
-    before, *after = sorted(configs, key=lambda config: config.classes)
-    assert (before.classes, before.initial, before.iterations) == (transfer.FIRST, "", 3)
-    assert all(config.classes == transfer.SECOND and config.iterations == 2 for config in after)
-    assert len({config.pictures for config in after}) == 2
-    ways = sorted((config.trainable, config.lr, config.initial == file) for config in after)
-    each = [("all", 0.01, True), ("all", 0.1, False), ("head", 0.1, True), ("last-stage", 0.01, True)]
-    assert ways == sorted(2 * each)
-    capsys.readouterr()
-    assert transfer.main(DATA_FLAGS) == 0
-    assert capsys.readouterr().out.count("already ended, nothing to do") == 9
+def test_the_image_folders_and_the_runs(images: list[np.ndarray], capsys: pytest.CaptureFixture[str]):
+    assert transfer.main(FLAGS) == 0
+    train, train_labels, _, test_labels = images
+    for part, labels in (("train", train_labels), ("test", test_labels)):
+        for label, name in enumerate(transfer.FIRST.split("/")):
+            assert len(list(Path("folders/first", part, name).iterdir())) == (labels == label).sum()
+    for count in (2, 5):
+        for label, name in enumerate(transfer.SECOND.split("/"), start=5):
+            assert len(list(Path(f"folders/second-{count}-1/train", name).iterdir())) == count
+            assert len(list(Path(f"folders/second-{count}-1/test", name).iterdir())) == (test_labels == label).sum()
+    for path in Path("folders/second-5-1/train/horse").iterdir():
+        with Image.open(path) as image:
+            assert (train[train_labels == 7] == np.asarray(image)).all((1, 2, 3)).sum() == 1
+    few, more = ({path.read_bytes() for path in Path(f"folders/second-{n}-1/train").rglob("*.ppm")} for n in (2, 5))
+    assert few < more
+
+    configs = [record.read_record(folder).config for folder in record.list_run_folders(Path("records"))]
+    pretraining, *others = sorted(configs, key=lambda config: config.classes)
+    weights = hashlib.sha256(Path("folders/first-seed1.safetensors").read_bytes()).hexdigest()
+    assert (pretraining.classes, pretraining.initial, pretraining.iterations) == (transfer.FIRST, "", 3)
+    assert {(config.classes, config.iterations, config.seed) for config in others} == {(transfer.SECOND, 2, 1)}
+    assert len({config.pictures for config in others}) == 2
+    ways = sorted((config.trainable, config.lr, config.initial == weights) for config in others)
+    assert ways == sorted(2 * [("all", 0.01, True), ("all", 0.1, False), ("head", 0.1, True), ("last-stage", 0.01, True)])
+
+    before = sorted(Path("records").rglob("*"))
+    assert transfer.main(FLAGS) == 0
+    assert sorted(Path("records").rglob("*")) == before
+    Path("folders/first-seed1.safetensors").unlink()
+    next(Path("records").glob(f"*{pretraining.key}/seed1/checkpoint.pt")).unlink()
+    with pytest.raises(UserError, match=r"contains no checkpoint\.pt to fine-tune from"):
+        transfer.main(FLAGS)
 
 
-def test_a_run_that_stops_stops_all(place: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stopped_run_stops_the_experiment(images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch):
+    Path("folders/.first.unfinished/train/airplane").mkdir(parents=True)  # left by a killed process
     monkeypatch.setattr("reproduce.run.run", lambda line: 75)
-    assert transfer.main(DATA_FLAGS) == 75 and not Path("sets/first-seed1.safetensors").exists()
+    assert transfer.main(FLAGS) == 75 and not Path("folders/first-seed1.safetensors").exists()
 
 
-def test_what_was_broken_off_is_made_anew_and_lost_weights_are_told(place: Path):
-    (place / "sets/.first.unfinished/train/airplane").mkdir(parents=True)
-    assert transfer.main([*DATA_FLAGS, "--only-before"]) == 0
-    Path("sets/first-seed1.safetensors").unlink()
-    next(Path("records").glob("*/seed1/checkpoint.pt")).unlink()
-    with pytest.raises(UserError, match=r"has ended and holds no checkpoint\.pt, so that nothing can begin with it"):
-        transfer.main(DATA_FLAGS)
-
-
-# What came of it --------------------------------------------------------------------------------------------------------
+# Results -----------------------------------------------------------------------------------------------------------------
 
 FOUND = {("scratch", 50): 70.0, ("all", 50): 62.0, ("last-stage", 50): 60.0, ("head", 50): 58.0,
          ("scratch", 500): 50.0, ("all", 500): 45.0, ("last-stage", 500): 46.0, ("head", 500): 47.0}  # fmt: skip

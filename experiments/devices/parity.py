@@ -1,29 +1,28 @@
-"""Whether two devices train alike: the same net from the same weights on the same batches, on both.
+"""Compare training on two devices step by step, from the same weights on the same batches.
 
     python experiments/devices/parity.py --devices cpu npu
 
-Two trainings run freely, each on its device, as run.py would train (captured in a graph where that works). At some of the
-iterations the second device also repeats the first one's step from the first one's weights, so that what it computes is
-compared before training has amplified any difference. A line for each such iteration:
-  loss       relative difference of the loss of that step
-  gradients  relative difference of the gradient of all parameters, in its norm, and the parameter that differs most
-  BN         the same of BN's running means and variances
+Both devices train freely, as run.py would (with a captured step where possible). At some iterations the second device also
+repeats the first one's step from the first one's weights, so that single steps are compared before training amplifies any
+difference. Prints a line for each of those iterations:
+  loss       relative difference of the step's loss
+  gradients  relative difference of the gradient of all parameters, in norm, and the parameter that differs most
+  BN         the same for BN's running means and variances
   free       relative difference of the losses of the two free trainings
-Then the test errors that both devices find for the first one's final weights, and the verdict: what is compared step by step
-has to be within TOLERANCES. The free trainings part sooner or later for any two ways of rounding; they are shown, and only
-their loss over the last tenth of the iterations is judged.
+Then prints the test error that each device computes for the first one's final weights, and whether the differences are within
+TOLERANCES. Free trainings diverge sooner or later with any two ways of rounding, so only their mean loss over the last tenth
+of the iterations is judged.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
+
 import statistics
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -47,14 +46,14 @@ TOLERANCES = {
     "fp32": {"loss": 2e-5, "gradients": 3e-2, "BN": 4e-5, "free": 0.1, "test error": 0.1},
     "bf16": {"loss": 4e-3, "gradients": 3e-1, "BN": 8e-4, "free": 0.1, "test error": 0.5},
 }
-"""Per precision: relative differences; of the test error, percentage points.
+"""Relative differences; for the test error, percentage points.
 
-Between two memory layouts on one CPU (ResNet-20, 48 iterations on CIFAR-10) loss, gradients and BN were found to differ by
-up to 3e-6, 8e-3 and 4e-6 in fp32, and 4e-4, 9e-2 and 8e-5 in bf16: a device that rounds in its own way may do several times
-worse, one that computes with fewer bits than asked for does not come near.
+Two memory layouts on one CPU (ResNet-20, 48 iterations on CIFAR-10) differ in loss, gradients and BN by up to 3e-6, 8e-3 and
+4e-6 in fp32, and 4e-4, 9e-2 and 8e-5 in bf16. Another way of rounding may be several times worse; fewer bits than requested
+are far worse.
 """
 CHECKS = 8
-"""Iterations at which a step is repeated: the first, and as many as this after it, evenly spaced."""
+"""Number of intervals between the iterations that are repeated."""
 
 
 @dataclass(frozen=True)
@@ -69,44 +68,43 @@ class Parity:
     precision: Precision = "fp32"
     seed: int = 0
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "synthetic"
-    """Folder of CIFAR-10, or the word synthetic."""
+    """Folder of CIFAR-10, or synthetic."""
 
     def __post_init__(self):
-        require(self.precision in TOLERANCES, "parity compares fp32 or bf16", self.precision)
+        require(self.precision in TOLERANCES, "precision must be fp32 or bf16", self.precision)
         require(self.iterations >= 10, "iterations must be at least 10", self.iterations)
 
     def config(self) -> Config:
-        dataset = detect_dataset(self.data)
-        chosen = {name: getattr(self, name) for name in ("depth", "residual", "iterations", "precision", "seed")}
-        return Config(dataset=dataset, warmup="none", **chosen)
+        fields = {name: getattr(self, name) for name in ("depth", "residual", "iterations", "precision", "seed")}
+        return Config(dataset=detect_dataset(self.data), warmup="none", **fields)
 
 
-def difference(reference: Tensor | float, other: Tensor | float) -> float:
-    """Relative difference in norm; infinite where something is not finite."""
+def relative_difference(reference: Tensor | float, other: Tensor | float) -> float:
+    """Return the relative difference in norm, infinite if a value is not finite."""
     first, second = (torch.as_tensor(value, dtype=torch.float64) for value in (reference, other))
     distance = float((first - second).norm())
     relative = distance / float(first.norm()) if distance else 0.0
     return relative if relative == relative else float("inf")
 
 
-def gradients(training: Training) -> dict[str, Tensor]:
+def collect_gradients(training: Training) -> dict[str, Tensor]:
     named = training.network.named_parameters()
     return {name: parameter.grad.cpu() for name, parameter in named if parameter.grad is not None}
 
 
-def statistics_of(training: Training) -> dict[str, Tensor]:
-    """BN's running means and variances."""
+def collect_bn_statistics(training: Training) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in training.network.state_dict().items() if "running_" in name}
 
 
 def compare_tensors(reference: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[float, str]:
-    """The relative difference of all of them as one vector, and the name of the one that differs most."""
-    whole = difference(*(torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in (reference, other)))
-    return whole, max(reference, key=lambda name: difference(reference[name], other[name]))
+    """Return the relative difference of all tensors as one vector, and the name of the tensor that differs most."""
+    vectors = [torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in (reference, other)]
+    most = max(reference, key=lambda name: relative_difference(reference[name], other[name]))
+    return relative_difference(*vectors), most
 
 
 def train_iterations(training: Training, start: int, stop: int) -> list[float]:
-    """Trains the iterations from start to stop and returns their losses."""
+    """Train the iterations start <= i < stop and return their losses."""
     losses = []
     while start < stop:
         end = min(stop, start + training.device.chunk_iterations)
@@ -117,10 +115,10 @@ def train_iterations(training: Training, start: int, stop: int) -> list[float]:
 
 
 def compare_devices(config: Config, first: Device, second: Device, folder: Path) -> dict[str, float]:
-    """Trains on both devices, printing a line for each iteration that is repeated; the largest differences found.
+    """Train on both devices, print each comparison, and return the largest differences.
 
     Raises:
-        UserError: the data set is missing, or a device lacks the precision.
+        UserError: the dataset is missing, or a device does not support the precision.
     """
     worst: dict[str, float] = {name: 0.0 for name in ("loss", "gradients", "BN")}
     free: tuple[list[float], list[float]] = ([], [])
@@ -139,59 +137,55 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
             stop = min(start + spacing, config.iterations)
             repeating.restore(reference.state())
             losses = [train_iterations(training, start, start + 1)[0] for training in (reference, repeating, other)]
-            gradient, whose = compare_tensors(gradients(reference), gradients(repeating))
+            gradient, most = compare_tensors(collect_gradients(reference), collect_gradients(repeating))
             found = {
-                "loss": difference(losses[0], losses[1]),
+                "loss": relative_difference(losses[0], losses[1]),
                 "gradients": gradient,
-                "BN": compare_tensors(statistics_of(reference), statistics_of(repeating))[0],
+                "BN": compare_tensors(collect_bn_statistics(reference), collect_bn_statistics(repeating))[0],
             }
             worst = {name: max(value, found[name]) for name, value in worst.items()}
             print(
                 f"{start + 1:9}  {learning_rate(config, start, 0):14g}  {losses[0]:<10.6f}  {found['loss']:19.1e}  "
-                f"{gradient:.1e} ({whose})  {found['BN']:.1e}  {difference(losses[0], losses[2]):.1e}",
+                f"{gradient:.1e} ({most})  {found['BN']:.1e}  {relative_difference(losses[0], losses[2]):.1e}",
                 flush=True,
             )
             free[0].extend([losses[0], *train_iterations(reference, start + 1, stop)])
             free[1].extend([losses[2], *train_iterations(other, start + 1, stop)])
         last = config.iterations // 10
-        worst["free"] = difference(*(statistics.mean(losses[-last:]) for losses in free))
+        worst["free"] = relative_difference(*(statistics.mean(losses[-last:]) for losses in free))
         repeating.restore(reference.state())
         errors = [measure_error(t.network, t.data.test, t.data, t.device, config) for t in (reference, repeating)]
         worst["test error"] = abs(errors[0] - errors[1])
-        print(f"test error of the first one's weights: {errors[0]:.2f}% and {errors[1]:.2f}%")
-        parted = [i for i, pair in enumerate(zip(*free, strict=True)) if difference(*pair) > 1e-3]
-        print(f"free losses differ by more than 0.1% {f'from iteration {parted[0] + 1} on' if parted else 'nowhere'}")
+        print(f"test error of the first device's weights: {errors[0]:.2f}% and {errors[1]:.2f}%")
     return worst
 
 
 def judge_differences(worst: dict[str, float], precision: str) -> tuple[bool, str]:
-    """Whether the devices agree, and the sentence that says so."""
-    if not any(worst.values()):
-        return True, "the two devices agree to the bit"
+    """Return whether the devices agree, and the verdict."""
     found = ", ".join(f"{name} {value:.1e}" for name, value in worst.items())
     excessive = [f"{name} ({TOLERANCES[precision][name]:g})" for name in worst if worst[name] > TOLERANCES[precision][name]]
     if excessive:
-        return False, f"the two devices differ by more than the tolerance in {', '.join(excessive)}: {found}"
-    return True, f"the two devices agree within the tolerances: {found}"
+        return False, f"the devices differ by more than the tolerance in {', '.join(excessive)}: {found}"
+    return True, f"the devices agree within the tolerances: {found}"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the comparison; returns 0 where the devices agree and 1 where they do not.
+    """Print the comparison; return 0 if the devices agree and 1 if they do not.
 
     Raises:
-        UserError: a device is not usable or lacks the precision, or the data set is missing.
+        UserError: a device is unusable or does not support the precision, or the dataset is missing.
     """
     parity = cli.parse_args(Parity, arguments, "parity.py", __doc__)
     config = parity.config()
-    # One layout and one form of the update, so that only the devices differ.
-    plain: dict[str, Any] = {"memory_format": torch.contiguous_format, "fused": False}
-    first, second = (replace(devices.choose_device(kind), **plain) for kind in parity.devices)
+    # The same memory layout and optimizer implementation, so that only the devices differ.
+    common: dict[str, Any] = {"memory_format": torch.contiguous_format, "fused": False}
+    first, second = (replace(devices.choose_device(kind), **common) for kind in parity.devices)
     for device in (first, second):
         about = devices.describe_device(device)
         print(f"{about['device']}: {about['device_name']}, {about['platform']}, {about['versions']}")
     worst = compare_devices(config, first, second, find_data_folder(config.dataset, parity.data))
-    agree, sentence = judge_differences(worst, config.precision)
-    print(sentence)
+    agree, verdict = judge_differences(worst, config.precision)
+    print(verdict)
     return 0 if agree else 1
 
 

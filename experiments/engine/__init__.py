@@ -1,1 +1,1 @@
-"""How a sweep trains its runs: worker processes, what is known of their progress, and where they are started."""
+"""Trains the runs of a sweep in worker processes: on the devices of this machine, or on a Ray cluster."""

@@ -1,22 +1,24 @@
-"""How many runs are trained at the same time on a device, where nobody has said so. Free of torch."""
+"""The number of concurrent runs per device. Imports no torch at module level."""
 
 import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from reproduce.config import Config
 from reproduce.errors import UserError
+from reproduce.progress import print_line
 from reproduce.schema import Amount, Count, decode_json
 
 THROUGHPUT = Path("experiments/records/throughput")
-"""Folder of what experiments/devices/throughput.py has measured."""
+"""Folder of the records of experiments/devices/throughput.py."""
 
 
 class Candidate(TypedDict):
-    """Of such a record, as far as it is read here: a way to train a net, and the milliseconds of an iteration of one run."""
+    """The fields of a candidate that this module reads; median: milliseconds per iteration of one run."""
 
     depth: Count
     precision: str
@@ -25,49 +27,66 @@ class Candidate(TypedDict):
 
 
 class Throughput(TypedDict):
+    """The fields of a throughput record that this module reads."""
+
     device_name: str
     rows: list[Candidate]
 
 
 def count_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose_cpu_concurrency(runs: int) -> tuple[int, str]:
-    """A run for each usable core, or for as many of them as OMP_NUM_THREADS gives a run; and why."""
-    set_threads = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(set_threads) if set_threads.isdecimal() and int(set_threads) else 1
-    lanes = max(1, count_cores() // threads)
-    if runs < lanes:
-        return max(1, runs), f"as many as there are to train; usable cores: {count_cores()}"
-    return lanes, f"{threads} {'threads' if threads > 1 else 'thread'} each; usable cores: {count_cores()}"
-
-
-def choose_accelerator_concurrency(name: str, precisions: Collection[str], folder: Path) -> tuple[int, str]:
-    """The number that was the fastest when experiments/devices/throughput.py measured a device of that name, else 1; and why. Of a full
-    record and one of --quick, the full one counts.
-
-    precisions: of the runs; only what is measured in these counts, if anything is.
+def choose_concurrency(devices: Sequence[str], runs: Sequence[Config]) -> dict[str, int]:
+    """Return the number of concurrent runs for each device, and print each with the reason.
 
     Raises:
-        UserError: a record cannot be read.
+        UserError: a throughput record is damaged.
     """
-    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem.endswith("-quick")):
+    slots = {}
+    for device in devices:
+        kind, _, index = device.partition(":")
+        if kind == "cpu":
+            slots[device], reason = choose_cpu_concurrency(len(runs))
+        else:
+            from reproduce.device import DEVICES
+
+            name = DEVICES[kind].backend.get_device_name(int(index))
+            slots[device], reason = choose_accelerator_concurrency(name, {config.precision for config in runs})
+        print_line(f"concurrent runs on {device}: {slots[device]} ({reason}); set another number with --per-device")
+    return slots
+
+
+def choose_cpu_concurrency(runs: int) -> tuple[int, str]:
+    """Return one run per core, or per OMP_NUM_THREADS cores, and the reason."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    threads = max(1, int(given)) if given.isdecimal() else 1
+    slots = max(1, min(runs, count_cores() // threads))
+    return slots, f"{runs} to train, {count_cores()} cores, OMP_NUM_THREADS={threads}"
+
+
+def choose_accelerator_concurrency(name: str, precisions: Collection[str]) -> tuple[int, str]:
+    """Return the number of runs with the highest measured throughput on the device, or else 1, and the reason.
+
+    name: of the device, as in the throughput records. precisions: those of the runs.
+
+    Raises:
+        UserError: a throughput record is damaged.
+    """
+    for path in sorted(THROUGHPUT.glob("*.json"), key=lambda path: path.stem.endswith("-quick")):  # full records first
         record = read_throughput(path)
         if record["device_name"] == name:
-            best = find_fastest(record["rows"], precisions)
-            return (best, f"the fastest in {path}") if best else (1, f"{path} compares no other number")
-    return 1, f"experiments/devices/throughput.py has not measured {name}"
+            fastest = find_fastest(record["rows"], precisions)
+            return (fastest, f"the fastest in {path}") if fastest else (1, f"{path} has no measurement of concurrent runs")
+    return 1, f"experiments/devices/throughput.py has not been run on {name}"
 
 
 def read_throughput(path: Path, schema: Any = Throughput) -> dict[str, Any]:
-    """A record of experiments/devices/throughput.py.
-
-    schema: what of it has to be there.
+    """Return a throughput record as far as `schema` describes it.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it is damaged.
     """
     try:
         return decode_json(path.read_bytes(), schema)
@@ -76,14 +95,16 @@ def read_throughput(path: Path, schema: Any = Throughput) -> dict[str, Any]:
 
 
 def find_fastest(rows: list[dict[str, Any]], precisions: Collection[str]) -> int | None:
-    """The number of runs side by side whose times are the shortest over all nets, in the geometric mean; None if only one
-    number is measured."""
+    """Return the number of concurrent runs with the lowest time per iteration, as a geometric mean over the networks.
+
+    Uses the rows in `precisions` or, if there are none, all rows. Returns None if fewer than two numbers were measured.
+    """
     times: dict[Any, dict[int, float]] = defaultdict(dict)
     for row in [row for row in rows if row["precision"] in precisions] or rows:
-        together = re.fullmatch(r"(\d+) together", row["candidate"])
-        if together or row["candidate"] == "captured":
-            times[row["depth"], row["precision"]][int(together[1]) if together else 1] = row["median"]
-    numbers = set.intersection(*(set(of_net) for of_net in times.values())) if times else set()
+        match = re.fullmatch(r"(\d+) together", row["candidate"])
+        if match or row["candidate"] == "captured":
+            times[row["depth"], row["precision"]][int(match[1]) if match else 1] = row["median"]
+    numbers = set.intersection(*map(set, times.values())) if times else set()
     if len(numbers) < 2:
         return None
     return min(numbers, key=lambda number: math.prod(of_net[number] for of_net in times.values()))

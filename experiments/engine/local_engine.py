@@ -1,4 +1,4 @@
-"""Trains runs on the devices of this machine, on each of them some at the same time."""
+"""Trains runs on the devices of this machine, several concurrently on each."""
 
 import math
 import os
@@ -9,39 +9,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.engine.concurrency import THROUGHPUT, choose_accelerator_concurrency, choose_cpu_concurrency, count_cores
+from experiments.engine.concurrency import count_cores
 from experiments.engine.run_queue import RunQueue
-from experiments.engine.worker import IN_ORDER, Worker, start_worker
-from reproduce.config import Config, RunOptions
+from experiments.engine.worker import Worker, start_worker
+from reproduce.config import RunOptions
 from reproduce.errors import UserError
-from reproduce.progress import print_line
 from reproduce.signals import collect_stop_signals
 
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
+"""Environment variables that select the devices a process sees."""
+STOPPING = "stopping: each run writes a checkpoint first; press Ctrl-C again to kill the runs"
 POLL = 0.1
-"""Seconds between two looks at the workers."""
+"""Seconds between polls of the workers."""
 
 
-def check_names(names: Sequence[str]):
-    """Refuses what cannot name devices; does not look whether they are there.
+def check_device_names(names: Sequence[str]):
+    """Check the form of device names, not whether the devices exist.
 
     Raises:
-        UserError: a name that is not cpu, cuda, npu, cuda:<index> or npu:<index>, or that comes twice.
+        UserError: a name is invalid or given twice.
     """
     for name in names:
         if not re.fullmatch(r"cpu|(cuda|npu)(:\d+)?", name):
-            raise UserError(f"devices are named cpu, cuda:0, npu:0 and so on, not {name!r}")
+            raise UserError(f"devices are named cpu, cuda, npu, cuda:0, npu:0 and so on, got {name!r}")
     if len(set(names)) < len(names):
-        raise UserError("a device is named twice: --per-device is the number of runs side by side on one device")
+        raise UserError("a device is named twice: for several concurrent runs on a device, use --per-device")
 
 
 def find_devices(names: Sequence[str]) -> list[str]:
-    """The devices named, a kind alone meaning all of it; with no name, all of the kind that `--device auto` would take.
-
-    Returns: names with an index, or cpu.
+    """Return cpu, or devices with an index. A kind stands for all its devices, no name for all of the kind of --device auto.
 
     Raises:
-        UserError: one of them is not usable.
+        UserError: a device is unusable.
     """
     if set(names) == {"cpu"}:
         return ["cpu"]
@@ -53,106 +52,72 @@ def find_devices(names: Sequence[str]) -> list[str]:
         devices.choose_device(kind)
         count = 1 if kind == "cpu" else devices.DEVICES[kind].backend.device_count()
         if index and int(index) >= count:
-            raise UserError(f"there is no device {name}: of that kind, this machine has {count}")
+            raise UserError(f"there is no device {name}: this machine has {count} of that kind")
         found += [name] if index or kind == "cpu" else [f"{kind}:{i}" for i in range(count)]
     return list(dict.fromkeys(found))
 
 
-def choose_concurrency(devices: Sequence[str], runs: Sequence[Config]) -> dict[str, int]:
-    """For each device the number of these runs that are to be trained on it at the same time; says which and why.
-
-    Raises:
-        UserError: a record of experiments/devices/throughput.py cannot be read.
-    """
-    lanes = {}
-    for device in devices:
-        kind, _, index = device.partition(":")
-        if kind == "cpu":
-            lanes[device], reason = choose_cpu_concurrency(len(runs))
-        else:
-            from reproduce.device import DEVICES
-
-            name = DEVICES[kind].backend.get_device_name(int(index))
-            lanes[device], reason = choose_accelerator_concurrency(name, {config.precision for config in runs}, THROUGHPUT)
-        side_by_side = "run at a time" if lanes[device] == 1 else "runs at the same time"
-        print_line(f"{lanes[device]} {side_by_side} on {device} ({reason}); --per-device sets another number")
-    return lanes
-
-
-def make_environment(device: str, lanes: int) -> dict[str, str]:
-    """The environment of a worker, which sees its own device only. An index counts what this process itself may see."""
+def make_environment(device: str, slots: int) -> dict[str, str]:
+    """Return the environment of a worker, in which only its device is visible; indices count the devices visible here."""
     kind, _, index = device.partition(":")
     environment = dict(os.environ)
     if kind in VISIBLE:
         visible = [entry for entry in os.environ.get(VISIBLE[kind], "").split(",") if entry]
         environment[VISIBLE[kind]] = visible[int(index)] if visible else index
-    elif lanes > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // lanes)))
+    elif slots > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // slots)))
     return environment
 
 
-def list_places(lanes: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The device of each worker that there may be, and how many runs it may have in training."""
-    places = []
-    for device, count in lanes.items():
-        # On a CPU, runs that take turns in one process gain nothing: there each has a process, and its share of the cores.
-        places += [(device, 1)] * count if device == "cpu" else [(device, count)]
-    return places
+def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int], deadline: float):
+    """Train the pending runs until none is left or a signal or the deadline stops the sweep.
 
-
-def note_endings(workers: dict[int, Worker], backlog: RunQueue, stopping: bool):
-    """Tells the backlog of the runs that have ended, and lets go of the workers that have."""
-    for place, worker in list(workers.items()):
-        status = worker.process.poll()  # before its output is read, which then is complete
-        for ended in worker.collect_endings():
-            backlog.note_end(*ended, stopping)
-        if status is not None:
-            # A worker that somebody else has stopped ends in order, maybe just before it was sent another run.
-            in_order = status in IN_ORDER
-            for config in worker.training.values():
-                backlog.note_end(config, 75 if in_order else status, worker.read_tail(), stopping)
-            workers.pop(place).close()
-
-
-def train_locally(backlog: RunQueue, options: RunOptions, lanes: Mapping[str, int], deadline: float):
-    """Trains the backlog until nothing is left of it, or until something asks to stop.
-
-    lanes: of each device, how many runs may be in training on it at the same time.
-    deadline: of time.monotonic; by then, or when a signal asks to stop, workers stop with a checkpoint. A second SIGINT kills.
+    slots: concurrent runs per device. deadline: of time.monotonic. A stop lets each run write a checkpoint; a second SIGINT
+    kills the workers.
     """
-    places = list_places(lanes)
+    places: list[tuple[str, int]] = []  # device and slots of each possible worker
+    for device, count in slots.items():
+        # Interleaving in one process gains nothing on a CPU: there, each run has its own process and its share of the cores.
+        places += [(device, 1)] * count if device == "cpu" else [(device, count)]
     workers: dict[int, Worker] = {}
-    told: set[int] = set()
+    terminated: set[int] = set()
 
-    def room(place: int) -> int:
-        return workers[place].free if place in workers else places[place][1]
+    def free_slots(place: int) -> int:
+        return workers[place].free_slots if place in workers else places[place][1]
 
-    with collect_stop_signals("stopping: each run writes a checkpoint first; Ctrl-C again kills them") as received:
+    with collect_stop_signals(STOPPING) as received:
         while True:
             stopping = bool(received) or time.monotonic() >= deadline
-            note_endings(workers, backlog, stopping)
-            # Runs spread over the devices before they share one.
-            while not stopping and room(place := max(range(len(places)), key=room)) and (config := backlog.take_run()):
+            for place, worker in list(workers.items()):
+                ended = worker.process.poll() is not None
+                for outcome in worker.collect_outcomes():
+                    queue.report_outcome(*outcome, stopping)
+                if ended:
+                    workers.pop(place).close()
+            # Spread runs over the devices before two share one.
+            while (
+                not stopping and free_slots(place := max(range(len(places)), key=free_slots)) and (config := queue.take_run())
+            ):
                 device, count = places[place]
                 if place not in workers:
-                    workers[place] = start_worker(make_environment(device, lanes[device]), device, count, Path())
+                    workers[place] = start_worker(make_environment(device, slots[device]), device, count, Path())
                 remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
-                workers[place].begin_run(config, replace(options, device=device.partition(":")[0], time_limit=remaining))
-                backlog.display.tell_event(f"{config.folder}: started on {device}")
-            active = [(config, worker.where) for worker in workers.values() for config in worker.training.values()]
-            everywhere = all(room(place) for place in range(len(places)))  # else a dismissed worker is about to end
-            if not active and (stopping or (everywhere and not backlog.is_worth_waiting())):
+                workers[place].start_run(config, replace(options, device=device.partition(":")[0], time_limit=remaining))
+                queue.dashboard.print_event(f"{config.folder}: started on {device}")
+            active = [(config, worker.device) for worker in workers.values() for config in worker.training.values()]
+            # A place without slots has a worker that is about to end, after which the place may take a run.
+            if not active and (stopping or all(map(free_slots, range(len(places))))):
                 break
             for worker in workers.values():
                 if received.count(signal.SIGINT) > 1:
                     worker.process.kill()
-                elif stopping and worker.process.pid not in told:
+                elif stopping and worker.process.pid not in terminated:
                     worker.process.terminate()
-                    told.add(worker.process.pid)
-            backlog.display.draw_table(backlog.list_runs, active, backlog.out)
+                    terminated.add(worker.process.pid)
+            queue.dashboard.update_table(queue.list_runs, active, queue.out)
             time.sleep(POLL)
     for worker in workers.values():
-        worker.dismiss()
+        worker.close_input()
     for worker in workers.values():
         worker.process.wait()
         worker.close()

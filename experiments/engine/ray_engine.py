@@ -1,8 +1,7 @@
-"""Trains runs on a Ray cluster: one task per run, whose worker starts the same process as a local sweep does.
+"""Trains runs on a Ray cluster: one task per run, which starts the same worker process as a local sweep.
 
-The run folders, and the data unless it is synthetic, have to be on storage that all nodes share under the same path,
-and this repository installed on all of them. A task whose node or worker dies is started again elsewhere, and its run
-goes on from its checkpoint.
+All nodes must share the run folders and the data (unless synthetic) under the same path and have this repository installed.
+If a node or a worker dies, Ray restarts the task elsewhere and the run resumes from its checkpoint.
 """
 
 import contextlib
@@ -17,25 +16,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.engine.progress import judge_ending
-from experiments.engine.run_queue import LOCK_INTERVAL, RunQueue
+from experiments.engine.local_engine import STOPPING
+from experiments.engine.run_queue import RETRY_INTERVAL, STOPPED, RunQueue
 from experiments.engine.worker import start_worker
 from reproduce.config import Config, RunOptions
-from reproduce.errors import UserError
+from reproduce.errors import RunLocked, UserError
 from reproduce.signals import collect_stop_signals
 
-RESOURCES = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
-"""Ray's names for what a task occupies."""
+RESOURCES: dict[str, str] = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
+"""Ray's names of the devices."""
 POLL = 0.5
-"""Seconds between two looks at the tasks."""
+"""Seconds between polls of the tasks."""
 CANCEL_INTERVAL = 5.0
-"""Seconds after which a task that has not ended is asked again to stop: Ray promises no more than an attempt."""
+"""Seconds between cancellations of a task: Ray guarantees no more than an attempt."""
 RETRIES = 10
-"""Deaths of its node or worker that a run survives within one sweep."""
+"""How often a run is restarted after its node or worker died."""
 
 
 def connect_to_cluster() -> Any:
-    """Ray, connected to the cluster of RAY_ADDRESS, or else to the one this machine is a node of.
+    """Return Ray, connected to the cluster at RAY_ADDRESS or else to the one this machine belongs to.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster.
@@ -45,66 +44,68 @@ def connect_to_cluster() -> Any:
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise UserError("--engine ray needs Ray, which is not installed: pip install ray") from None
+        raise UserError("--engine ray needs Ray: pip install ray") from None
     try:
         if port.isdigit() and "://" not in host:
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     except OSError:
-        where = f"at {address}, which RAY_ADDRESS names" if address else "here: run ray start --head, or set RAY_ADDRESS"
+        where = f"at {address} (RAY_ADDRESS)" if address else "here: run ray start --head, or set RAY_ADDRESS"
         raise UserError(f"there is no Ray cluster {where}") from None
     return ray
 
 
 def choose_kind(names: Sequence[str], resources: dict[str, float]) -> str:
-    """The kind of device that the tasks occupy: the one named, or the first of npu, cuda, cpu that the cluster has.
+    """Return the kind of device to train on: the one named, or the first of npu, cuda, cpu that the cluster has.
 
     Raises:
-        UserError: several kinds or a single device named, or a kind that the cluster does not have.
+        UserError: the names are not one kind, or the cluster has no such device.
     """
-    kinds = list(names) or [kind for kind, resource in RESOURCES.items() if resources.get(resource)][:1] or ["cpu"]
-    if len(kinds) > 1 or kinds[0] not in RESOURCES:
-        raise UserError("on a cluster, --devices takes one of cpu, cuda, npu: which ones of it is Ray's to choose")
-    if not resources.get(RESOURCES[kinds[0]]):
-        raise UserError(f"the Ray cluster has no {RESOURCES[kinds[0]]}: look at ray status")
-    return kinds[0]
+    available = [kind for kind, resource in RESOURCES.items() if resources.get(resource)]
+    if not names and available:
+        return available[0]
+    kind = names[0] if names else "cpu"
+    if len(names) > 1 or kind not in RESOURCES:
+        raise UserError("on a cluster, --devices takes one of cpu, cuda, npu: Ray chooses the devices")
+    if kind not in available:
+        raise UserError(f"the Ray cluster has no {RESOURCES[kind]}: check ray status")
+    return kind
 
 
 def train_run(config: Config, options: RunOptions, until: float | None, folder: str) -> tuple[int, str]:
-    """Trains one run in a Ray worker, with its working folder as given; until: of time.time.
+    """Train one run in a Ray task and return its exit status and message.
 
-    Returns: exit status and last lines of the output.
+    until: when to stop, of time.time. folder: the working directory.
     """
-    # Ray cancels by SIGINT, which a cluster that was started in the background of a shell inherits as ignored.
+    # Ray cancels with SIGINT, which a cluster started in the background of a shell inherits as ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         remaining = None if until is None else max(0.1, round(until - time.time(), 1))
         worker = start_worker(dict(os.environ), "cluster", 1, Path(folder))
-        worker.begin_run(config, replace(options, time_limit=remaining))
-        worker.dismiss()
+        worker.start_run(config, replace(options, time_limit=remaining))
+        worker.close_input()
         try:
-            while (status := worker.process.poll()) is None:
-                time.sleep(POLL)  # and not wait(): Ray's cancelling is an exception that needs Python to be running
+            while worker.process.poll() is None:
+                time.sleep(POLL)  # not wait(): Ray cancels with an exception, for which Python must be running
         except BaseException:
             worker.process.terminate()
             while worker.process.poll() is None:
-                with contextlib.suppress(KeyboardInterrupt):  # what Ray raises, once more when it is asked once more
+                with contextlib.suppress(KeyboardInterrupt):  # from repeated cancellations
                     time.sleep(POLL)
             raise
-        ended = worker.collect_endings()
-        status, tail = ended[0][1:] if ended else (status, worker.read_tail())
+        ((_, status, message),) = worker.collect_outcomes()
         worker.close()
-        # Of a worker that died, the process may still be writing its last checkpoint.
-        if judge_ending(config, Path(folder) / options.out, status, stopping=False) != "locked":
-            return status, tail
-        time.sleep(LOCK_INTERVAL)
+        # The process of a Ray worker that died may still be writing its last checkpoint.
+        if status != RunLocked.status:
+            return status, message
+        time.sleep(RETRY_INTERVAL)
 
 
-def train_on_cluster(backlog: RunQueue, options: RunOptions, names: Sequence[str], per_device: int, deadline: float):
-    """Trains the backlog until nothing is left of it, or until something asks to stop (see `train_here`).
+def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str], per_device: int, deadline: float):
+    """Train the pending runs until none is left or a signal or the deadline stops the sweep (see `train_locally`).
 
     Raises:
-        UserError: there is no Ray, no cluster, or not the devices named.
+        UserError: Ray, the cluster or the device is missing.
     """
     ray = connect_to_cluster()
     try:
@@ -115,35 +116,35 @@ def train_on_cluster(backlog: RunQueue, options: RunOptions, names: Sequence[str
         until = None if deadline == math.inf else time.time() + deadline - time.monotonic()
         training: dict[Any, Config] = {}
         cancel_at = 0.0
-        with collect_stop_signals("stopping: each run writes a checkpoint first; Ctrl-C again kills them") as received:
+        with collect_stop_signals(STOPPING) as received:
             while True:
                 stopping = bool(received) or time.monotonic() >= deadline
-                # No more tasks than the cluster has room for, so that the order stays the backlog's.
-                room = max(1, int(ray.cluster_resources().get(RESOURCES[kind], 0) * per_device))
-                while len(training) < room and not stopping and (config := backlog.take_run()):
+                # No more tasks than the cluster has room for, so that the queue determines the order.
+                slots = max(1, int(ray.cluster_resources().get(RESOURCES[kind], 0) * per_device))
+                while len(training) < slots and not stopping and (config := queue.take_run()):
                     reference = task.remote(config, replace(options, device=kind), until, os.getcwd())
                     training[reference] = config
-                    backlog.display.tell_event(f"{config.folder}: submitted")
-                if not training and (stopping or not backlog.is_worth_waiting()):
+                    queue.dashboard.print_event(f"{config.folder}: submitted")
+                if not training:
                     return
                 if stopping and time.monotonic() >= cancel_at:
                     cancel_at = time.monotonic() + CANCEL_INTERVAL
                     for reference in training:
                         ray.cancel(reference, force=received.count(signal.SIGINT) > 1)
                 time.sleep(POLL)
-                for reference in ray.wait(list(training), num_returns=len(training), timeout=0)[0] if training else []:
-                    backlog.note_end(training.pop(reference), *fetch_ending(ray, reference), stopping)
+                for reference in ray.wait(list(training), num_returns=len(training), timeout=0)[0]:
+                    queue.report_outcome(training.pop(reference), *fetch_outcome(ray, reference), stopping)
                 active = [(config, "cluster") for config in training.values()]
-                backlog.display.draw_table(backlog.list_runs, active, backlog.out)
+                queue.dashboard.update_table(queue.list_runs, active, queue.out)
     finally:
         ray.shutdown()
 
 
-def fetch_ending(ray: Any, reference: Any) -> tuple[int, str]:
-    """What a task that has ended returned, or in its place what became of it."""
+def fetch_outcome(ray: Any, reference: Any) -> tuple[int, str]:
+    """Return the exit status and message of a task that has ended."""
     try:
         return ray.get(reference)
     except ray.exceptions.TaskCancelledError:
-        return 75, ""
+        return STOPPED, "cancelled"
     except ray.exceptions.RayError as error:
         return 1, str(error)

@@ -1,126 +1,154 @@
-"""What a sweep tells without training: which runs are in which state, the commands, and how long they would take."""
+"""The state of runs, read from their folders, and the output of --status and --dry-run. Imports no torch."""
 
 import shlex
-import shutil
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
-from experiments.engine.progress import Progress, format_run, format_time, read_progress
 from reproduce.config import Config, RunOptions, format_flags
 from reproduce.errors import UserError
-from reproduce.record import list_run_folders, read_record
-from reproduce.schema import Finished
+from reproduce.record import is_run_folder, list_run_folders, read_record, read_result
+from reproduce.schema import Diverged, Finished, Result
 
-BAR = 20
-"""Characters of a run's bar."""
+
+@dataclass(frozen=True)
+class RunState:
+    """The state of a run at its last evaluation.
+
+    error: test error in %. seconds: training time. pace: recent seconds per iteration. damage: what is wrong with the record.
+    """
+
+    status: Literal["missing", "unfinished", "finished", "diverged", "damaged"]
+    iteration: int = 0
+    error: float | None = None
+    seconds: float = 0.0
+    pace: float | None = None
+    damage: str = ""
+
+
+def read_state(config: Config, out: Path) -> RunState:
+    """Return the state of a run, which may be training meanwhile."""
+    folder = out / config.folder
+    if not is_run_folder(folder):
+        return RunState("missing")
+    try:
+        record = read_record(folder)
+    except UserError as error:
+        return RunState("damaged", damage=str(error))
+    if isinstance(record.result, Diverged):
+        return RunState("diverged", record.result.iteration)
+    status = "unfinished" if record.result is None else "finished"
+    if not record.rows:
+        return RunState(status)
+    last, before = record.rows[-1], record.rows[-2] if len(record.rows) > 1 else None
+    seconds, iterations = (last.seconds, last.iteration) if before is None else (
+        last.seconds - before.seconds, last.iteration - before.iteration
+    )  # fmt: skip
+    return RunState(status, last.iteration, last.test_error, last.seconds, seconds / iterations)
+
+
+def has_ended(config: Config, out: Path) -> bool:
+    """Whether a run has finished or diverged. A damaged record counts as not ended: training then reports the damage."""
+    return read_state(config, out).status in ("finished", "diverged")
+
+
+def find_result(config: Config, out: Path) -> Result | None:
+    """Return the result of a run, None if it has not ended or its record is damaged."""
+    try:
+        return read_result(out / config.folder)
+    except UserError:
+        return None
+
+
+def format_state(config: Config, out: Path) -> str:
+    """Return one line with a run's folder and state."""
+    state = read_state(config, out)
+    description = {
+        "missing": "not started",
+        "damaged": state.damage,
+        "unfinished": f"unfinished, last evaluation at iteration {state.iteration} of {config.iterations}",
+        "diverged": f"diverged at iteration {state.iteration}",
+        "finished": f"test error {state.error or 0:.2f}%, training time {format_time(state.seconds)}",
+    }
+    return f"{config.folder}: {description[state.status]}"
+
+
+def format_run(config: Config) -> str:
+    """Return one line with a run's folder and the flags of its configuration."""
+    return shlex.join([str(config.folder), *format_flags(config)])
+
+
+def format_time(seconds: float) -> str:
+    """Return hours, minutes and seconds, such as 1:20:00."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def print_status(runs: Sequence[Config], out: Path):
-    """How many runs are in which state, and which they are: cell by cell or, on a terminal, in a table.
+    """Print the number of runs in each state, then each configuration with the state of its seeds.
 
     Raises:
-        UserError: a record is damaged; all is told before.
+        UserError: a record is damaged; everything is printed before.
     """
-    progress = {config: read_progress(config, out) for config in runs}
-    count = Counter(each.state for each in progress.values())
-    states = ("finished", "diverged", "unfinished", "missing", *(("damaged",) if count["damaged"] else ()))
-    print(f"{', '.join(f'{count[state]} {state}' for state in states)}; in {out}")
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        print(*(line[:width].rstrip() for line in write_status_table(progress)), sep="\n")
-    else:
-        print_cells(progress)
-    refuse_damaged(progress.values())
+    states = {config: read_state(config, out) for config in runs}
+    count = Counter(state.status for state in states.values())
+    names = ["finished", "diverged", "unfinished", "missing", *(["damaged"] if count["damaged"] else [])]
+    print(f"{', '.join(f'{count[name]} {name}' for name in names)} in {out}")
+    seeds: dict[Config, list[str]] = defaultdict(list)
+    for config, state in states.items():
+        detail = {"finished": f" ({state.error or 0:.2f}%)", "missing": "", "damaged": ""}
+        detail = detail.get(state.status, f" ({state.iteration}/{config.iterations})")
+        seeds[replace(config, seed=0)].append(f"{config.seed} {state.status}{detail}")
+    for configuration, described in seeds.items():
+        print(f"{format_run(configuration).replace('/seed0', '', 1)}\n    seed {', '.join(described)}")
+    refuse_damaged(states.values())
 
 
-def print_cells(progress: Mapping[Config, Progress]):
-    """A line per cell, and one with the state of each seed of it."""
-    cells: dict[Config, list[str]] = defaultdict(list)
-    for config, each in progress.items():
-        state: str = each.state
-        if state == "finished":
-            state += f" ({each.error:.2f}%)"
-        elif state not in ("missing", "damaged"):
-            state += f" ({each.iteration}/{config.iterations})"
-        cells[replace(config, seed=0)].append(f"{config.seed} {state}")
-    for cell, members in cells.items():
-        print(f"{format_run(cell).replace('/seed0', '', 1)}\n    seed {', '.join(members)}")
-
-
-def write_status_table(progress: Mapping[Config, Progress]) -> list[str]:
-    """A line per run: a bar, its test error at the last evaluation, what is left of its training, and its flags.
-
-    What is left is by the run's own speed, or by that of the others of its cell.
-    """
-    paces: dict[Config, list[float]] = defaultdict(list)
-    for config, each in progress.items():
-        if each.pace is not None:
-            paces[replace(config, seed=0)].append(each.pace)
-    full, empty = "█░" if (sys.stdout.encoding or "").lower().startswith("utf") else "#."
-    width = max(len(str(config.folder)) for config in progress)
-    lines = [f"{'run':<{width}}  {'':{BAR}}        test error  {'left':<18}flags"]
-    for config, each in progress.items():
-        part = each.iteration / config.iterations
-        error = "-" if each.error is None else f"{each.error:.2f}%"
-        left: str = each.state
-        if each.state in ("missing", "unfinished"):
-            pace = paces[replace(config, seed=0)] if each.pace is None else [each.pace]
-            left = format_time(median(pace) * (config.iterations - each.iteration)) if pace else each.state
-        bar = (full * int(BAR * part)).ljust(BAR, empty)
-        flags = shlex.join(format_flags(replace(config, seed=0)))
-        lines.append(f"{config.folder!s:<{width}}  {bar}  {int(100 * part):3d}%  {error:>10}  {left:<16}  {flags}")
-    return lines
-
-
-def refuse_damaged(progress: Iterable[Progress]):
-    """Raises UserError where a record is damaged: what is wrong with the first, and how many others are."""
-    damages = [each.damage for each in progress if each.state == "damaged"]
+def refuse_damaged(states):
+    """Raise a UserError if a record is damaged."""
+    damages = [state.damage for state in states if state.status == "damaged"]
     if damages:
-        raise UserError(damages[0] + (f" (and {len(damages) - 1} other runs have damaged records)" if damages[1:] else ""))
+        others = f" (and {len(damages) - 1} other runs have damaged records)" if damages[1:] else ""
+        raise UserError(damages[0] + others)
 
 
-def print_dry_run(runs: Sequence[Config], options: RunOptions, lanes: int):
-    """The commands of the runs that have not ended, and how long they would take on so many lanes.
+def print_dry_run(runs: Sequence[Config], options: RunOptions, slots: int):
+    """Print the estimated time for the pending runs with `slots` concurrent runs, then their commands.
 
     Raises:
         UserError: a record is damaged.
     """
-    progress = {config: read_progress(config, options.out) for config in runs}
-    refuse_damaged(progress.values())
-    speeds = read_speeds(options.out)
-    left = [config for config, each in progress.items() if each.state not in ("finished", "diverged")]
-    for config in left:
-        print(f"{shlex.join(['python', 'reproduce/run.py', *format_flags(config, options)])}  # {config.folder}")
-    print(f"{len(left)} runs to train, {len(runs) - len(left)} have ended")
-    for device in sorted({device for device, _, _ in speeds}):
+    states = {config: read_state(config, options.out) for config in runs}
+    refuse_damaged(states.values())
+    pending = [config for config, state in states.items() if state.status in ("unfinished", "missing")]
+    print(f"{len(pending)} runs to train, {len(runs) - len(pending)} have ended")
+    throughputs = read_throughputs(options.out)
+    for device in sorted({device for device, _, _ in throughputs}):
         seconds, unknown = 0.0, []
-        for config in left:
-            speed = speeds.get((device, config.net, config.precision))
-            if speed is None:
+        for config in pending:
+            images = (config.iterations - states[config].iteration) * config.batch_size
+            if (throughput := throughputs.get((device, config.net, config.precision))) is None:
                 unknown.append(f"{config.net} in {config.precision}")
             else:
-                iterations = config.iterations - progress[config].iteration
-                seconds += iterations * config.batch_size / speed
-        parts = []
-        if len(unknown) < len(left) or not left:
-            side_by_side = f", {format_time(seconds / lanes)} with {lanes} side by side" if lanes > 1 else ""
-            parts.append(f"{format_time(seconds)} one run after another{side_by_side}")
-        if unknown:
-            parts.append(f"unknown: {len(unknown)} runs ({', '.join(dict.fromkeys(unknown))})")
-        print(f"time on {device}, by its records: {'; '.join(parts)}")
-    if left and not speeds:
-        print("time: unknown, since no record tells the speed of a device")
+                seconds += images / throughput
+        if pending:
+            how = "one run at a time" if slots == 1 else f"with {slots} concurrent runs"
+            known = [f"{format_time(seconds / slots)} {how}"] if seconds else []
+            missing = [f"unknown for {len(unknown)} runs ({', '.join(dict.fromkeys(unknown))})"] if unknown else []
+            print(f"estimated time on {device}: {'; '.join(known + missing)}")
+    if pending and not throughputs:
+        print(f"estimated time: unknown, because {options.out} has no finished run")
+    for config in pending:
+        print(f"{shlex.join(['python', 'reproduce/run.py', *format_flags(config, options)])}  # {config.folder}")
 
 
-def read_speeds(out: Path) -> dict[tuple[str, str, str], float]:
-    """Images per second by device name, net and precision: the median over finished runs.
+def read_throughputs(out: Path) -> dict[tuple[str, str, str], float]:
+    """Return the median images/s of the finished runs by device name, network and precision.
 
-    Without those that several devices have trained, that train a part of the layers, or on pictures. Where runs had been
-    trained side by side, it is the speed of each.
+    Leaves out runs that moved between devices, fine-tuning with frozen layers, and image folders.
 
     Raises:
         UserError: a record is damaged.
@@ -128,9 +156,8 @@ def read_speeds(out: Path) -> dict[tuple[str, str, str], float]:
     found = defaultdict(list)
     for folder in list_run_folders(out):
         record = read_record(folder)
-        config, result = record.config, record.result
-        names = {session.device_name for session in record.sessions}
-        is_usual = config.trainable == "all" and config.dataset != "pictures"
-        if isinstance(result, Finished) and len(names) == 1 and is_usual:
-            found[*names, config.net, config.precision].append(result.images_per_second)
-    return {key: median(speeds) for key, speeds in found.items()}
+        config, devices = record.config, {session.device_name for session in record.sessions}
+        comparable = config.trainable == "all" and config.dataset != "pictures" and len(devices) == 1
+        if isinstance(record.result, Finished) and comparable:
+            found[*devices, config.net, config.precision].append(record.result.images_per_second)
+    return {key: median(throughputs) for key, throughputs in found.items()}

@@ -1,7 +1,7 @@
-"""A process of reproduce/train_many.py: starting it, giving it runs, and hearing of their endings. Free of torch."""
+"""A worker process, which runs reproduce/train_many.py: start it, send it runs, collect their outcomes. Imports no torch."""
 
+import json
 import os
-import re
 import shlex
 import sys
 import tempfile
@@ -13,20 +13,14 @@ from typing import IO
 
 import reproduce
 from reproduce.config import Config, RunOptions, format_flags
-from reproduce.errors import OutOfMemory, RunLocked, UnsupportedPrecision
 
-RUNNER = Path(reproduce.__file__).with_name("train_many.py")
-ENDING = re.compile(r"^line (\d+), exit status (\d+): (.*)\n", re.MULTILINE)
-"""What it says of a run that has ended."""
-IN_ORDER = (0, 2, 3, RunLocked.status, UnsupportedPrecision.status, OutOfMemory.status, 75)
-"""Exit statuses of runs, and of it when they were its last, that tell of no defect."""
+PROGRAM = Path(reproduce.__file__).with_name("train_many.py")
 TAIL = 12
-"""Lines of a failed run's output that are shown."""
+"""Lines of output shown after an unexpected failure."""
 
-# Ends a worker, with a checkpoint, when whoever started it dies: else it would go on holding its device and its folder.
-# (A program of its own because running Python between fork and exec is not safe where there are threads.)
+# Stops a worker, with a checkpoint, when the process that started it dies; otherwise it would keep its device and run folder.
+# It is a separate program because running Python between fork and exec is unsafe with threads.
 DIE_WITH_PARENT = """
-from reproduce.config import format_flags
 import ctypes, os, signal, sys
 parent, *command = sys.argv[1:]
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -37,76 +31,83 @@ if os.getppid() == int(parent):
 
 @dataclass
 class Worker:
-    """A process of reproduce/train_many.py, where it is, and the unnamed file that receives its output.
+    """A process of train_many.py.
 
-    lanes: how many runs it may have in training; training: those that it has, by the number of their line.
+    slots: how many concurrent runs it may train. output: receives stdout and stderr. outcomes: receives the outcomes as JSON
+    lines. training: the runs in training, by the number of their input line.
     """
 
-    where: str
-    lanes: int
+    device: str
+    slots: int
     process: Popen
     output: IO[bytes]
+    outcomes: IO[bytes]
     training: dict[int, Config] = field(default_factory=dict)
     lines: int = 0
-    seen: int = 0
 
     @property
-    def free(self) -> int:
+    def free_slots(self) -> int:
         assert self.process.stdin is not None
-        return 0 if self.process.stdin.closed else self.lanes - len(self.training)
+        return 0 if self.process.stdin.closed else self.slots - len(self.training)
 
-    def begin_run(self, config: Config, options: RunOptions):
+    def start_run(self, config: Config, options: RunOptions):
         self.lines += 1
         self.training[self.lines] = config
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has just died, which shows at the next look
+        with suppress(BrokenPipeError):  # it has just died, which the next poll finds
             self.process.stdin.write(f"{shlex.join(format_flags(config, options))}\n".encode(errors="surrogateescape"))
             self.process.stdin.flush()
 
-    def collect_endings(self) -> list[tuple[Config, int, str]]:
-        """The runs that have ended since the last time: exit status, and its sentence or, of a defect, the last lines."""
-        written = self.read_output()
+    def collect_outcomes(self) -> list[tuple[Config, int, str]]:
+        """Return run, exit status and message of the runs that have ended since the last call.
+
+        Once the process has ended, that includes the runs without an outcome of their own.
+        """
+        exit_status = self.process.poll()  # before reading the file, which then is complete
         ended = []
-        for match in ENDING.finditer(written, self.seen):
-            self.seen = match.end()
-            config, status, sentence = self.training.pop(int(match[1]), None), int(match[2]), match[3]
-            if config is not None:  # else a run has printed something alike
-                ended.append((config, status, last_lines(written[: self.seen]) if status == 1 else sentence))
+        while (line := self.outcomes.readline()).endswith(b"\n"):
+            outcome = json.loads(line)
+            status, message = outcome["status"], outcome["message"]
+            ended.append((self.training.pop(outcome["line"]), status, self.format_failure(message) if status == 1 else message))
             if status in (1, 75):
-                self.dismiss()  # a device in error would fail every other run, too; a worker that stops takes no more
+                self.close_input()  # its device may be in error, or it is stopping
+        self.outcomes.seek(-len(line), os.SEEK_CUR)  # an incomplete line
+        if exit_status is not None:
+            status = 75 if exit_status in (0, 75) else exit_status  # it stopped before it read the line
+            message = self.format_failure(f"its process ended with exit status {exit_status}")
+            ended += [(config, status, message) for config in self.training.values()]
+            self.training.clear()
         return ended
 
-    def dismiss(self):
-        """No more runs: it ends when those that it has in training have ended."""
+    def close_input(self):
+        """Send no more runs; the process ends when the runs in training have ended."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
 
     def close(self):
-        """Lets go of a process that has ended."""
-        self.dismiss()
+        """Close the files of a process that has ended."""
+        self.close_input()
         self.output.close()
+        self.outcomes.close()
 
-    def read_output(self) -> str:
-        # Not by seek and read: the process writes at the same position of the same open file.
-        return os.pread(self.output.fileno(), os.fstat(self.output.fileno()).st_size, 0).decode(errors="replace")
-
-    def read_tail(self) -> str:
-        return last_lines(self.read_output())
-
-
-def last_lines(text: str) -> str:
-    return "\n".join(text.splitlines()[-TAIL:])
+    def format_failure(self, message: str) -> str:
+        """Return a message followed by the last lines of the output."""
+        # pread, because seeking would move the position at which the process writes.
+        output = os.pread(self.output.fileno(), os.fstat(self.output.fileno()).st_size, 0).decode(errors="replace")
+        return "\n    ".join([message, *output.splitlines()[-TAIL:]])
 
 
-def start_worker(environment: dict[str, str], where: str, lanes: int, folder: Path) -> Worker:
-    """Starts reproduce/train_many.py in a working folder.
+def start_worker(environment: dict[str, str], device: str, slots: int, folder: Path) -> Worker:
+    """Start a worker in the working directory `folder`.
 
     Raises:
-        OSError: it could not be started.
+        OSError: it cannot be started.
     """
-    line = [sys.executable, "-u", str(RUNNER)]  # -u: the last line of all is the last written
+    outcomes = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by Worker.close
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - unlike a pipe, a file never blocks the process
+    command = [sys.executable, "-u", str(PROGRAM), "--outcomes", outcomes.name]
     if sys.platform == "linux":
-        line = [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), *line]
-    output = tempfile.TemporaryFile()  # noqa: SIM115 - unlike a pipe it never fills and never breaks
-    return Worker(where, lanes, Popen(line, env=environment, stdin=PIPE, stdout=output, stderr=STDOUT, cwd=folder), output)
+        command = [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), *command]
+    process = Popen(command, env=environment, stdin=PIPE, stdout=output, stderr=STDOUT, cwd=folder)
+    return Worker(device, slots, process, output, outcomes)

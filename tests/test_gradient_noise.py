@@ -1,0 +1,41 @@
+"""gradient_noise.py: its statistics on vectors with known error, bias and noise, and one short measurement."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.devices import gradient_noise
+from experiments.devices.gradient_noise import Options, compare_gradients, measure
+from reproduce.errors import UserError
+from tests.conftest import QUICK
+
+
+def test_statistics_of_known_errors():
+    generator = torch.Generator().manual_seed(0)
+    size = 20_000
+    gradient_P, bias_P = torch.randn(2, size, generator=generator) / size**0.5  # of norm 1
+    exact_BP = gradient_P + 2 * torch.randn(64, size, generator=generator) / size**0.5
+    error_BP = 0.2 * torch.randn(64, size, generator=generator) / size**0.5
+    unbiased = compare_gradients(exact_BP, exact_BP + error_BP)
+    assert unbiased["noise"] == pytest.approx(2 / (1 + 4 / 64) ** 0.5, rel=0.02)
+    assert unbiased["relative_error"] == pytest.approx(0.2 / 5**0.5, rel=0.02)
+    assert abs(unbiased["bias"]) < 0.02, "the mean error alone has a norm of 0.2 / sqrt(64) = 0.025"
+    biased = compare_gradients(exact_BP, exact_BP + error_BP + 0.1 * bias_P)
+    assert biased["bias"] == pytest.approx(0.1 / biased["gradient_norm"], rel=0.05)
+    assert biased["bias"] > biased["bias_by_chance"] > 0
+
+
+def test_a_short_measurement(workplace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gradient_noise, "NETS", [QUICK])
+    path = measure(Options(batches=4, data="synthetic", device="cpu", out=workplace / "out"))
+    record = json.loads(path.read_text())
+    (row,) = record["rows"]
+    assert (row["net"], row["weights"], record["device"], record["data"]) == ("residual8", "initial", "cpu", "synthetic")
+    assert 0 < row["relative_error"] < 0.5 and row["noise"] > 0
+
+
+def test_an_odd_number_of_batches_is_rejected():
+    with pytest.raises(UserError, match="batches must be even"):
+        Options(batches=61)
