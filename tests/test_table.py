@@ -135,8 +135,8 @@ def test_the_start_of_training_is_read_from_the_curves(checkout: Checkout):
         write_run(checkout.records, config, 8.0 - config.depth / 100, train_error=0.0, evaluations=64)
     checkout.run()
     heading = "Does ResNet-56 need a warm-up?"
-    assert checkout.row(heading, "56", "none")[2:7] == ["88.6", "87.2", "85.8", "84.4", "83.0"]
-    assert checkout.row(heading, "56", "400 iterations")[-1] == "7.44"
+    assert checkout.row(heading, "ResNet-56", "none")[2:7] == ["88.6", "87.2", "85.8", "84.4", "83.0"]
+    assert checkout.row(heading, "ResNet-56", "400 iterations")[-1] == "7.44"
 
 
 def test_runs_that_are_not_comparable_with_the_paper_are_kept_apart(study: Checkout):

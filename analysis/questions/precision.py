@@ -31,7 +31,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     table = f"{format_table(header, rows)}\n\nTest error in %. " if rows else ""
     return f"""## Does lower precision change the test error?
 
-{", ".join(words)}. {describe_published()} A precision is neutral if the 95% interval of its effect, averaged over ResNet-20 and
+{"; ".join(words)}. {describe_published()} A precision is neutral if the 95% interval of its effect, averaged over ResNet-20 and
 ResNet-56 with at least {MINIMUM} seeds each, lies within {NEUTRAL_WITHIN:g} points of zero, the mean effect on each network
 does too, and no run diverges that does not in fp32. Networks are only compared in one precision.
 

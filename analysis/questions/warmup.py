@@ -4,16 +4,16 @@ import pandas as pd
 
 from analysis.claims import claim
 from analysis.estimates import Finding, is_positive
-from analysis.markdown import format_estimates, format_figure, format_not_run, format_number, format_table
+from analysis.markdown import format_estimates, format_figure, format_net, format_not_run, format_number, format_table
 from analysis.paper import load_paper, published
 from analysis.records import finished_runs, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_verdicts, mean_error
 from experiments import degradation
+from experiments.warmup import WITH
 from reproduce.config import Config
 
 WITHOUT = [net for net in degradation.RESIDUAL if net.depth < 110]
-WITH = [Config(depth=depth, warmup="iterations") for depth in (44, 56)]
 START = (1000, 2000, 3000, 4000, 5000)
 """Iterations at whose evaluations the slow start is shown."""
 SOURCES = {
@@ -33,13 +33,12 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         if len(cell):
             warmup = "400 iterations" if config in WITH else "none"
             errors = [format_estimates(cell, "train_error"), format_estimates(cell)]
-            rows.append([config.depth, warmup, *start_errors(cell, curves), *errors])
+            rows.append([format_net(config), warmup, *start_errors(cell, curves), *errors])
     spans = ["1 to 1,000", *(f"to {end:,}" for end in START[1:])]
-    header = ["layers", "warm-up", *spans, "final training", "final test"]
+    header = ["network", "warm-up", *spans, "final training", "final test"]
     return f"""## Does ResNet-56 need a warm-up?
 
-{describe_training(ours, curves)} The paper uses a warm-up for 110 layers only
-({format_verdicts(runs, "W56")}).
+The paper uses one for 110 layers only ({format_verdicts(runs, "W56")}). {describe_training(ours, curves)}
 
 {format_table(header, rows)}
 
@@ -64,12 +63,12 @@ def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
     """Return how ResNet-56 starts and ends without a warm-up, compared with ResNet-32."""
     shallow, deep = (finished_runs(select_runs(ours, Config(depth=depth))) for depth in (32, 56))
     if shallow.empty or deep.empty:
-        return "Not known yet."
+        return ""
     (_, *_, slow), (_, *_, fast) = start_errors(deep, curves), start_errors(shallow, curves)
     fits = [mean_error(ours, net, "train_error") for net in WITHOUT]
     lowest = ", the lowest of the four" if fits[-1] == min(fits) else ""
     return (
-        f"Without one, its training error is {slow}% over iterations 4,001 to 5,000 (ResNet-32: {fast}%) and ends at "
+        f"Without one, the training error of ResNet-56 is {slow}% over iterations 4,001 to 5,000 (ResNet-32: {fast}%) and ends at "
         f"{fits[-1]:.2f}%{lowest}, with a test error of {mean_error(ours, WITHOUT[-1]):.2f}% (ResNet-32: "
         f"{mean_error(ours, WITHOUT[1]):.2f}%)."
     )
