@@ -68,8 +68,8 @@ def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
     fits = [mean_error(ours, net, "train_error") for net in WITHOUT]
     lowest = ", the lowest of the four" if fits[-1] == min(fits) else ""
     return (
-        f"Without one, the training error of ResNet-56 is {slow}% over iterations 4,001 to 5,000 (ResNet-32: {fast}%) and ends at "
-        f"{fits[-1]:.2f}%{lowest}, with a test error of {mean_error(ours, WITHOUT[-1]):.2f}% (ResNet-32: "
+        f"Without one, the training error of ResNet-56 is {slow}% over iterations 4,001 to 5,000 (ResNet-32: {fast}%) and ends "
+        f"at {fits[-1]:.2f}%{lowest}, with a test error of {mean_error(ours, WITHOUT[-1]):.2f}% (ResNet-32: "
         f"{mean_error(ours, WITHOUT[1]):.2f}%)."
     )
 
