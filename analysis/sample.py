@@ -109,14 +109,3 @@ class Sample:
         cells = zip(self.configs, self.cells, strict=True)
         means = ", ".join(f"{format_label(config)} {estimate(cell[column].astype(float))}" for config, cell in cells)
         return f"{column.replace('train_', 'training_').replace('_', ' ')} {means}"
-
-
-def format_difference(runs: pd.DataFrame, first: Config, second: Config) -> str:
-    """Return the test error of `first` minus `second`, "-" without runs of both."""
-    try:
-        sample = Sample(runs, first, second)
-    except NotEnoughRuns:
-        return "-"
-    counts = ", ".join(str(len(cell)) for cell in sample.cells)
-    source = ", published standard deviations" * (sample.seeds < MINIMUM)
-    return f"{sample.difference(0, 1)}, n={counts}{source}, {sample.precisions[0]}"
