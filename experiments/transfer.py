@@ -38,15 +38,15 @@ from reproduce.record import NEWEST
 if TYPE_CHECKING:
     import numpy as np
 
-FIRST = "airplane/automobile/bird/cat/deer"
-SECOND = "dog/frog/horse/ship/truck"
+PRETRAINING_CLASSES = "airplane/automobile/bird/cat/deer"
+NEW_CLASSES = "dog/frog/horse/ship/truck"
 """The classes for pretraining, and the new ones."""
-PICTURES = (50, 500)
+IMAGES_PER_CLASS = (50, 500)
 """Images per new class."""
 SEEDS = 3
-LENGTH_BEFORE, LENGTH_AFTER = 1_000, 200
+PRETRAINING_ITERATIONS, ITERATIONS = 1_000, 200
 """Iterations of pretraining, and on the new classes."""
-WAYS = {"scratch": 0.1, "all": 0.01, "last-stage": 0.01, "head": 0.1}
+METHODS = {"scratch": 0.1, "all": 0.01, "last-stage": 0.01, "head": 0.1}
 """Learning rates, from scratch and by --trainable."""
 DEPTH = 20
 PRECISION: Precision = "bf16"
@@ -87,7 +87,7 @@ def write_image_folders(work: Path, data: str, seeds: Sequence[int]):
     from reproduce.randomness import SPLIT, random_generator
 
     folders = [work / "first", work / "second-test"]
-    folders += [work / f"second-{count}-{seed}" for count in PICTURES for seed in seeds]
+    folders += [work / f"second-{count}-{seed}" for count in IMAGES_PER_CLASS for seed in seeds]
     missing = [folder for folder in folders if not folder.exists()]
     if not missing:
         return
@@ -96,15 +96,15 @@ def write_image_folders(work: Path, data: str, seeds: Sequence[int]):
         unfinished = folder.with_name(f".{folder.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         if folder.name == "first":
-            write_images(unfinished / "train", train_NHWC, train_labels, FIRST)
-            write_images(unfinished / "test", test_NHWC, test_labels, FIRST)
+            write_images(unfinished / "train", train_NHWC, train_labels, PRETRAINING_CLASSES)
+            write_images(unfinished / "test", test_NHWC, test_labels, PRETRAINING_CLASSES)
         elif folder.name == "second-test":
-            write_images(unfinished, test_NHWC, test_labels, SECOND)
+            write_images(unfinished, test_NHWC, test_labels, NEW_CLASSES)
         else:
             _, count, seed = folder.name.split("-")
             order = random_generator(int(seed), SPLIT).permutation(len(train_labels))
             chosen = np.concatenate([order[train_labels[order] == label][: int(count)] for label in range(10)])
-            write_images(unfinished / "train", train_NHWC[chosen], train_labels[chosen], SECOND)
+            write_images(unfinished / "train", train_NHWC[chosen], train_labels[chosen], NEW_CLASSES)
             (unfinished / "test").symlink_to("../second-test")
         os.replace(unfinished, folder)
 
@@ -112,19 +112,19 @@ def write_image_folders(work: Path, data: str, seeds: Sequence[int]):
 def list_commands(transfer: Transfer, seed: int) -> Iterator[list[str]]:
     """Yield run.py's flags for one seed: pretraining, then the runs on the new classes."""
     common = [*RECIPE, "--seed", str(seed), "--out", str(transfer.out)]
-    yield [*common, "--data", str(transfer.work / "first"), "--iterations", str(LENGTH_BEFORE)]
-    for count in PICTURES:
-        for way, lr in WAYS.items():
+    yield [*common, "--data", str(transfer.work / "first"), "--iterations", str(PRETRAINING_ITERATIONS)]
+    for count in IMAGES_PER_CLASS:
+        for method, lr in METHODS.items():
             flags = [
                 "--data",
                 str(transfer.work / f"second-{count}-{seed}"),
                 "--iterations",
-                str(LENGTH_AFTER),
+                str(ITERATIONS),
                 "--lr",
                 str(lr),
             ]
-            pretrained = ["--trainable", way, "--initial", str(find_weights_file(transfer, seed))]
-            yield [*common, *flags, *([] if way == "scratch" else pretrained)]
+            pretrained = ["--trainable", method, "--initial", str(find_weights_file(transfer, seed))]
+            yield [*common, *flags, *([] if method == "scratch" else pretrained)]
 
 
 def find_weights_file(transfer: Transfer, seed: int) -> Path:

@@ -30,10 +30,10 @@ def images(workplace: Path, synthetic_folder: Path, monkeypatch: pytest.MonkeyPa
     """A small experiment on generated images in place of CIFAR-10, which are returned."""
     arrays, fingerprint = read_dataset("synthetic", synthetic_folder)
     monkeypatch.setattr(transfer, "read_dataset", lambda *_: (arrays, fingerprint))
-    monkeypatch.setattr(transfer, "PICTURES", (2, 5))
+    monkeypatch.setattr(transfer, "IMAGES_PER_CLASS", (2, 5))
     monkeypatch.setattr(transfer, "RECIPE", ["--depth", "8", "--batch-size", "8", "--device", "cpu"])
-    monkeypatch.setattr(transfer, "LENGTH_BEFORE", 3)
-    monkeypatch.setattr(transfer, "LENGTH_AFTER", 2)
+    monkeypatch.setattr(transfer, "PRETRAINING_ITERATIONS", 3)
+    monkeypatch.setattr(transfer, "ITERATIONS", 2)
     return arrays
 
 
@@ -41,10 +41,10 @@ def test_the_image_folders_and_the_runs(images: list[np.ndarray], capsys: pytest
     assert transfer.main(FLAGS) == 0
     train, train_labels, _, test_labels = images
     for part, labels in (("train", train_labels), ("test", test_labels)):
-        for label, name in enumerate(transfer.FIRST.split("/")):
+        for label, name in enumerate(transfer.PRETRAINING_CLASSES.split("/")):
             assert len(list(Path("folders/first", part, name).iterdir())) == (labels == label).sum()
     for count in (2, 5):
-        for label, name in enumerate(transfer.SECOND.split("/"), start=5):
+        for label, name in enumerate(transfer.NEW_CLASSES.split("/"), start=5):
             assert len(list(Path(f"folders/second-{count}-1/train", name).iterdir())) == count
             assert len(list(Path(f"folders/second-{count}-1/test", name).iterdir())) == (test_labels == label).sum()
     for path in Path("folders/second-5-1/train/horse").iterdir():
@@ -56,8 +56,8 @@ def test_the_image_folders_and_the_runs(images: list[np.ndarray], capsys: pytest
     configs = [record.read_record(folder).config for folder in record.list_run_folders(Path("records"))]
     pretraining, *others = sorted(configs, key=lambda config: config.classes)
     weights = hashlib.sha256(Path("folders/first-seed1.safetensors").read_bytes()).hexdigest()
-    assert (pretraining.classes, pretraining.initial, pretraining.iterations) == (transfer.FIRST, "", 3)
-    assert {(config.classes, config.iterations, config.seed) for config in others} == {(transfer.SECOND, 2, 1)}
+    assert (pretraining.classes, pretraining.initial, pretraining.iterations) == (transfer.PRETRAINING_CLASSES, "", 3)
+    assert {(config.classes, config.iterations, config.seed) for config in others} == {(transfer.NEW_CLASSES, 2, 1)}
     assert len({config.pictures for config in others}) == 2
     ways = sorted((config.trainable, config.lr, config.initial == weights) for config in others)
     assert ways == sorted(2 * [("all", 0.01, True), ("all", 0.1, False), ("head", 0.1, True), ("last-stage", 0.01, True)])
@@ -91,11 +91,11 @@ def write_found(records: Path, errors: dict[tuple[str, int], float], seeds: int 
             recipe = Config(
                 depth=transfer.DEPTH,
                 precision=transfer.PRECISION,
-                iterations=transfer.LENGTH_AFTER,
+                iterations=transfer.ITERATIONS,
                 dataset="pictures",
-                classes=transfer.SECOND,
+                classes=transfer.NEW_CLASSES,
                 pictures=f"{per_class:03}{seed}" * 16,
-                lr=transfer.WAYS[way],
+                lr=transfer.METHODS[way],
                 seed=seed,
             )
             begun: dict[str, Any] = {} if way == "scratch" else {"trainable": way, "initial": f"{seed:064}"}

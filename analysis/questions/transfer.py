@@ -5,7 +5,16 @@ import pandas as pd
 from analysis.estimates import MINIMUM, estimate
 from analysis.markdown import format_estimates, format_figure, format_mean, format_table, join_words
 from analysis.records import finished_runs, select_runs, to_configs
-from experiments.transfer import DEPTH, FIRST, LENGTH_AFTER, LENGTH_BEFORE, PICTURES, PRECISION, SECOND, WAYS
+from experiments.transfer import (
+    DEPTH,
+    IMAGES_PER_CLASS,
+    ITERATIONS,
+    METHODS,
+    NEW_CLASSES,
+    PRECISION,
+    PRETRAINING_CLASSES,
+    PRETRAINING_ITERATIONS,
+)
 from reproduce.config import Config
 
 WORDS = {
@@ -17,20 +26,22 @@ WORDS = {
 
 
 def find_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs on the new classes; `way` is one of WAYS, `per_class` the images per class."""
-    chosen = select_recipe(runs, SECOND, LENGTH_AFTER, "lr", "trainable", "initial")
+    """Return the runs on the new classes; `way` is one of METHODS, `per_class` the images per class."""
+    chosen = select_recipe(runs, NEW_CLASSES, ITERATIONS, "lr", "trainable", "initial")
     images = [sessions[0]["data"]["images"] if sessions else 0 for sessions in chosen["sessions"]]
     way = chosen["trainable"].where(chosen["initial"] != "", "scratch")
-    found = chosen.assign(way=way, per_class=[count // len(SECOND.split("/")) for count in images])
-    return found[found["lr"] == way.map(WAYS)]
+    found = chosen.assign(way=way, per_class=[count // len(NEW_CLASSES.split("/")) for count in images])
+    return found[found["lr"] == way.map(METHODS)]
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
-    after, before = finished_runs(find_runs(runs)), finished_runs(select_recipe(runs, FIRST, LENGTH_BEFORE))
+    after = finished_runs(find_runs(runs))
+    before = finished_runs(select_recipe(runs, PRETRAINING_CLASSES, PRETRAINING_ITERATIONS))
+    classes = PRETRAINING_CLASSES.replace("/", ", ")
     seeds = sorted(after["seed"].unique())
     rows = []
-    for per_class in PICTURES:
-        for way in WAYS:
+    for per_class in IMAGES_PER_CLASS:
+        for way in METHODS:
             errors = errors_by_seed(after, way, per_class)
             if len(errors):
                 each = [f"{errors[seed]:.2f}" if seed in errors else "" for seed in seeds]
@@ -39,8 +50,8 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     header = ["images per class", "trained layers", *(f"seed {seed}" for seed in seeds), "mean", "gain over scratch, paired"]
     return f"""## Which layers should be trained on a few images of new classes?
 
-{describe_gains(after)} A ResNet-20 is pretrained on five classes of CIFAR-10 ({FIRST.replace("/", ", ")}; {LENGTH_BEFORE:,}
-iterations, test error {format_estimates(before)}) and then trained on the other five for {LENGTH_AFTER} iterations with the
+{describe_gains(after)} A ResNet-20 is pretrained on five classes of CIFAR-10 ({classes}; {PRETRAINING_ITERATIONS:,}
+iterations, test error {format_estimates(before)}) and then trained on the other five for {ITERATIONS} iterations with the
 paper's schedule.
 
 {format_table(header, rows)}
@@ -53,12 +64,14 @@ networks of a seed share images and weights; 95% intervals. `python experiments/
 
 def describe_gains(after: pd.DataFrame) -> str:
     """Return the gain of pretraining at each number of images."""
-    gains = [f"{gain} points with {per_class}" for per_class in PICTURES if (gain := format_gain(after, "all", per_class))]
+    gains = [
+        f"{gain} points with {per_class}" for per_class in IMAGES_PER_CLASS if (gain := format_gain(after, "all", per_class))
+    ]
     if not gains:
         return "Not run yet: `python experiments/transfer.py`."
-    few, many = PICTURES
+    few, many = IMAGES_PER_CLASS
     growth = format_paired(after, (1, "scratch", few), (-1, "all", few), (-1, "scratch", many), (1, "all", many))
-    alone = [format_paired(after, (1, "head", per_class), (-1, "all", per_class)) for per_class in PICTURES]
+    alone = [format_paired(after, (1, "head", per_class), (-1, "all", per_class)) for per_class in IMAGES_PER_CLASS]
     return (
         f"The gain from pretraining, all layers trained, is {' and '.join(gains)} images per class (difference {growth}). "
         f"Training the linear layer alone changes the error by {alone[0]} and {alone[1]} points, compared with all layers. "
@@ -68,7 +81,7 @@ def describe_gains(after: pd.DataFrame) -> str:
 
 def describe_outlier(after: pd.DataFrame) -> str:
     """Return the run that is farthest from the other seeds of its configuration."""
-    cells = {(way, per_class): errors_by_seed(after, way, per_class) for way in WAYS for per_class in PICTURES}
+    cells = {(way, per_class): errors_by_seed(after, way, per_class) for way in METHODS for per_class in IMAGES_PER_CLASS}
     (way, per_class), errors = max(cells.items(), key=lambda cell: cell[1].std())
     seed = (errors - errors.median()).abs().idxmax()
     others = join_words([f"{error:.2f}" for error in errors.drop(seed)])
