@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,16 +44,6 @@ def measure_error(network: nn.Module, images: Images, data: Data, device: Device
     return 100 * int(wrong) / len(images)
 
 
-def predict_classes(network: nn.Module, data: Data, device: Device, config: Config) -> tuple[list[int], list[int]]:
-    """Return the predicted and the true class of each test image."""
-    predicted, true = [], []
-    with evaluation_mode(network, device, config):
-        for views, labels in iterate_single_views(data.test, data, device):
-            predicted += network(views).argmax(1).tolist()
-            true += labels.tolist()
-    return predicted, true
-
-
 def update_population_statistics(network: nn.Module, data: Data, device: Device, config: Config):
     """Replace BN's moving averages by averages over the training images, without augmentation.
 
@@ -73,8 +63,21 @@ def update_population_statistics(network: nn.Module, data: Data, device: Device,
             layer.momentum = momentum
 
 
-def measure_layer_responses(network: nn.Module, data: Data, device: Device, config: Config) -> list[float]:
-    """Return the standard deviation of each 3x3 layer's response on the test set, in order (Fig. 7).
+class TestEvaluation(NamedTuple):
+    """One pass over the test set.
+
+    error: in percent. predicted, labels: the predicted and the true class of each image. responses: the standard deviation
+    of each 3x3 layer's response, in order (Fig. 7).
+    """
+
+    error: float
+    predicted: list[int]
+    labels: list[int]
+    responses: list[float]
+
+
+def evaluate_test_set(network: nn.Module, data: Data, device: Device, config: Config) -> TestEvaluation:
+    """Return error, predictions and layer responses on the test set; the error is that of `measure_error`.
 
     A response is the output of the layer's BN, before ReLU or addition (see `Network.responses`). For families other than
     6n+2, it is only that of the logits.
@@ -84,6 +87,7 @@ def measure_layer_responses(network: nn.Module, data: Data, device: Device, conf
     # Preallocated: small tensors created between large ones would keep their memory blocks from being reused.
     moments = torch.zeros(batches, len(layers), 2, device=device.torch_device)
     sizes: list[int] = []
+    predicted, true = [], []
 
     def store_moments(module: nn.Module, inputs: Any, response: Tensor):
         values = response.float()
@@ -94,12 +98,15 @@ def measure_layer_responses(network: nn.Module, data: Data, device: Device, conf
     hooks = [module.register_forward_hook(store_moments) for module in layers]
     try:
         with evaluation_mode(network, device, config):
-            for views, _ in iterate_single_views(data.test, data, device):
-                network(views)
+            for views, labels in iterate_single_views(data.test, data, device):
+                predicted += network(views).argmax(1).tolist()
+                true += labels.tolist()
                 sizes.append(len(views))
     finally:
         for hook in hooks:
             hook.remove()
     weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
     means, squares = moments.cpu().double().unbind(2)
-    return (weights @ squares - (weights @ means) ** 2).clamp(min=0).sqrt().tolist()
+    responses = (weights @ squares - (weights @ means) ** 2).clamp(min=0).sqrt().tolist()
+    wrong = sum(one != other for one, other in zip(predicted, true, strict=True))
+    return TestEvaluation(100 * wrong / len(true), predicted, true, responses)

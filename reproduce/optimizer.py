@@ -1,7 +1,8 @@
-"""The learning rate, and the optimizers with a learning rate that stays on the device (section 4.2)."""
+"""Learning rate schedules, and optimizers whose learning rate stays on the device (section 4.2)."""
 
 # pyright: reportPrivateImportUsage=false
 
+import copy
 import math
 from typing import Any
 
@@ -11,50 +12,50 @@ from torch._utils import _flatten_dense_tensors as flatten
 from torch._utils import _unflatten_dense_tensors as unflatten
 
 from reproduce.config import Config
-from reproduce.device import Device
+from reproduce.device import DEVICES, Device
 
 WARMUP_ERROR = 80.0
-"""The training error, in percent, that ends an error-triggered warm-up (section 4.2, on ResNet-110)."""
+"""Training error in percent below which an error-triggered warm-up ends (section 4.2, ResNet-110)."""
 WARMUP_WINDOW = 100
-"""Iterations over which that error is measured, again and again until it is low enough."""
+"""Iterations over which that error is averaged."""
 WARMUP_ITERATIONS = 400
-"""Length of a fixed warm-up: what the paper found the error-triggered one to take."""
+"""Length of a fixed warm-up; in the paper the error-triggered one took about as long."""
 
 
 def learning_rate(config: Config, iteration: int, warmup_ended: int | None) -> float:
-    """The learning rate of an iteration, counted from 0.
+    """Return the learning rate of an iteration, counted from 0.
 
-    warmup_ended: the first iteration after an error-triggered warm-up, None while it lasts. A warm-up that the error does
-    not end is over at the first milestone.
+    warmup_ended: the first iteration after an error-triggered warm-up, None while it lasts. It lasts until the first
+    milestone at most.
     """
     assert config.lr is not None
     if config.schedule == "constant":
         return config.lr
     if config.schedule == "cosine":
         return anneal(config.lr, 0.0, iteration / config.iterations)
-    if config.schedule == "onecycle":  # of OneCycleLR, with its defaults: a rise over 30%, from lr/25, to lr/25e4
+    if config.schedule == "onecycle":  # torch's OneCycleLR with its defaults: rise from lr/25 during 30%, then fall to lr/25e4
         top, last = 0.3 * config.iterations - 1, config.iterations - 1
         if iteration <= top:
             return anneal(config.lr / 25, config.lr, iteration / top)
         return anneal(config.lr, config.lr / 25e4, (iteration - top) / (last - top))
-    ended = {"none": 0, "iterations": WARMUP_ITERATIONS, "error": warmup_ended}[config.warmup]
+    end = {"none": 0, "iterations": WARMUP_ITERATIONS, "error": warmup_ended}[config.warmup]
     milestones = (config.iterations // 2, config.iterations * 3 // 4)
     passed = sum(iteration >= milestone for milestone in milestones)
-    warming = passed == 0 and (ended is None or iteration < ended)
-    return config.lr / 10 ** (passed + warming)
+    is_warmup = passed == 0 and (end is None or iteration < end)
+    return config.lr / 10 ** (passed + is_warmup)
 
 
-def anneal(start: float, end: float, share: float) -> float:
-    """From start to end along half a cosine."""
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+def anneal(start: float, end: float, fraction: float) -> float:
+    """Interpolate from `start` to `end` along half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
 class ForeachSGD(torch.optim.SGD):
-    """torch's SGD with momentum for devices without its fused kernel: torch's own foreach form reads a learning rate
-    that is a tensor back to the host at every step.
+    """SGD with momentum for devices without torch's fused kernel, without a synchronization per step.
 
-    Momentum buffers are views of one tensor for each group. An NPU has no foreach product of a list with a tensor, only one
-    kernel for each parameter; that of one tensor with the learning rate is one kernel.
+    torch's own foreach implementation copies a learning rate tensor to the host at each step. The momentum buffers of a group
+    are views of one tensor, so that multiplying them by the learning rate is one kernel: an NPU has no foreach product of a
+    list and a tensor.
     """
 
     def __init__(self, parameters: Any, **settings: Any):
@@ -75,9 +76,8 @@ class ForeachSGD(torch.optim.SGD):
 
 
 def make_optimizer(config: Config, network: nn.Module, rate: Tensor, device: Device) -> torch.optim.Optimizer:
-    """The config's optimizer, whose learning rate is the device scalar `rate` whenever it steps."""
-    # Weights have several dimensions; biases and BN's parameters one.
-    decayed, others = [], []
+    """Create the optimizer, which reads its learning rate from the scalar `rate` on the device at each step."""
+    decayed, others = [], []  # weights have several dimensions; biases and BN's parameters have one
     for parameter in filter(lambda parameter: parameter.requires_grad, network.parameters()):
         (decayed if config.decay == "all" or parameter.dim() > 1 else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -89,3 +89,13 @@ def make_optimizer(config: Config, network: nn.Module, rate: Tensor, device: Dev
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     betas = (config.momentum, 0.999)
     return optimizer(groups, lr=rate, betas=betas, fused=device.fused, capturable=device.is_accelerator)
+
+
+def make_example_state(config: Config, network: nn.Module) -> list[dict[str, Tensor]]:
+    """Return what the optimizer stores for each parameter after one step, to compare a checkpoint with."""
+    network = copy.deepcopy(network).cpu()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer = make_optimizer(config, network, torch.zeros(()), DEVICES["cpu"])
+    optimizer.step()
+    return [optimizer.state[parameter] for parameter in network.parameters()]

@@ -10,7 +10,8 @@ predictions.txt          the predicted class of each test image after the last i
 confusion.csv            test images by true class (rows) and predicted class (columns)
 result.json              written last, when the run has finished or diverged
 
-Imports torch only to read and write checkpoints.
+Each `read_` function returns None or an empty list if its file is missing, and raises UserError if it is damaged. torch is
+imported only for checkpoints.
 """
 
 import io
@@ -23,7 +24,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -51,16 +52,6 @@ BEST_BY = {"full": "test_error", "val": "held_out_error"}
 # Writing ----------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def report_path(path: Path) -> Iterator[None]:
-    """Let an OSError name `path`: a full disk names no file, and other errors name a temporary one."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
 def write_atomically(path: Path, content: bytes, previous: Path | None = None):
     """Write a file completely or not at all. `previous` receives the file that was there before.
 
@@ -68,22 +59,24 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None):
         OSError: the file cannot be written; the old one is untouched and no temporary file remains.
     """
     temporary = path.with_name(f".{path.name}.unfinished")
-    with report_path(path):
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if previous is not None and path.exists():
-                os.replace(path, previous)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # instead of the temporary file, or of none for a full disk
+        raise
     finally:
-        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_json(path: Path, content: Any):
@@ -98,11 +91,16 @@ def write_responses(folder: Path, std: list[float], images: int):
     write_json(folder / RESPONSES, Responses(images, std))
 
 
+def write_metrics(folder: Path, rows: Sequence[Row]):
+    lines = [json.dumps(row, default=msgspec.to_builtins) + "\n" for row in rows]
+    write_atomically(folder / METRICS, "".join(lines).encode())
+
+
 def write_predictions(folder: Path, predicted: Sequence[int], labels: Sequence[int], classes: int):
     """Write confusion.csv and, for up to ten classes, predictions.txt.
 
-    predictions.txt has one character per test image, in lines of 100: the predicted class as a digit where it is right and
-    as a letter (a for 0, b for 1, ...) where it is wrong. It shows the mistakes without the dataset.
+    predictions.txt has one character per test image, in lines of 100: the predicted class as a digit if it is right, as a
+    letter (a for 0, b for 1, ...) if it is wrong. It shows the mistakes without the dataset.
     """
     counts = Counter(zip(labels, predicted, strict=True))
     rows = [",".join(str(counts[true, given]) for given in range(classes)) + "\n" for true in range(classes)]
@@ -260,11 +258,6 @@ def damaged(path: Path, problem: str) -> UserError:
 
 
 def read_json(path: Path, schema: Any = Any) -> Any:
-    """Return the content of a JSON file of a run folder, None if it is missing.
-
-    Raises:
-        UserError: it does not match `schema`.
-    """
     if not path.is_file():
         return None
     try:
@@ -308,42 +301,39 @@ def parse_config(described: Any) -> Config:
 
 
 def read_config(folder: Path) -> Config | None:
-    """Return the config of a run folder, None if there is no config.json.
-
-    Raises:
-        UserError: it is damaged or was written by another version.
-    """
     path = folder / CONFIG
     described = read_json(path)
-    if not path.is_file():
-        return None
     try:
-        return parse_config(described)
+        return parse_config(described) if path.is_file() else None
     except ValueError as error:
         raise damaged(path, f"is damaged or was written by another version ({error})") from None
 
 
 def read_result(folder: Path) -> Result | None:
-    """Return the result of a run, None if it has not ended.
-
-    Raises:
-        UserError: it is damaged.
-    """
     return read_json(folder / RESULT, Result)
 
 
 def read_sessions(folder: Path) -> list[Session]:
-    """Return the sessions that trained a run.
-
-    Raises:
-        UserError: environment.json is damaged.
-    """
     return read_json(folder / ENVIRONMENT, Sessions) or []
 
 
 def read_responses(folder: Path) -> list[float] | None:
     responses = read_json(folder / RESPONSES, Responses)
     return None if responses is None else responses.std
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    path = folder / METRICS
+    *lines, _ = path.read_bytes().split(b"\n") if path.is_file() else [b""]  # older versions could leave an incomplete line
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(decode_json(line, Row))
+        except ValueError as error:
+            raise damaged(path, f"is damaged (line {number}: {error})") from None
+        if len(rows) > 1 and rows[-1].iteration <= rows[-2].iteration:
+            raise damaged(path, f"is damaged (line {number}: iteration {rows[-1].iteration} after {rows[-2].iteration})")
+    return rows
 
 
 def read_predictions(folder: Path) -> str | None:
@@ -383,51 +373,6 @@ def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{path} is not a weights file of this repository ({error})") from None
 
 
-# Metrics ----------------------------------------------------------------------------------------------------------------
-
-
-def read_metrics(folder: Path) -> list[Row]:
-    """Return the rows of metrics.jsonl, without a last one that a crash has cut off.
-
-    Raises:
-        UserError: a row is damaged, or not later than the one before it.
-    """
-    path = folder / METRICS
-    *lines, _ = path.read_bytes().split(b"\n") if path.is_file() else [b""]
-    rows: list[Row] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(decode_json(line, Row))
-        except ValueError as error:
-            raise damaged(path, f"is damaged (line {number}: {error})") from None
-        if len(rows) > 1 and rows[-1].iteration <= rows[-2].iteration:
-            raise damaged(path, f"is damaged (line {number}: iteration {rows[-1].iteration} after {rows[-2].iteration})")
-    return rows
-
-
-def format_row(row: Row) -> str:
-    return json.dumps(row, default=msgspec.to_builtins) + "\n"
-
-
-def append_metrics(folder: Path, row: Row):
-    """Append a row completely or, if that fails with an OSError, not at all."""
-    path = folder / METRICS
-    before = path.stat().st_size if path.is_file() else 0
-    try:
-        with report_path(path), open(path, "a") as file:
-            file.write(format_row(row))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with suppress(OSError):
-            os.truncate(path, before)
-        raise
-
-
-def write_metrics(folder: Path, rows: list[Row]):
-    write_atomically(folder / METRICS, "".join(map(format_row, rows)).encode())
-
-
 # Checkpoints ------------------------------------------------------------------------------------------------------------
 
 
@@ -436,24 +381,19 @@ def checkpoint_identity(config: Config, fingerprint: str) -> dict[str, Any]:
     return {"schema": SCHEMA, "config": config.describe(), "data": fingerprint}
 
 
-def pack(state: dict[str, Any]) -> bytes:
-    import torch
-
-    content = io.BytesIO()
-    torch.save(state, content)
-    return content.getvalue()
-
-
-def save_checkpoint(folder: Path, state: dict[str, Any], best: bool = False):
-    """Write a dict of tensors, numbers and strings as the newest checkpoint; with `best`, as best.pt too.
+def save_checkpoint(folder: Path, state: dict[str, Any], is_best: bool = False):
+    """Write a dict of tensors, numbers and strings as the newest checkpoint and, if it is the best, as best.pt.
 
     Raises:
         OSError: it cannot be written; both older checkpoints are still there.
     """
-    content = pack(state)
-    write_atomically(folder / NEWEST, content, previous=folder / PREVIOUS)
-    if best:  # afterwards, so that best.pt is never ahead of the run
-        write_atomically(folder / BEST, content)
+    import torch
+
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_atomically(folder / NEWEST, content.getvalue(), previous=folder / PREVIOUS)
+    if is_best:  # afterwards, so that best.pt is never ahead of the run
+        write_atomically(folder / BEST, content.getvalue())
 
 
 def load_checkpoint(folder: Path, identity: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> T | None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from reproduce.evaluation import measure_error, measure_layer_responses, predict_classes, update_population_statistics
+from reproduce.evaluation import evaluate_test_set, measure_error, update_population_statistics
 from reproduce.interleave import run_task
 from reproduce.model import Network
 from reproduce.sampling import Data, center_crops, gather_batch
@@ -35,10 +35,10 @@ def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
 
 def test_predictions_agree_with_the_error(synthetic: Data):
     network = build(QUICK)
-    predicted, labels = predict_classes(network, synthetic, replace(CPU, eval_batch_size=30), QUICK)
+    error, predicted, labels, _ = evaluate_test_set(network, synthetic, replace(CPU, eval_batch_size=30), QUICK)
     assert len(predicted) == 100 and labels == synthetic.test.labels.tolist()
     wrong = sum(one != other for one, other in zip(predicted, labels, strict=True))
-    assert wrong == measure_error(network, synthetic.test, synthetic, CPU, QUICK)
+    assert wrong == error == measure_error(network, synthetic.test, synthetic, CPU, QUICK)
 
 
 def test_population_statistics_are_averages_over_the_training_set_and_do_not_affect_training(synthetic: Data):
@@ -61,7 +61,7 @@ def test_population_statistics_are_averages_over_the_training_set_and_do_not_aff
     assert all(torch.equal(weights[name], tensor) for name, tensor in uninterrupted.network.named_parameters())
 
 
-@pytest.mark.parametrize("measuring", [measure_error, update_population_statistics, measure_layer_responses])
+@pytest.mark.parametrize("measuring", [measure_error, update_population_statistics, evaluate_test_set])
 def test_a_failed_measurement_restores_the_network(synthetic: Data, measuring: Callable[..., object]):
     """Its mode, BN momenta and hooks; the third batch fails."""
     network, batches = build(QUICK).train(), 0
@@ -89,7 +89,7 @@ def test_a_failed_measurement_restores_the_network(synthetic: Data, measuring: C
 def test_layer_responses_are_the_standard_deviations_over_the_test_set(synthetic: Data, block: str):
     config = replace(QUICK, block=block)
     network = build(config)
-    got = measure_layer_responses(network, synthetic, replace(CPU, eval_batch_size=30), config)
+    got = evaluate_test_set(network, synthetic, replace(CPU, eval_batch_size=30), config).responses
     seen: list[float] = []
     for module in network.responses():
         module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.std(correction=0).item()))
