@@ -131,7 +131,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = write_run(tmp_path / "records", CONFIG)
     (folder / "environment.json").write_text(json.dumps([SESSION | {"eval_every": 16_000}]))
-    Path("README.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    markers = [f"<!-- {part}:{end} -->\n" for part in ("results", "weights") for end in ("begin", "end")]
+    Path("README.md").write_text("".join(markers))
     return folder
 
 
@@ -150,7 +151,7 @@ READERS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "run.py": (run.run, "--depth 20 --out records --device cpu"),
     "sweep.py --status": (sweep.main, "degradation --out records --status"),
     "sweep.py --dry-run": (sweep.main, "degradation --out records --dry-run"),
-    "table.py": (table.main, "--records records --weights none"),
+    "table.py": (table.main, "--records records"),
     "plot_degradation.py": (plot_degradation.main, "--records records --output figure"),
     "compare.py": (compare.main, f"records/{CONFIG.folder} --records records"),
 }

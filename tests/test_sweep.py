@@ -62,7 +62,7 @@ def train(config, options, folder, log):
     for row in make_curve(config.iterations, 40.0, 50.0, config.iterations, config.split == "val")[done:]:
         time.sleep(float(os.environ.get("PACE", 0)))
         row.seconds = 2.0 * row.iteration
-        record.append_metrics(folder, row)
+        record.write_metrics(folder, [*record.read_metrics(folder), row])
         if stop or options.time_limit is not None and time.monotonic() > start + options.time_limit:
             checkpoint.write_text(str(row.iteration))
             return 75, "stopped"
