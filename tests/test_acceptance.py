@@ -106,9 +106,9 @@ def test_a_sound_device_passes_and_a_faulty_one_fails(
     small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     assert main([*small, "--out", "right"]) == 0
-    said = capsys.readouterr().out
-    assert "run 1 of 4: residual8, seed 5\n" in said and "run 4 of 4: plain8, seed 6\n" in said
-    assert said.splitlines()[-1].startswith("passed: ")
+    printed = capsys.readouterr().out
+    assert "run 1 of 4: residual8, seed 5\n" in printed and "run 4 of 4: plain8, seed 6\n" in printed
+    assert printed.splitlines()[-1].startswith("passed: ")
     assert len(list(Path("right").glob("*/*/seed[56]/result.json"))) == 4
     monkeypatch.setattr(Network, "train", lambda self, mode=True: nn.Module.train(self, False))
     assert main([*small, "--out", "wrong"]) == 1

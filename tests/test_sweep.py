@@ -322,13 +322,16 @@ def test_an_error_common_to_all_runs_ends_the_sweep(out, monkeypatch):
     assert len(list_started(out)) == 2
 
 
-def test_an_unsupported_precision_does_not_stop_other_runs(tmp_path):
+def test_outcomes_that_do_not_stop_other_runs(tmp_path):
     configs = [Config(precision=precision, seed=seed) for seed in (0, 1) for precision in ("tf32", "fp32")]
     queue = run_queue.RunQueue(lambda: configs, tmp_path, dashboard.Dashboard())
     while (config := queue.take_run()) is not None:
         if config.precision == "tf32":
             queue.report_outcome(config, UnsupportedPrecision.status, "tf32 needs an accelerator", stopping=False)
     assert queue.obstacle is None and list(queue.failures) == configs[::2]
+    for status in (-signal.SIGKILL, 130):
+        queue.report_outcome(configs[1], status, "its process ended", stopping=True)
+    assert configs[1] not in queue.failures, "it was killed because the sweep is stopping"
 
 
 def test_a_damaged_record_is_reported_and_does_not_stop_other_runs(out, capsys):

@@ -13,8 +13,8 @@ from reproduce.errors import RunLocked
 
 RETRY_INTERVAL = 5.0
 """Seconds until a run that another process was training is tried again."""
-STOPPED = 75
-"""Exit status of a run that stopped early with a checkpoint."""
+STOPPED, ABORTED = 75, 130
+"""Exit statuses of a run that stopped early with a checkpoint, and of a process after a second Ctrl-C."""
 
 
 def is_locked(folder: Path) -> bool:
@@ -67,9 +67,10 @@ class RunQueue:
         """Note how a run has ended.
 
         status: as reported by train_many.py, or of the worker process if that died. stopping: the sweep is stopping, so that
-        a worker may have been killed before it could report.
+        a worker may have been aborted or killed before it could report.
         """
-        if has_ended(config, self.out) or status == STOPPED or (stopping and status < 0):
+        killed = status < 0 or status == ABORTED
+        if has_ended(config, self.out) or status == STOPPED or (stopping and killed):
             self.dashboard.print_event(format_state(config, self.out))
         elif status == RunLocked.status:
             self.defer_run(config)
