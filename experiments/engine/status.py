@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -44,11 +44,10 @@ def read_state(config: Config, out: Path) -> RunState:
     status = "unfinished" if record.result is None else "finished"
     if not record.rows:
         return RunState(status)
-    last, before = record.rows[-1], record.rows[-2] if len(record.rows) > 1 else None
-    seconds, iterations = (last.seconds, last.iteration) if before is None else (
-        last.seconds - before.seconds, last.iteration - before.iteration
-    )  # fmt: skip
-    return RunState(status, last.iteration, last.test_error, last.seconds, seconds / iterations)
+    last = record.rows[-1]
+    iteration, seconds = (record.rows[-2].iteration, record.rows[-2].seconds) if len(record.rows) > 1 else (0, 0.0)
+    pace = (last.seconds - seconds) / (last.iteration - iteration)
+    return RunState(status, last.iteration, last.test_error, last.seconds, pace)
 
 
 def has_ended(config: Config, out: Path) -> bool:
@@ -107,7 +106,7 @@ def print_status(runs: Sequence[Config], out: Path):
     refuse_damaged(states.values())
 
 
-def refuse_damaged(states):
+def refuse_damaged(states: Iterable[RunState]):
     """Raise a UserError if a record is damaged."""
     damages = [state.damage for state in states if state.status == "damaged"]
     if damages:
