@@ -4,23 +4,18 @@
 
 Measures these candidates for each depth and precision, interleaved in one process:
 
-  plain              the baseline loop: torchvision transforms in a DataLoader with worker processes, contiguous tensors, eager,
-                     torch.optim.SGD, .item() at every step
-  plain compiled     the same with a network compiled by torch.compile
-  eager              this repository's step, operator by operator
-  captured           the same as a replayed graph, as run.py trains (cuda, npu)
-  ... contiguous     with contiguous tensors instead of channels_last
-  ... native BN      with torch's own BN kernels instead of cuDNN's, whose fp32 kernels may not run concurrently (cuda)
-  captured compiled  the network compiled, then captured (on a CPU: eager compiled)
-  ... by block       each block compiled separately: BN, addition and ReLU in one kernel, five graphs at any depth
-  4 together         four interleaved runs, as in train_many.py; time per iteration of one run
-  4 side by side     four processes with one thread each, as sweep.py trains on four cores (cpu); time as above
+  plain           the baseline loop: torchvision transforms in a DataLoader with worker processes, contiguous tensors, eager,
+                  torch.optim.SGD, .item() at every step
+  plain compiled  the same with a network compiled by torch.compile
+  eager           this repository's step, operator by operator
+  captured        the same as a replayed graph, as run.py trains (cuda, npu)
+  4 together      four interleaved runs, as in train_many.py; time per iteration of one run
 
---quick measures only the candidates between which a user chooses.
+--quick leaves out the compiled loop and lowers the default number of iterations and rounds.
 
 The roofline bound of a step is the longer of two times: its floating-point operations at the rate of a large matrix product,
-and the bytes that it has to move at the bandwidth of a large copy (see `count_work`), both measured on the device. It is no
-strict bound: a convolution with fewer operations than its definition (Winograd) can be faster.
+and the bytes that it has to move at the bandwidth of a large copy (see `count_work`), both measured on the device. It is not
+a strict bound: a convolution with fewer operations than its definition (Winograd) can be faster.
 The results are printed and written to a record after each network; python analysis/table.py makes docs/devices.md from it.
 """
 
@@ -30,18 +25,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
 
 import math
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 from experiments.devices import format_file_name
-from experiments.engine.concurrency import THROUGHPUT, count_cores
+from experiments.engine.concurrency import THROUGHPUT
 from reproduce import cli
 from reproduce import device as devices
 from reproduce.config import Config, DeviceChoice, Precision, require
@@ -62,14 +54,15 @@ from reproduce.reference import make_sgd, train_network
 from reproduce.sampling import Data, gather_batch, load_data, sample_batches
 from reproduce.step import Training
 
-Candidate = Callable[[int], float]
+TrainFunction = Callable[[int], float]
 """Trains for a number of iterations and returns the seconds per iteration of one run."""
 
 QUICK = {"together": (2, 4, 8), "iterations": 20, "rounds": 3}
+"""Defaults with --quick on an accelerator."""
 QUICK_ON_CPU = {"depths": (20,), "together": (2,), "iterations": 6, "rounds": 3}
-QUICK_CANDIDATES = r"plain|eager|captured|\d+ together|\d+ side by side"
+"""Defaults with --quick on a CPU."""
 QUICK_CHUNK = 100
-"""The settings, candidates and iterations per chunk of --quick."""
+"""Maximum iterations per chunk with --quick."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +76,14 @@ class Settings:
     depths: tuple[int, ...] = (20, 56)
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     quick: bool = False
-    """Only baseline, eager, captured and concurrent runs, for fewer iterations; on a CPU only depth 20."""
+    """Leave out the compiled loop. Lower the defaults: 2, 4 and 8 concurrent runs, 20 iterations, 3 rounds; on a CPU depth 20,
+    2 concurrent runs, 6 iterations, 3 rounds. Settings that differ from the usual defaults are kept."""
     together: tuple[int, ...] = (4,)
-    """Numbers of interleaved runs."""
+    """Numbers of concurrent runs to measure."""
     iterations: int = 20
     """Iterations of a candidate per round, after half as many for warm-up; rounded up to whole chunks if it is captured."""
     rounds: int = 5
-    """Rounds that count, after one in which kernels are chosen, compiled and captured."""
+    """Timed rounds, after one warm-up round."""
     workers: int = 2
     """DataLoader processes of the baseline loop."""
     data: str = "data"
@@ -127,17 +121,7 @@ def repeat_loader(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         yield from loader
 
 
-def compile_network(network: nn.Module, **options: Any):
-    """Compile a network, and fail where torch would silently run it uncompiled.
-
-    By default that happens after eight variants of a forward method, which all networks share.
-    """
-    torch._dynamo.config.recompile_limit = 64
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    network.compile(**options)
-
-
-def make_baseline(config: Config, folder: Path, device: Device, workers: int, compiled: bool = False) -> Candidate:
+def make_baseline(config: Config, folder: Path, device: Device, workers: int, compiled: bool = False) -> TrainFunction:
     """Return the baseline: the loop of reproduce/reference.py on a DataLoader."""
     normalize = transforms.Normalize((0.4914, 0.4822, 0.4465), (1.0, 1.0, 1.0))
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
@@ -146,7 +130,7 @@ def make_baseline(config: Config, folder: Path, device: Device, workers: int, co
     batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in repeat_loader(loader))
     network = build_network(config).to(device.torch_device).train()
     if compiled:
-        compile_network(network)
+        network.compile()
     optimizer = make_sgd(network)
 
     def compute_logits(images_NCHW: Tensor) -> Tensor:
@@ -162,23 +146,13 @@ def make_baseline(config: Config, folder: Path, device: Device, workers: int, co
     return train
 
 
-class NativeBatchNorm(nn.BatchNorm2d):
-    """BN with torch's own kernels even where nn.BatchNorm2d would choose a library's."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        assert self.momentum is not None and self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(int(self.training))
-        averages = self.running_mean, self.running_var
-        return torch.native_batch_norm(input, self.weight, self.bias, *averages, self.training, self.momentum, self.eps)[0]
-
-
 def train_iterations(training: Training, start: int, stop: int) -> Task[None]:
     for begin in range(start, stop, training.device.chunk_iterations):
         end = min(begin + training.device.chunk_iterations, stop)
         yield from training.train_chunk(begin, end, [0.1] * (end - begin))
 
 
-def make_interleaved(runs: Sequence[Training], device: Device) -> Candidate:
+def make_interleaved(runs: Sequence[Training], device: Device) -> TrainFunction:
     """Return a candidate that trains the runs interleaved, each on its own stream.
 
     It raises a RuntimeError if a run falls back from its captured step to an eager one.
@@ -200,75 +174,25 @@ def make_interleaved(runs: Sequence[Training], device: Device) -> Candidate:
     return train
 
 
-process_candidate: Candidate
-"""The candidate of a process of `make_processes`."""
-
-
-def set_up_process(config: Config, folder: Path):
-    global process_candidate
-    torch.set_num_threads(1)
-    device = devices.choose_device("cpu")
-    devices.set_numerics(device, config.precision, deterministic=False)
-    training = Training(config, load_data(config, folder, device.torch_device), device, capture=False)
-    process_candidate = make_interleaved([training], device)
-
-
-def train_in_process(iterations: int):
-    process_candidate(iterations)
-
-
-def make_processes(config: Config, folder: Path, count: int) -> Candidate:
-    """Return a candidate that trains `count` runs in single-threaded processes, which end with the candidate."""
-    # Spawned: a fork of a process in which torch has used threads can deadlock.
-    setups = [(set_up_process, (replace(config, seed=seed), folder)) for seed in range(count)]
-    processes = [ProcessPoolExecutor(1, get_context("spawn"), *setup) for setup in setups]
-
-    def train(iterations: int) -> float:
-        before = time.perf_counter()
-        for future in [process.submit(train_in_process, iterations) for process in processes]:
-            future.result()
-        return (time.perf_counter() - before) / iterations / count
-
-    return train
-
-
 def list_candidates(
     settings: Settings, config: Config, folder: Path, data: Data, device: Device
-) -> dict[str, Callable[[], Candidate]]:
+) -> dict[str, Callable[[], TrainFunction]]:
     """Return a function that makes each candidate, by name, in the order of the table."""
 
-    def ours(
-        count: int = 1, device: Device = device, capture: bool = True, compiled: str = "", native: bool = False
-    ) -> Candidate:
+    def interleave(count: int = 1, capture: bool = True) -> TrainFunction:
         runs = [Training(replace(config, seed=seed), data, device, capture) for seed in range(count)]
-        for run in runs if native else []:
-            for module in run.network.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.__class__ = NativeBatchNorm
-        for run in runs if compiled else []:
-            for part in [run.network] if compiled == "whole" else run.network.get_submodule("blocks").children():
-                compile_network(part)
         return make_interleaved(runs, device)
 
-    accelerator, cores = device.is_accelerator, count_cores()
     baseline = partial(make_baseline, config, folder, device, settings.workers)
-    contiguous = replace(device, memory_format=torch.contiguous_format)
-    variants: dict[str, dict[str, Any]] = {"": {}}
-    if accelerator and device != contiguous:
-        variants[" contiguous"] = {"device": contiguous}
-    if device.kind == "cuda" and config.precision != "bf16":
-        variants[" native BN"] = {"native": True}
-    made: dict[str, Callable[[], Candidate]] = {"plain": baseline, "plain compiled": partial(baseline, compiled=True)}
-    made["eager"] = partial(ours, capture=False)
-    made |= {f"captured{name}": partial(ours, **variant) for name, variant in variants.items() if accelerator}
-    made["captured compiled" if accelerator else "eager compiled"] = partial(ours, compiled="whole")
-    if accelerator:
-        made["captured compiled by block"] = partial(ours, compiled="by block")
+    candidates: dict[str, Callable[[], TrainFunction]] = {"plain": baseline}
+    if not settings.quick:
+        candidates["plain compiled"] = partial(baseline, compiled=True)
+    candidates["eager"] = partial(interleave, capture=False)
+    if device.is_accelerator:
+        candidates["captured"] = interleave
     for count in settings.together:
-        made |= {f"{count} together{name}": partial(ours, count, **variant) for name, variant in variants.items()}
-    if not accelerator and cores > 1:
-        made[f"{cores} side by side"] = partial(make_processes, config, folder, cores)
-    return {name: make for name, make in made.items() if not settings.quick or re.fullmatch(QUICK_CANDIDATES, name)}
+        candidates[f"{count} together"] = partial(interleave, count)
+    return candidates
 
 
 # The roofline bound -----------------------------------------------------------------------------------------------------
@@ -352,9 +276,9 @@ def compare_candidates(
     bound: the roofline bound in seconds.
     """
     seconds: dict[str, list[float]] = {}
-    trains: dict[str, Candidate] = {}
+    train_functions: dict[str, TrainFunction] = {}
     rows = []
-    torch._dynamo.reset()  # frees what was compiled for the network before
+    torch._dynamo.reset()  # frees the compiled code of the previous network
     for name, make in list_candidates(settings, config, folder, data, device).items():
         before, iterations = time.perf_counter(), round_up(settings.iterations, name, device)
         try:
@@ -364,11 +288,11 @@ def compare_candidates(
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             print(f"depth {config.depth:4}  {config.precision}  {name:21} not measured, {reason}", flush=True)
             continue
-        trains[name], seconds[name] = train, []
+        train_functions[name], seconds[name] = train, []
         rows.append({"depth": config.depth, "precision": config.precision, "candidate": name, "iterations": iterations})
         rows[-1]["seconds_to_start"] = round(time.perf_counter() - before, 1)
     for _ in range(settings.rounds):
-        for name, train in trains.items():
+        for name, train in train_functions.items():
             train(round_up(math.ceil(settings.iterations / 2), name, device))
             seconds[name].append(train(round_up(settings.iterations, name, device)))
     for row in rows:
@@ -392,7 +316,13 @@ def format_row(row: dict[str, Any]) -> str:
     )
 
 
-def measure_nets(settings: Settings) -> Path:
+def apply_quick_defaults(settings: Settings, defaults: dict[str, Any]) -> Settings:
+    """Replace the settings that have their usual default."""
+    usual = Settings()
+    return replace(settings, **{name: v for name, v in defaults.items() if getattr(settings, name) == getattr(usual, name)})
+
+
+def run_benchmark(settings: Settings) -> Path:
     """Measure all networks, print and record the results, and return the record's path.
 
     Raises:
@@ -401,7 +331,7 @@ def measure_nets(settings: Settings) -> Path:
     """
     device = devices.choose_device(settings.device)
     if settings.quick:
-        settings = replace(settings, **QUICK if device.is_accelerator else QUICK_ON_CPU)
+        settings = apply_quick_defaults(settings, QUICK if device.is_accelerator else QUICK_ON_CPU)
         device = replace(device, chunk_iterations=min(device.chunk_iterations, QUICK_CHUNK))
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
     configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]
@@ -423,13 +353,14 @@ def measure_nets(settings: Settings) -> Path:
         devices.set_numerics(device, config.precision, deterministic=False)
         operations, moved = count_work(config)
         times = {"operations": operations / peaks[config.precision], "bytes": moved / peaks["copy"]}
-        bound, limit = max(times.values()), max(times, key=lambda name: times[name])
+        bottleneck = max(times, key=lambda name: times[name])
+        bound = times[bottleneck]
         batch = measure_batches(config, data, device, settings.iterations)
         net = {"depth": config.depth, "precision": config.precision, "operations": operations, "bytes": moved}
         nets.append(net | {"floor": round(1000 * bound, 5), "preparation": round(1000 * batch, 4)})
         print(
             f"depth {config.depth:4}  {config.precision}  {operations / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB per step: "
-            f"roofline bound {1000 * bound:.3f} ms, limited by {limit}; sampling a batch takes {1000 * batch:.3f} ms",
+            f"roofline bound {1000 * bound:.3f} ms, limited by {bottleneck}; sampling a batch takes {1000 * batch:.3f} ms",
             flush=True,
         )
         rows += compare_candidates(settings, config, folder, data, device, bound)
@@ -439,7 +370,7 @@ def measure_nets(settings: Settings) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    measure_nets(cli.parse_args(Settings, arguments, "throughput.py", __doc__))
+    run_benchmark(cli.parse_args(Settings, arguments, "throughput.py", __doc__))
     return 0
 
 
