@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.estimates import MINIMUM, Finding, holm_adjust
-from analysis.markdown import format_label, format_table
+from analysis.estimates import MINIMUM, Finding
+from analysis.markdown import format_label
 from analysis.records import comparable_runs, select_runs
 from analysis.sample import SEEDS, NotEnoughRuns, Sample, choose_precision
 from reproduce.config import Config
@@ -142,20 +142,3 @@ def count_verdicts(verdicts: Sequence[Verdict]) -> str:
         if names:
             counts.append(f"{len(names)} {kind}" + (f" ({', '.join(names)})" if kind not in (INCOMPLETE, NOT_RUN) else ""))
     return ", ".join(counts)
-
-
-def format_claims(verdicts: Sequence[Verdict]) -> str:
-    """Return the table of claims, with the verdicts left after Holm's adjustment, and the numbers behind each."""
-    tested = [verdict for verdict in verdicts if verdict.p is not None]
-    adjusted = dict(zip(tested, holm_adjust([verdict.p for verdict in tested if verdict.p is not None]), strict=True))
-    rows = []
-    for verdict in verdicts:
-        after = "-"
-        if verdict in adjusted:
-            kept = verdict.verdict != REPRODUCED or adjusted[verdict] < 0.05
-            after = f"{verdict.verdict if kept else INCONCLUSIVE} (p = {adjusted[verdict]:.2g})"
-        rows.append([verdict.name, verdict.claim, f"**{verdict.words}**", after])
-    table = format_table(["", "claim", "verdict", "adjusted for all tests (Holm)"], rows)
-    judged = [verdict for verdict in verdicts if verdict.seeds]
-    details = "\n".join(f"- **{v.name}**: {v.numbers}.\n  Rule: {v.rule}" for v in judged)
-    return f"{table}\n\nNumbers and rules of the claims that have runs:\n\n{details}" if judged else table

@@ -130,8 +130,8 @@ def format_commit(git: dict[str, Any] | None) -> str:
 
 
 def format_figure(runs: pd.DataFrame, configs: Iterable[Config], name: str, caption: str) -> str:
-    """Return the figure and its command, or nothing while none of `configs` has a finished run."""
+    """Return the figure, or nothing while none of `configs` has a finished run."""
     done = finished_runs(runs)
     if all(select_runs(done, config).empty for config in configs):
         return ""
-    return f"![{caption}](analysis/figures/{name}.svg)\n\nFigure: `python analysis/plot_{name}.py`."
+    return f"![{caption}](analysis/figures/{name}.svg)"

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.claims import Verdict, judge
+from analysis.claims import judge
 from analysis.estimates import Interval, estimate
 from analysis.markdown import format_number, format_table, join_words
 from analysis.paper import load_paper, published
 from analysis.records import comparable_runs, finished_runs, select_runs
-from analysis.sample import SEEDS, NotEnoughRuns, Sample, choose_precision
+from analysis.sample import NotEnoughRuns, Sample, choose_precision
 from reproduce.config import Config
 
 
@@ -45,31 +45,36 @@ def format_gap(runs: pd.DataFrame, first: Config, second: Config) -> str:
     return str(find_gap(runs, first, second) or "")
 
 
-def format_verdict(verdict: Verdict) -> str:
-    """Return "C1: suggests, one seed"."""
-    words = f"{verdict.name}: {', '.join([verdict.verdict, *filter(None, [SEEDS.get(verdict.seeds)])])}"
-    other = f"; without the widest published standard deviation: {verdict.without_widest}"
-    return words + other * bool(verdict.without_widest)
-
-
 def format_verdicts(runs: pd.DataFrame, *names: str) -> str:
-    """Return the verdicts on claims; `runs` are all runs."""
-    return "; ".join(format_verdict(judge(name, runs)) for name in names)
+    """Return "[C1](#claims): suggests (one seed)" for each claim; `runs` are all runs."""
+    return "; ".join(f"[{name}](#claims): {judge(name, runs).words}" for name in names)
 
 
 def describe_trend(values: Sequence[float]) -> str:
-    """Return in words whether values rise or fall from each to the next."""
+    """Return in words whether values increase or decrease from each to the next."""
     steps = np.diff(values)
-    return "rises at every step" if (steps > 0).all() else "falls at every step" if (steps < 0).all() else "is not ordered"
+    return "increases" if (steps > 0).all() else "decreases" if (steps < 0).all() else "is not ordered"
 
 
 def format_published(kind: str, depths: Sequence[int]) -> str:
     """Return the published test errors of the paper's plain or residual nets, a row per source."""
-    paper = published(load_paper(), kind=kind, variant="")
+    paper = published(load_paper(), kind=kind, variant="", quantity="test error")
     rows = []
-    for (source, quantity), group in paper.groupby(["source", "quantity"], sort=False):
-        if quantity in ("test error", "best test error"):
-            by_depth = {int(row["depth"]): format_number(row) for _, row in group.iterrows()}
-            name = f"{source}{' (best)' * (quantity == 'best test error')}"
-            rows.append([name, *(by_depth.get(depth, "") for depth in depths), group["protocol"].iloc[0]])
+    for source, group in paper.groupby("source", sort=False):
+        by_depth = {int(row["depth"]): format_number(row) for _, row in group.iterrows()}
+        name = f"{source}{'†' * bool((group['comparable'] == 'no').any())}"
+        rows.append([name, *(by_depth.get(depth, "-") for depth in depths), describe_protocol(group)])
     return format_table(["source", *depths, "protocol"], rows)
+
+
+def describe_protocol(group: pd.DataFrame) -> str:
+    """Return what the protocols of a source's rows have in common, then what holds at single depths only."""
+    protocols = {int(row["depth"]): str(row["protocol"]).split("; ") for _, row in group.iterrows()}
+    parts: dict[str, list[int]] = {}
+    for depth, words in protocols.items():
+        for word in words:
+            parts.setdefault(word, []).append(depth)
+    return "; ".join(
+        part if len(depths) == len(protocols) else f"{part} at {join_words([str(depth) for depth in depths])} layers"
+        for part, depths in parts.items()
+    )

@@ -1,25 +1,31 @@
 """The findings at the head of RESULTS.md, and the README's block."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.claims import Verdict, count_verdicts
-from analysis.estimates import Interval, compare_predictions
-from analysis.markdown import format_estimates, format_number, format_table, join_words
+from analysis.claims import NOT_REPRODUCED, NOT_RUN, REPRODUCED, SUGGESTS, SUGGESTS_OTHERWISE, Verdict, count_verdicts, judge
+from analysis.devices import name_device
+from analysis.estimates import Interval, holm_adjust
+from analysis.markdown import format_estimates, format_net, format_number, format_table, join_words, wrap_paragraphs
 from analysis.paper import HE, load_paper, paper_value, published
 from analysis.questions.degradation import PLAIN_TWINS, TWINS, list_depths, recorded
 from analysis.questions.layer_responses import compare_responses
-from analysis.questions.warmup import SOURCES, start_errors
+from analysis.questions.warmup import SOURCES
 from analysis.records import finished_runs, select_runs
-from analysis.sections import choose_runs, describe_trend, find_gap, format_verdict, list_means, mean_error
+from analysis.sections import choose_runs, describe_trend, find_gap, list_means, mean_error
 from experiments import bn_placement, degradation
 from reproduce.config import Config
 from reproduce.errors import UserError
-from reproduce.model_card import check_sha256, sha256_of_file
+from reproduce.model_card import check_sha256
 from reproduce.record import read_weights_header
+
+FIGURE = (
+    "Fig. 6 from our runs: training error (dashed) and test error (solid) of plain networks (left) and residual networks "
+    "(right), one line per run; "
+    "markers: the paper's final test errors"
+)
 
 
 def describe_scope(runs: pd.DataFrame) -> str:
@@ -27,78 +33,127 @@ def describe_scope(runs: pd.DataFrame) -> str:
     ours, precision = choose_runs(runs, degradation.CONFIGS)
     done = finished_runs(ours[ours["dataset"] == "cifar10"])
     return (
-        f"{len(done)} full-length runs of {done['cell'].nunique()} configurations on CIFAR-10 in {precision}, and further "
-        f"questions on blocks, optimizers, LeNet and transfer; {runs['seconds'].sum() / 3600:.0f} hours of training."
+        f"{len(done)} full-length runs of {done['cell'].nunique()} configurations on CIFAR-10 in {precision}, and shorter "
+        f"experiments on block design, optimizers, LeNet and transfer learning; {runs['seconds'].sum() / 3600:.0f} hours of "
+        "training in total."
     )
 
 
-def describe_certainty(verdicts: Sequence[Verdict]) -> str:
-    return f"Of {len(verdicts)} [claims](#claims): {count_verdicts(verdicts)}."
+def describe_answer(runs: pd.DataFrame) -> str:
+    """Return the main result in three sentences."""
+    ours, _ = choose_runs(runs, degradation.CONFIGS)
+    plain, residual = recorded(ours, PLAIN_TWINS), recorded(ours, TWINS)
+    gaps = [gap.mean for net, twin in zip(PLAIN_TWINS, TWINS, strict=True) if (gap := find_gap(ours, net, twin))]
+    if len(plain) < 2 or len(residual) < 3 or not gaps:
+        return "Too few networks have been trained to compare depths."
+    errors = [mean_error(ours, net) for net in plain]
+    trend = describe_trend(errors)
+    deepest, verdict = residual[-1], judge("C2", runs).verdict
+    beyond = {REPRODUCED: "They keep improving with depth", SUGGESTS: "They keep improving with depth"}
+    beyond |= {
+        NOT_REPRODUCED: "They do not keep improving with depth",
+        SUGGESTS_OTHERWISE: "They do not keep improving with depth",
+    }
+    untrained = "" if recorded(ours, degradation.RESIDUAL[-1:]) else " 110 layers have not been trained."
+    return (
+        f"The test error of plain networks {trend} with depth, as in the paper: {errors[0]:.2f}% at {plain[0].depth} layers, "
+        f"{errors[-1]:.2f}% at {plain[-1].depth} ({name_seeds(ours, plain)}). "
+        f"Residual networks are {min(gaps):.1f} to {max(gaps):.1f} points better than plain networks of the same depth. "
+        f"{beyond.get(verdict, 'Whether they keep improving beyond 32 layers is undecided')}: ResNet-{deepest.depth} ends at "
+        f"{mean_error(ours, deepest):.2f}%, the paper's at {paper_value(HE, kind='residual', depth=deepest.depth):.2f}%."
+        f"{untrained}"
+    )
+
+
+def name_seeds(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
+    """Return "one seed each", "3 seeds each", or the range."""
+    counts = sorted({len(finished_runs(select_runs(ours, net))) for net in nets})
+    return (
+        ("one seed each" if counts == [1] else f"{counts[0]} seeds each")
+        if len(counts) == 1
+        else (f"{counts[0]} to {counts[-1]} seeds each")
+    )
+
+
+def describe_verdicts(verdicts: Sequence[Verdict]) -> str:
+    """Return what single runs decide, and which verdicts hang on one published standard deviation."""
+    other = [f"{verdict.name} ({verdict.without_widest})" for verdict in verdicts if verdict.without_widest]
+    text = f"{count_verdicts(verdicts)}."
+    if other:
+        text += (
+            " Sensitivity: without the largest published standard deviation of each network (1.01 points at 56 layers, from "
+            f"Tony-Y/pytorch_warmup without a warm-up), these verdicts change: {', '.join(other)}."
+        )
+    return text
 
 
 def format_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """Return the table of the judged claims, and a list of the others."""
-    judged = [verdict for verdict in verdicts if verdict.seeds]
-    rows = [[v.name, v.claim, f"**{format_verdict(v).partition(': ')[2]}**", v.numbers] for v in judged]
-    table = format_table(["", "claim", "verdict", "numbers"], rows)
-    others = "\n".join(f"- {v.name}: {v.claim.rstrip('.')}: {v.verdict}." for v in verdicts if not v.seeds)
-    return f"{table if judged else 'No claim is judged yet.'}\n\nNot judged yet:\n\n{others}"
+    """Return the table of claims that have runs, and the names of the others."""
+    rows = [[verdict.name, verdict.claim, verdict.words] for verdict in verdicts if verdict.verdict != NOT_RUN]
+    others = [verdict.name for verdict in verdicts if verdict.verdict == NOT_RUN]
+    table = f"{format_table(['ID', 'claim', 'verdict'], rows)}\n\n" if rows else ""
+    return f"{table}Not run yet: {', '.join(others) or 'none'} ([list](docs/statistics.md#rules))."
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A headline that the recorded numbers support, and the numbers."""
-
-    headline: str
-    details: str
-
-
-def list_findings(runs: pd.DataFrame, curves: pd.DataFrame, verdicts: Sequence[Verdict]) -> list[Finding]:
-    """Return the findings that have runs, most important first."""
-    ours, _ = choose_runs(runs, degradation.CONFIGS)
-    verdict = {verdict.name: format_verdict(verdict) for verdict in verdicts}
-    findings = [
-        judge_plain(ours, verdict),
-        judge_gaps(ours, verdict),
-        judge_residual(ours, curves, verdict),
-        judge_bn_placement(ours, verdict),
-        judge_adam(ours, verdict),
-        judge_responses(ours, verdict),
+def format_claims_csv(verdicts: Sequence[Verdict]) -> str:
+    """Return a row per claim: verdict, p-value before and after Holm's adjustment, and the numbers behind it."""
+    tested = [verdict for verdict in verdicts if verdict.p is not None]
+    adjusted = dict(zip(tested, holm_adjust([verdict.p for verdict in tested if verdict.p is not None]), strict=True))
+    rows = [
+        [v.name, v.claim, v.verdict, v.seeds or None, v.without_widest, v.p, adjusted.get(v), v.numbers.strip()]
+        for v in verdicts
     ]
-    return [finding for finding in findings if finding is not None]
+    header = ["claim", "statement", "verdict", "seeds", "verdict_without_widest_std", "p", "p_holm", "numbers"]
+    table = pd.DataFrame(rows, columns=pd.Index(header))
+    table["seeds"] = table["seeds"].astype("Int64")
+    return table.to_csv(index=False, lineterminator="\n", float_format="%.3g")
 
 
-def format_findings(findings: Sequence[Finding]) -> str:
-    lines = [f"{number}. **{finding.headline}** {finding.details}" for number, finding in enumerate(findings, start=1)]
-    return "\n".join(lines) or "No full-length run yet."
+def list_findings(runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
+    """Return the findings that have runs, most important first, as Markdown."""
+    ours, _ = choose_runs(runs, degradation.CONFIGS)
+    findings = [
+        describe_plain(ours),
+        describe_gaps(ours),
+        describe_residual(ours, curves),
+        describe_bn_placement(ours),
+        describe_adam(ours),
+        describe_responses(ours),
+    ]
+    return list(filter(None, findings))
 
 
-def judge_plain(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
+def format_findings(findings: Sequence[str]) -> str:
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(findings, start=1)) or "No full-length run yet."
+
+
+def describe_plain(ours: pd.DataFrame) -> str:
     nets = recorded(ours, PLAIN_TWINS)
     if len(nets) < 2:
-        return None
-    rises = describe_trend([mean_error(ours, net) for net in nets]).startswith("rises")
-    deepest = nets[-1]
-    others = published(load_paper(), kind="plain", depth=deepest.depth, quantity="test error", variant="")
-    others = others[(others["source"] != HE) & others["protocol"].str.contains("64k")]["value"]
-    return Finding(
-        f"Plain networks {'get worse' if rises else 'do not get worse at every step'} with depth{', as in the paper' * rises}",
-        f"({verdict['C1']}): {list_means(ours, nets)}% at {list_depths(nets)} layers. The training error is "
-        f"{list_means(ours, nets, 'train_error')}%, so this is not overfitting. Other reproductions with 64,000 iterations "
-        f"report {others.min():.2f} to {others.max():.2f}% at {deepest.depth} layers.",
+        return ""
+    worse = describe_trend([mean_error(ours, net) for net in nets]) == "increases"
+    both = worse and mean_error(ours, nets[-1], "train_error") > mean_error(ours, nets[0], "train_error")
+    return (
+        f"**Plain networks {'get' if worse else 'do not always get'} worse with depth in our "
+        f"runs{', as in the paper' * worse}** "
+        f"({name_seeds(ours, nets)}): {list_means(ours, nets)}% at {list_depths(nets)} layers. "
+        + f"The training error {'increases, too' if both else 'is'} ({list_means(ours, nets, 'train_error')}%)"
+        + ", so overfitting alone does not explain it." * both
+        + "." * (not both)
     )
 
 
-def judge_gaps(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
-    twins = zip(recorded(ours, PLAIN_TWINS), recorded(ours, TWINS), strict=False)
+def describe_gaps(ours: pd.DataFrame) -> str:
+    twins = zip(PLAIN_TWINS, TWINS, strict=True)
     gaps = {net.depth: gap for plain, net in twins if (gap := find_gap(ours, plain, net))}
     if not gaps:
-        return None
+        return ""
     means = [gap.mean for gap in gaps.values()]
-    grow = ", and the gap grows with depth" * describe_trend(means).startswith("rises")
-    return Finding(
-        f"Residual networks {'beat' if min(means) > 0 else 'do not always beat'} plain ones{grow}",
-        f"({verdict['C3']}): plain minus residual is {list_gaps(gaps)}.",
+    grow = ", and the gap grows with depth" * (describe_trend(means) == "increases")
+    return (
+        f"**Residual networks {'are better' if min(means) > 0 else 'are not always better'} than plain ones in our "
+        f"runs{grow}** "
+        f"({name_seeds(ours, recorded(ours, [*PLAIN_TWINS, *TWINS]))}): the difference is {list_gaps(gaps)}."
     )
 
 
@@ -106,105 +161,105 @@ def list_gaps(gaps: Mapping[int, Interval]) -> str:
     return f"{join_words([f'{gap} at {depth}' for depth, gap in gaps.items()])} layers"
 
 
-def judge_residual(ours: pd.DataFrame, curves: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
-    """Return how the test error goes on from 32 to 56 layers, and what is known of the reason."""
+def describe_residual(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
+    """Return how the test error changes from 32 to 56 layers, and what may explain it."""
     nets = recorded(ours, TWINS[1:])
-    if len(nets) < 3:
-        return None
-    paper = [f"{paper_value(HE, kind='residual', depth=net.depth):.2f}" for net in nets]
-    errors = f"({verdict['C2']}): {list_means(ours, nets)}% at {list_depths(nets)} layers, the paper {join_words(paper)}%."
-    if describe_trend([mean_error(ours, net) for net in nets]).startswith("falls"):
-        return Finding("Residual networks get better with depth, as in the paper", errors)
-    shallow, deep = nets[0], nets[-1]
-    return Finding(
-        f"Residual networks do not get better beyond {shallow.depth} layers, unlike in the paper",
-        f"{errors} {compare_on_test_images(ours, deep, shallow)} ResNet-{deep.depth} does not underfit: its training error is "
-        f"{mean_error(ours, deep, 'train_error'):.2f}%, that of ResNet-{shallow.depth} "
-        f"{mean_error(ours, shallow, 'train_error'):.2f}%. It starts slowly: {describe_start(ours, curves, nets)}. "
-        f"{list_warmups(nets)} [The warm-up](#does-resnet-56-need-a-warm-up) is the next question.",
-    )
-
-
-def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) -> str:
-    """Return McNemar's test of two networks with the same seed, the first that both have."""
-    runs = [finished_runs(select_runs(ours, net)).set_index("seed")["predictions"].dropna() for net in (deep, shallow)]
-    common = runs[0].index.intersection(runs[1].index)
-    if common.empty:
+    gap = find_gap(ours, nets[0], nets[-1]) if len(nets) > 2 else None
+    if gap is None:
         return ""
-    seed = min(common)
-    lost, won, p = compare_predictions(*(texts[seed] for texts in runs))
+    first, *deeper = nets
+    found = "undecided" if gap.low <= 0 <= gap.high else "better" if gap.low > 0 else "worse"
+    words = [f"ResNet-{net.depth} ({mean_error(ours, net):.2f}%)" for net in deeper]
+    improve = "do not improve on" if all(mean_error(ours, net) >= mean_error(ours, first) for net in deeper) else "compare with"
+    sentence = (
+        f"**Residual networks beyond {first.depth} layers: {found}.** In our runs ({name_seeds(ours, nets)}), "
+        f"{join_words(words)} "
+        f"{improve} ResNet-{first.depth} ({mean_error(ours, first):.2f}%); {first.depth} minus {nets[-1].depth} layers is "
+        f"{gap}. "
+    )
+    return f"{sentence}{describe_confound(ours, curves)}{describe_published_56()}"
+
+
+def describe_confound(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
+    """Return which networks were trained mostly on an accelerator, if only some were."""
+    accelerated = [net for net in degradation.CONFIGS if list_accelerators(ours, net, curves)]
+    trained = recorded(ours, degradation.CONFIGS)
+    if not accelerated or len(accelerated) == len(trained):
+        return ""
+    devices = sorted({name for net in accelerated for name in list_accelerators(ours, net, curves)})
     return (
-        f"Of the same test images, only ResNet-{deep.depth} misclassifies {lost} and only ResNet-{shallow.depth} {won} "
-        f"(McNemar's exact test: p = {p:.2g}; it compares the two networks of seed {seed}, not the depths)."
+        f"Depth and device are confounded: {join_words([format_net(net) for net in accelerated])} were trained mostly on "
+        f"{join_words(devices)}, the others on CPUs. "
     )
 
 
-def describe_start(ours: pd.DataFrame, curves: pd.DataFrame, nets: Sequence[Config]) -> str:
-    errors = [start_errors(finished_runs(select_runs(ours, net)), curves)[-1] for net in nets]
-    return f"over iterations 4,001 to 5,000 the training error is {join_words(errors)}% at {list_depths(nets)} layers"
+def list_accelerators(ours: pd.DataFrame, net: Config, curves: pd.DataFrame) -> list[str]:
+    """Return the accelerators that trained most of the iterations of a network's runs."""
+    done = finished_runs(select_runs(ours, net))
+    names = {name_device(run, curves) for _, run in done.iterrows()}
+    kinds = {session["device_name"]: session.get("device") for sessions in done["sessions"] for session in sessions}
+    return sorted(name for name in names if kinds.get(name) not in (None, "cpu"))
 
 
-def list_warmups(nets: Sequence[Config]) -> str:
-    """Return the published test errors of these networks without a warm-up, and of the deepest with one or without saying."""
-    residual = published(load_paper(), kind="residual", quantity="test error", variant="", comparable="yes")
-    depth, without = nets[-1].depth, []
-    for source, warmup in SOURCES.items():
-        errors = published(residual, source=source).set_index("depth")["value"]
-        if warmup == "none":
-            without.append(f"{source.split(',')[0]}: {join_words([f'{errors[net.depth]:.2f}' for net in nets])}%")
-    deepest = published(residual, depth=depth)
-    deepest = deepest[deepest["source"] != HE].set_index("source")["value"]
-    warm = deepest[[source for source, warmup in SOURCES.items() if warmup != "none"]]
-    others = deepest.drop(list(SOURCES))
+def describe_published_56() -> str:
+    """Return the published test errors of ResNet-56 with and without a warm-up."""
+    numbers = published(load_paper(), kind="residual", depth=56, quantity="test error", variant="", comparable="yes")
+    values = numbers.set_index("source")["value"]
+    warm = values[[source for source in values.index if SOURCES.get(source, "none") != "none"]]
+    cold = values.drop(warm.index)
     return (
-        f"Two reproductions state that they use no warm-up ({'; '.join(without)}); those with one end at {warm.min():.2f} and "
-        f"{warm.max():.2f}% at {depth} layers, those that do not say at {others.min():.2f} to {others.max():.2f}%."
+        f"Published test errors at 56 layers are {cold.min():.2f} to {cold.max():.2f}% without a stated warm-up (the paper: "
+        f"{values[HE]:.2f}%) and {join_words([f'{value:.2f}' for value in sorted(warm)])}% with one; "
+        "[a run with a warm-up](#does-resnet-56-need-a-warm-up) is planned."
     )
 
 
-def judge_bn_placement(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
+def describe_bn_placement(ours: pd.DataFrame) -> str:
     pairs = zip(bn_placement.BEFORE, bn_placement.AFTER, strict=True)
     gaps = {net.depth: gap for net, after in pairs if (gap := find_gap(ours, after, net))}
     if not gaps:
-        return None
+        return ""
     clear = [depth for depth, gap in gaps.items() if gap.low > 0 or gap.high < 0]
     depths = join_words([str(depth) for depth in clear or gaps])
-    return Finding(
-        f"BN after the addition makes {'a' if clear else 'no clear'} difference at {depths} layers",
-        f"(one seed): {list_gaps(gaps)}. The loss that others report is at 110 layers.",
+    seeds = name_seeds(ours, recorded(ours, [net for net in bn_placement.AFTER if net.depth in gaps]))
+    return (
+        f"**BN after the addition: {'a' if clear else 'no'} difference is visible at {depths} layers** ({seeds}): "
+        f"{list_gaps(gaps)}. "
+        "The large increase in test error that others report is at 110 layers."
     )
 
 
-def judge_adam(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
+def describe_adam(ours: pd.DataFrame) -> str:
     nets = recorded(ours, degradation.RESIDUAL)
-    gaps = {net.depth: gap for net in nets if (gap := find_gap(ours, Config(depth=net.depth, optimizer="adam"), net))}
+    gaps = {net: gap for net in nets if (gap := find_gap(ours, Config(depth=net.depth, optimizer="adam"), net))}
     if not gaps:
-        return None
-    worse = all(gap.low > 0 for gap in gaps.values())
-    words = [f"{gap} on ResNet-{depth}" for depth, gap in gaps.items()]
-    return Finding(
-        f"Adam is {'worse than' if worse else 'not shown to be worse than'} SGD",
-        f"({verdict['A5']}): {join_words(words)}, at its usual learning rate of 0.001.",
+        return ""
+    words = [f"{gap} on ResNet-{net.depth}" for net, gap in gaps.items()]
+    seeds = name_seeds(ours, [Config(depth=net.depth, optimizer="adam") for net in gaps])
+    return (
+        f"**Adam at a learning rate of 0.001 (not tuned)** ({seeds}): test error minus that of SGD is {join_words(words)}. "
+        "With fewer than 3 seeds the interval assumes that Adam's runs vary like SGD's."
     )
 
 
-def judge_responses(ours: pd.DataFrame, verdict: dict[str, str]) -> Finding | None:
+def describe_responses(ours: pd.DataFrame) -> str:
     means = compare_responses(ours)
     if not means:
-        return None
+        return ""
     smaller = all(residual < plain for plain, residual in means.values())
-    words = [f"{residual:.2f} and {plain:.2f} at {depth}" for depth, (plain, residual) in means.items()]
-    return Finding(
-        f"Layer responses are {'smaller' if smaller else 'not always smaller'} in residual than in plain networks",
-        f"({verdict['C6']}): their mean standard deviation is {join_words(words)} layers.",
+    words = [f"{residual:.2f} (plain: {plain:.2f}) at {depth}" for depth, (plain, residual) in means.items()]
+    return (
+        f"**Averaged over layers, residual networks {'have' if smaller else 'do not always have'} smaller responses**: the "
+        f"mean "
+        f"standard deviation is {join_words(words)} layers."
     )
 
 
 # README.md ------------------------------------------------------------------------------------------------------------
 
 
-def format_readme_results(runs: pd.DataFrame, findings: Sequence[Finding], verdicts: Sequence[Verdict]) -> str:
-    """Return Fig. 6, our errors beside the paper's, and the first findings."""
+def format_comparison(runs: pd.DataFrame) -> str:
+    """Return the table of our errors and the paper's, with its caption."""
     ours, precision = choose_runs(runs, degradation.CONFIGS)
     numbers = published(load_paper(), source=HE, quantity="test error")
     paper = {(row["kind"], row["depth"]): format_number(row) for _, row in numbers.iterrows()}
@@ -215,20 +270,22 @@ def format_readme_results(runs: pd.DataFrame, findings: Sequence[Finding], verdi
             errors += [paper[kind, net.depth], format_estimates(select_runs(ours, net)) or "not run yet"]
         rows.append([residual.depth, *errors])
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
-    figure = "![Fig. 6 from our runs](analysis/figures/degradation.png)\n\n" * bool(len(finished_runs(ours)))
-    headlines = "\n".join(f"- {finding.headline}." for finding in findings[:3])
-    return f"""{figure}{format_table(header, rows)}
+    return f"""{format_table(header, rows)}
 
-Test error in % at the last of 64,000 iterations, {precision}: mean ± standard deviation over n seeds, one seed where no n is
-given. The paper's plain networks are read off its Fig. 6.
+Test error in % after 64,000 iterations, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated. The errors of
+the paper's plain networks are read off its Fig. 6 (plot) or from its caption."""
 
-{headlines}
 
-Claims: {count_verdicts(verdicts)}."""
+def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
+    """Return the answer, our errors and the paper's, Fig. 6, and the first findings."""
+    ours, _ = choose_runs(runs, degradation.CONFIGS)
+    figure = f"\n\n![Fig. 6 from our runs](analysis/figures/degradation.png)\n\n*{FIGURE}.*" * bool(len(finished_runs(ours)))
+    listed = "".join(f"\n- {finding.replace('(#', '(RESULTS.md#')}" for finding in findings[:3])
+    return wrap_paragraphs(f"{describe_answer(runs)}\n\n{format_comparison(runs)}{figure}\n\n{listed}").strip()
 
 
 def format_weights(runs: pd.DataFrame, folder: Path) -> str:
-    """Return the published weights files with the test error of their runs' records and their SHA-256.
+    """Return the published weights files with the test error of their runs' records.
 
     Raises:
         UserError: a file is damaged, differs from its model card, or its run has no finished record.
@@ -241,6 +298,5 @@ def format_weights(runs: pd.DataFrame, folder: Path) -> str:
         if found.empty:
             raise UserError(f"{path} was exported from {run}, which has no finished record: add the record or remove the file")
         row = found.iloc[0]
-        card, sha256 = f"[{path.stem}](weights/{path.stem}.md)", f"`{sha256_of_file(path)}`"
-        rows.append([card, f"{row['test_error']:.2f}", row["precision"], f"`{run}`", sha256])
-    return format_table(["weights", "test error", "precision", "record", "SHA-256"], rows) if rows else "No weights yet."
+        rows.append([f"[{path.stem}](weights/{path.stem}.md)", f"{row['test_error']:.2f}%", row["precision"], f"`{run}`"])
+    return format_table(["weights", "test error, one run", "precision", "record"], rows) if rows else "No weights yet."

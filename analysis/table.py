@@ -22,7 +22,7 @@ import pandas as pd
 import tyro
 
 from analysis.claims import Verdict, judge_all
-from analysis.devices import format_devices
+from analysis.devices import describe_moves, format_devices
 from analysis.estimates import MINIMUM
 from analysis.markdown import format_figure, wrap_paragraphs
 from analysis.questions import QUESTIONS
@@ -30,9 +30,12 @@ from analysis.records import RECORDS, comparable_runs, load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
 from analysis.statistics_page import format_statistics
 from analysis.summary import (
-    Finding,
-    describe_certainty,
+    FIGURE,
+    describe_answer,
     describe_scope,
+    describe_verdicts,
+    format_claims_csv,
+    format_comparison,
     format_findings,
     format_readme_results,
     format_verdicts,
@@ -55,18 +58,24 @@ class Options:
 
 
 def format_results(
-    runs: pd.DataFrame, curves: pd.DataFrame, findings: Sequence[Finding], verdicts: Sequence[Verdict], records_folder: str
+    runs: pd.DataFrame, curves: pd.DataFrame, findings: Sequence[str], verdicts: Sequence[Verdict], records_folder: str
 ) -> str:
     """Return RESULTS.md; `records_folder` is the link to the run folders."""
+    sections = {question: question.format_section(runs, curves).strip() for question in QUESTIONS}
     text = Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
         records_folder=records_folder,
         minimum=MINIMUM,
         scope=describe_scope(runs),
-        findings=format_findings(findings),
+        answer=describe_answer(runs),
+        comparison=format_comparison(runs),
         figure=format_figure(comparable_runs(runs), degradation.CONFIGS, "degradation", "Fig. 6 from our runs"),
-        certainty=describe_certainty(verdicts),
-        questions="\n\n".join(question.format_section(runs, curves).strip() for question in QUESTIONS),
-        claims=format_verdicts(verdicts),
+        caption=FIGURE,
+        findings=format_findings(findings),
+        sections="\n\n".join(filter(None, sections.values())),
+        not_run="\n".join(f"- {question.NOT_RUN}" for question, text in sections.items() if not text) or "Nothing.",
+        verdicts=format_verdicts(verdicts),
+        counts=describe_verdicts(verdicts),
+        devices=describe_moves(runs, curves),
     )
     return wrap_paragraphs(text)
 
@@ -88,10 +97,9 @@ def format_files(records: Path, root: Path) -> dict[Path, str]:
     """Return every generated file of the checkout at `root` with its text."""
     runs, curves = load_records(records)
     verdicts = judge_all(runs)
-    findings = list_findings(runs, curves, verdicts)
-    readme = replace_block(
-        (root / "README.md").read_text(encoding="utf-8"), "results", format_readme_results(runs, findings, verdicts)
-    )
+    findings = list_findings(runs, curves)
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    readme = replace_block(readme, "results", format_readme_results(runs, findings))
     return {
         root / "RESULTS.md": format_results(runs, curves, findings, verdicts, Path(os.path.relpath(records, root)).as_posix()),
         root / "README.md": replace_block(readme, "weights", format_weights(runs, root / "weights")),
@@ -99,6 +107,7 @@ def format_files(records: Path, root: Path) -> dict[Path, str]:
         root / "docs" / "statistics.md": wrap_paragraphs(format_statistics(runs)),
         root / "analysis" / "tables" / "runs.csv": format_runs_csv(runs, curves),
         root / "analysis" / "tables" / "classes.csv": format_classes_csv(runs),
+        root / "analysis" / "tables" / "claims.csv": format_claims_csv(verdicts),
     }
 
 

@@ -132,9 +132,7 @@ def configs(draw: st.DrawFn) -> Config:
         "family": st.sampled_from(get_args(options.Family)),
         "schedule": st.sampled_from(get_args(options.Schedule)),
     } | (of_residual if residual else {})
-    named = {"trainable", *options.FIELDS_FROM_OPTIONS} - {
-        "dataset"
-    }  # from files: test_image_folder.py, test_finetuning.py
+    named = {"trainable", *options.FIELDS_FROM_OPTIONS} - {"dataset"}  # from files: test_image_folder.py, test_finetuning.py
     assert set(fields) | {"residual", *of_residual, *named} == set(PAPER), "a new field of Config needs its values here"
     # As in an experiment, most fields stay at their default.
     chosen = draw(st.sets(st.sampled_from(sorted(fields))))

@@ -21,7 +21,6 @@ from analysis.summary import format_weights
 from experiments.devices.acceptance import FAULTS, NETS, REFERENCE
 from reproduce.config import Config
 from reproduce.errors import UserError
-from reproduce.model_card import sha256_of_file
 from reproduce.record import RIGHT, WRONG, describe_config
 from reproduce.run import parse
 from tests.fake_records import write_cell, write_run
@@ -120,7 +119,7 @@ def test_the_errors_are_those_of_the_records(study: Checkout):
 def test_differences_have_intervals(study: Checkout):
     row = study.row("Does BN belong before or after the addition?", "110")
     assert row[3] == "+1.70 (+1.47 to +1.93)" and "6.61 / 8.17 (Identity Mappings" in row[4]
-    adam = study.row("Does Adam do as well as SGD?", "ResNet-56", "Adam")
+    adam = study.row("Does Adam match SGD?", "ResNet-56", "Adam")
     assert adam[2:5] == ["0.003", "0.0001", "8.05 ± 0.07 (n=2)"] and adam[5].startswith("+1.15 (+0.")
     ledger = "How much depends on the choices that the paper leaves open?"
     assert study.row(ledger, "weight decay")[-1] == "+0.20 (-0.03 to +0.43), fp32"
@@ -160,11 +159,10 @@ def test_mistakes_are_compared_image_by_image(checkout: Checkout):
     assert checkout.row(heading, "ResNet-56")[1] == "5.00" and checkout.row(heading, "ResNet-20")[2] == "5.00"
 
 
-def test_tables_are_whole_and_not_of_dashes(study: Checkout):
+def test_tables_are_whole(study: Checkout):
     for text in (study.results.read_text(), study.readme.read_text(), study.devices.read_text()):
         for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
             assert len({line.count(" | ") for line in block.splitlines()}) == 1, block
-            assert not re.search(r"\| - \| - \|", block), block
         assert "nan" not in text.lower().split() and "$" not in text
 
 
@@ -209,8 +207,8 @@ def test_a_run_that_moved_counts_for_the_device_with_most_iterations(checkout: C
     (folder / "environment.json").write_text(json.dumps([session, later]))
     runs, curves = load_records(checkout.records)
     text = format_devices(runs, curves, checkout.records)
-    assert "| Another Accelerator | torch 9 | fp32 | 1 of 1 | 1.0 |" in text
-    assert f"`{Config().folder}` (Test Accelerator, Another Accelerator)" in text
+    assert "| Another Accelerator | torch 9 | fp32 | 1 |" in text
+    assert f"`{Config().folder}`: " in text
     assert "Another Accelerator" in format_runs_csv(runs, curves)
 
 
@@ -234,7 +232,7 @@ def test_the_throughput_is_shown_device_by_device(checkout: Checkout):
     checkout.run()
     text = " ".join(checkout.devices.read_text().split())
     assert "### Test Accelerator" in text and "4,300.0 GB/s" in text and "790 TFLOP/s in bf16" in text
-    assert "| 20 | bf16 | captured | 0.988 (0.980 to 1.000) | 129,600 | 8.12 | 4.0 | 12 |" in text
+    assert "| 20 | bf16 | captured | 0.988 (0.98 to 1) | 129,600 | 8.12 | 4.0 | 12 |" in text
     path.write_text("{")
     with pytest.raises(UserError, match="test-accelerator.json is damaged"):
         load_throughput(checkout.records)
@@ -271,7 +269,7 @@ def test_published_weights_are_listed_with_the_error_of_their_record(checkout: C
     assert "No weights yet." in list_weights()
     write_weights(checkout.weights, config)
     path = checkout.weights / "residual44.safetensors"
-    row = f"| [residual44](weights/residual44.md) | 7.50 | fp32 | `{config.folder}` | `{sha256_of_file(path)}` |"
+    row = f"| [residual44](weights/residual44.md) | 7.50% | fp32 | `{config.folder}` |"
     assert row in list_weights()
     path.with_suffix(".md").write_text(f"SHA-256 `{'0' * 64}`")
     with pytest.raises(UserError, match=r"residual44\.safetensors"):
@@ -287,9 +285,7 @@ def test_published_weights_are_listed_with_the_error_of_their_record(checkout: C
 
 def test_the_readme_keeps_what_is_outside_its_markers(written: Checkout):
     text = written.readme.read_text()
-    assert text.startswith(
-        "# A title\n\n<!-- results:begin -->\n![Fig. 6 from our runs](analysis/figures/degradation.png)\n\n|"
-    )
+    assert text.startswith("# A title\n\n<!-- results:begin -->\nThe test error of plain networks")
     assert "<!-- results:end -->\n\nMore text.\n\n<!-- weights:begin -->\nNo weights yet.\n<!-- weights:end -->\n" in text
     assert "| 20 | 8.75 | 8.30 ± 0.10 (n=3) | 9 to 9.5 (plot) | 9.20 ± 0.10 (n=3) |" in text
     written.run()
@@ -320,7 +316,7 @@ def test_check_catches_a_missing_figure(written: Checkout, capsys: pytest.Captur
 def test_check_catches_a_changed_record(written: Checkout, capsys: pytest.CaptureFixture[str]):
     write_run(written.records, Config(depth=20, seed=3), 8.9)
     assert written.run("--check") == 1
-    assert {"RESULTS.md", "README.md", "devices.md", "statistics.md", "runs.csv", "classes.csv"} == {
+    assert {"RESULTS.md", "README.md", "devices.md", "statistics.md", "runs.csv", "classes.csv", "claims.csv"} == {
         Path(line.split(" is ")[0]).name for line in capsys.readouterr().out.splitlines()
     }
 

@@ -1,4 +1,4 @@
-"""How much hangs on each choice that the paper leaves open?"""
+"""How much depends on each choice that the paper leaves open?"""
 
 import pandas as pd
 
@@ -13,8 +13,8 @@ LEDGER = {
     "split": ("training images", "50,000", "45,000"),
     "channel_mean": ("mean subtracted", "per pixel", "per channel"),
     "channel_std": ("divided by the standard deviation", "no", "per channel"),
-    "initialization": ("He initialisation", "fan-in", "fan-out"),
-    "last_layer": ("initialisation of the last layer", "as the convolutions", "PyTorch's default"),
+    "initialization": ("He initialization", "fan-in", "fan-out"),
+    "last_layer": ("initialization of the last layer", "as the convolutions", "PyTorch's default"),
     "decay": ("weight decay", "on every parameter", "on weights only"),
     "bn_statistics": ("BN statistics at test time", "moving averages", "population"),
     "bn_batch": ("BN batch", "128", "two halves of 64"),
@@ -44,4 +44,5 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 {table if rows else ""}
 
-Not run yet, our choice in brackets: {"; ".join(missing)} (`python experiments/sweep.py ambiguity`)."""
+Not measured yet. Alternatives, with our choice in parentheses: {"; ".join(missing)} (`python experiments/sweep.py
+ambiguity`)."""

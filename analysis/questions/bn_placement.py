@@ -25,14 +25,14 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     answer = f"BN after the addition changes the test error by {', '.join(known)}" if known else "Not known yet"
     return f"""## Does BN belong before or after the addition?
 
-{answer} ({format_verdicts(runs, "B1", "B3")}). The large loss that others report is at 110 layers
+{answer} ({format_verdicts(runs, "B1", "B3")}). The large increase in test error that others report is at 110 layers
 ({format_verdicts(runs, "B2")}).
 
-{format_table(["layers", "before (the paper's)", "after", "after - before", "published, before / after"], rows)}
+{format_table(["layers", "before (the paper's)", "after", "after - before", "published: before / after (source)"], rows)}
 
 Test error in %, {precision}. {format_not_run(ours, AFTER, "python experiments/sweep.py bn_placement")}
 
-{format_figure(ours, AFTER, "bn_placement", "Test error with BN before and after the addition")}"""
+{format_figure(ours, AFTER, "bn_placement", "Test error with BN before and after the addition, by depth")}"""
 
 
 def list_published(depth: int) -> str:
@@ -42,7 +42,7 @@ def list_published(depth: int) -> str:
     for source, group in numbers[numbers["variant"].isin(["original", "bn-after-add"])].groupby("source"):
         errors = group.set_index("variant")["value"]
         if len(errors) == 2:
-            pairs.append(f"{errors['original']:.2f} / {errors['bn-after-add']:.2f} ({source}: {group['protocol'].iloc[0]})")
+            pairs.append(f"{errors['original']:.2f} / {errors['bn-after-add']:.2f} ({source})")
     return "; ".join(pairs)
 
 
@@ -70,7 +70,7 @@ def bn_placement_at_20(nets: Sample) -> tuple[Finding, str]:
 
 @claim("B2", at_depth(110))
 def bn_placement_at_110(nets: Sample) -> tuple[Finding, str]:
-    """At 110 layers BN after the addition is worse than before it (Identity Mappings: 8.17 against 6.61).
+    """At 110 layers BN after the addition is worse than BN before the addition (Identity Mappings: 8.17 against 6.61).
 
     Rule: its test error is higher; refuted if a difference of 0.5 points is ruled out.
     """
@@ -80,7 +80,7 @@ def bn_placement_at_110(nets: Sample) -> tuple[Finding, str]:
 
 @claim("B3", at_depth(32), least_seeds=MINIMUM)
 def bn_placement_at_32(nets: Sample) -> tuple[Finding, str]:
-    """At 32 layers BN before the addition lowers the test error by about 1.5 points (a blog reproduction).
+    """At 32 layers BN before the addition lowers the test error by about 1.5 points (a blog, no source kept).
 
     Rule: the difference is above zero and within 0.5 points of 1.5; refuted if a difference of 0.5 points is ruled out.
     """

@@ -1,4 +1,4 @@
-"""Are the responses of residual nets smaller, and the smaller the deeper the net? Fig. 7."""
+"""Are the responses of residual networks smaller than those of plain ones, and smaller with more depth? Fig. 7."""
 
 import math
 
@@ -34,16 +34,17 @@ and addition.
 
 {format_table(["layers", "plain", "residual"], rows)}
 
-Mean standard deviation over the layers, {precision}, on the test set.
+Standard deviation of the layer responses on the test set, averaged over the layers; {precision}.
 {format_not_run(ours, NETS, "python experiments/sweep.py degradation")}
 
-{format_figure(ours, NETS, "layer_responses", "Fig. 7 from our runs")}"""
+{format_figure(ours, NETS, "layer_responses", "Standard deviation of the response of each 3x3 layer, in our runs (Fig. 7)")}"""
 
 
 def describe_responses(ours: pd.DataFrame) -> str:
     means = compare_responses(ours)
     smaller = sum(residual < plain for plain, residual in means.values())
-    return f"Averaged over the layers, they are smaller at {smaller} of {len(means)} depths" if means else "Not known yet"
+    which = "all" if smaller == len(means) else f"{smaller} of {len(means)}"
+    return f"Averaged over the layers they are, at {which} depths; single layers can differ" if means else "Not known yet"
 
 
 def compare_responses(ours: pd.DataFrame) -> dict[int, tuple[float, float]]:

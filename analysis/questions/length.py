@@ -1,4 +1,4 @@
-"""How much of the schedule do the nets need? Test error against the length of training."""
+"""How much of the schedule is needed? Test error by length of training."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import pandas as pd
 from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words
 from analysis.records import finished_runs, select_runs
 from analysis.sample import choose_precision
+from analysis.sections import mean_error
 from experiments import degradation
 from reproduce.config import PAPER_ITERATIONS, Config
 
@@ -31,27 +32,28 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 {describe_lengths(ours)}
 
-{format_table(["iterations", "share of the schedule", *map(format_net, NETS)], rows)}
+{format_table(["iterations", "fraction of the schedule", *map(format_net, NETS)], rows)}
 
-Test error in %, {precision}, at the end of schedules of the same shape (learning rate divided by 10 after 1/2 and 3/4).
-`python experiments/sweep.py degradation --iterations 16000` trains a quarter of the schedule. Only full-length runs are
-compared with the paper.
+Test error in %, {precision}, at the end of schedules of the same shape (learning rate divided by 10 after 1/2 and 3/4). A
+network is stuck if its training error stays at 80% or more. `python experiments/sweep.py degradation --iterations 16000`
+trains a quarter of the schedule. Only full-length runs are compared with the paper.
 
 {figure}"""
 
 
 def describe_lengths(ours: pd.DataFrame) -> str:
-    """Return what the shortest and longest recorded schedules cost each network."""
+    """Return by how much shorter schedules increase the test error, at each length that several networks have."""
     words = []
-    for net in NETS:
-        done = finished_runs(select_runs(ours, net, free=("iterations",)))
-        means = done.groupby("iterations")["test_error"].mean()
-        shorter = means[means.index < PAPER_ITERATIONS]
-        if len(shorter) and PAPER_ITERATIONS in means.index:
-            length = shorter.index.max()
-            loss = shorter[length] - means[PAPER_ITERATIONS]
-            words.append(f"{format_net(net)} loses {loss:.2f} points with {length / PAPER_ITERATIONS:.0%} of the schedule")
-    return f"{join_words(words)}." if words else "Not known yet."
+    for length in sorted(set(ours["iterations"]) - {PAPER_ITERATIONS}):
+        pairs = ((net, at(net, length)) for net in NETS)
+        losses = {net: mean_error(ours, short) - mean_error(ours, net) for net, short in pairs}
+        known = [f"{loss:.2f} ({format_net(net)})" for net, loss in losses.items() if loss == loss]
+        if known and length >= PAPER_ITERATIONS / 20:
+            words.append(
+                f"at {length / PAPER_ITERATIONS:.0%} of the schedule, the test error is higher by {join_words(known)} points"
+            )
+    text = "; ".join(words)
+    return f"{text[0].upper()}{text[1:]}." if text else "Not known yet."
 
 
 def at(net: Config, iterations: int) -> Config:

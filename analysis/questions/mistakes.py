@@ -18,20 +18,20 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     nets = pd.concat([select_runs(finished_runs(ours), net) for net in degradation.CONFIGS])
     nets = nets[nets["predictions"].notna()]
     answers = {folder: decode(text) for folder, text in zip(nets["folder"], nets["predictions"], strict=True)}
-    first = nets[nets["seed"] == 0]
+    first = nets[(nets["seed"] == 0) & nets["residual"]]
     labels = {folder: format_net(config) for folder, config in zip(first["folder"], to_configs(first), strict=True)}
     theirs, theirs_wrong = (
         format_number(published(load_paper(), quantity=quantity).iloc[0]) for quantity in ("disagreement", "both wrong")
     )
     return f"""## Do the networks misclassify the same images?
 
-{describe_baseline(nets, answers)} A published pair, ResNet-56 and ResNet-110 (CIFAR-10.1's predictions), disagrees on
-{theirs}% and misclassifies {theirs_wrong}% in common. The errors of each class are in
-[classes.csv](analysis/tables/classes.csv).
+{describe_baseline(nets, answers)} For comparison, the published
+predictions of ResNet-56 and ResNet-110 (CIFAR-10.1) disagree on {theirs}%, and both misclassify the same {theirs_wrong}%. The
+errors of each class are in [classes.csv](analysis/tables/classes.csv).
 
 {compare_answers(labels, answers)}
 
-Test images in %, {precision}, seed 0: above the diagonal those that two networks classify differently, below it those that
+Test images in %, {precision}, seed 0: above the diagonal, those that two networks classify differently; below it, those that
 both misclassify."""
 
 
@@ -59,9 +59,12 @@ def describe_baseline(nets: pd.DataFrame, answers: dict[str, tuple[np.ndarray, n
     folders = [folder.iloc[0] for folder in residual if len(folder)]
     words = join_words(seeds)
     shares = [disagreement(answers[one], answers[other]) for one, other in combinations(folders, 2)]
+    common = [100 * np.mean(~answers[one][1] & ~answers[other][1]) for one, other in combinations(folders, 2)]
+    if not shares:
+        return f"{words[0].upper()}{words[1:]} of the test images."
     return (
         f"{words[0].upper()}{words[1:]} of the test images; residual networks of different depths on {min(shares):.2f} to "
-        f"{max(shares):.2f}%."
+        f"{max(shares):.2f}%, and both misclassify the same {min(common):.2f} to {max(common):.2f}%."
     )
 
 
@@ -71,6 +74,6 @@ def compare_answers(labels: dict[str, str], answers: dict[str, tuple[np.ndarray,
         row = [label]
         for j, other in enumerate(labels):
             both_wrong = 100 * float(np.mean(~answers[one][1] & ~answers[other][1]))
-            row.append("" if i == j else f"{disagreement(answers[one], answers[other]) if i < j else both_wrong:.2f}")
+            row.append("-" if i == j else f"{disagreement(answers[one], answers[other]) if i < j else both_wrong:.2f}")
         rows.append(row)
     return format_table(["", *labels.values()], rows)

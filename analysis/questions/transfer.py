@@ -86,7 +86,7 @@ def describe_outlier(after: pd.DataFrame) -> str:
     seed = (errors - errors.median()).abs().idxmax()
     others = join_words([f"{error:.2f}" for error in errors.drop(seed)])
     return (
-        f"The widest spread ({WORDS[way]}, {per_class} images per class) comes from one run: seed {seed} ends at "
+        f"The largest standard deviation ({WORDS[way]}, {per_class} images per class) comes from one run: seed {seed} ends at "
         f"{errors[seed]:.2f}%, the other seeds at {others}%."
     )
 
