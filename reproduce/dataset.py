@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from reproduce.errors import UserError
+from reproduce.image_folder import SUBFOLDERS, describe_image_folder, read_image_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +49,6 @@ DATASETS: dict[DatasetName, DatasetInfo] = {
     "mnist": DatasetInfo("MNIST", tuple("0123456789"), "mnist", "MNIST", side=28, channels=1, iterations=37_500),
     "pictures": DatasetInfo("image folder", (), "DIR", "train"),
 }
-SUBFOLDERS = ("train", "test")
-"""The two parts of an image folder."""
 
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -71,6 +70,12 @@ def detect_dataset(data: str) -> DatasetName:
     if data == DATASETS["pictures"].given or any((Path(data) / part).is_dir() for part in SUBFOLDERS):
         return "pictures"
     return "mnist" if data == "mnist" or Path(data).absolute().name == DATASETS["mnist"].folder else "cifar10"
+
+
+def resolve_dataset(data: str) -> dict[str, Any]:
+    """Return the Config fields that follow from --data; raises like `describe_image_folder`."""
+    name = detect_dataset(data)
+    return {"dataset": name} | (describe_image_folder(Path(data)) if name == "pictures" else {})
 
 
 def find_data_folder(name: DatasetName, data: str) -> Path:
@@ -123,9 +128,7 @@ def read_arrays(name: DatasetName, folder: Path, classes: str) -> list[np.ndarra
         UserError: the image folder cannot be used.
     """
     if name == "pictures":
-        from reproduce.image_folder import read_image_folder
-
-        return read_image_folder(folder, tuple(classes.split("/")))
+        return read_image_folder(folder, tuple(classes.split("/")), DATASETS[name].side)
     if name == "synthetic":
         return read_synthetic(folder)
     import numpy as np

@@ -14,25 +14,20 @@ import sys
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from reproduce.dataset import DATASETS, SUBFOLDERS, DatasetInfo, detect_dataset
 from reproduce.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
+SUBFOLDERS = ("train", "test")
+"""The two parts of an image folder."""
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """As torchvision's ImageFolder."""
-
-
-def resolve_dataset(data: str) -> dict[str, Any]:
-    """Return the Config fields that follow from --data; raises as `describe_image_folder`."""
-    name = detect_dataset(data)
-    return {"dataset": name} | (describe_image_folder(Path(data)) if name == "pictures" else {})
 
 
 @lru_cache
@@ -81,8 +76,8 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def read_image_folder(folder: Path, class_names: tuple[str, ...]) -> list[np.ndarray]:
-    """Read the training images (uint8, M x 32 x 32 x 3) and labels (int64, M), then the test images and labels.
+def read_image_folder(folder: Path, class_names: tuple[str, ...], side: int) -> list[np.ndarray]:
+    """Read the training images (uint8, M x side x side x 3) and labels (int64, M), then the test images and labels.
 
     Raises:
         UserError: an image cannot be read, or the folder's classes are not `class_names`.
@@ -96,19 +91,19 @@ def read_image_folder(folder: Path, class_names: tuple[str, ...]) -> list[np.nda
         [(path, label) for label, name in enumerate(class_names) for path in list_images(folder / part / name)]
         for part in SUBFOLDERS
     ]
-    info, arrays = DATASETS["pictures"], []
+    arrays = []
     with tqdm(total=sum(map(len, parts)), desc="reading images", unit="", disable=not sys.stderr.isatty()) as bar:
         for part in parts:
-            images = np.empty((len(part), info.side, info.side, info.channels), dtype=np.uint8)
+            images = np.empty((len(part), side, side, 3), dtype=np.uint8)
             for position, (path, _) in enumerate(part):
-                images[position] = np.asarray(read_image(path, info))
+                images[position] = np.asarray(read_image(path, side, channels=3))
                 bar.update()
             arrays += [images, np.array([label for _, label in part])]
     return arrays
 
 
-def read_image(path: Path, info: DatasetInfo) -> Image:
-    """Read an image: apply its EXIF orientation, resize its shorter side to the dataset's size and crop its center.
+def read_image(path: Path, side: int, channels: int) -> Image:
+    """Read an image: apply its EXIF orientation, resize its shorter side to `side` pixels and crop its center.
 
     Raises:
         UserError: the file is missing or cannot be decoded.
@@ -123,8 +118,8 @@ def read_image(path: Path, info: DatasetInfo) -> Image:
                 upright = image
                 with contextlib.suppress(Exception):  # damaged EXIF data: keep the orientation
                     upright = ImageOps.exif_transpose(image)
-                converted = upright.convert("L" if info.channels == 1 else "RGB")
-                return transforms.CenterCrop(info.side)(transforms.Resize(info.side)(converted))
+                converted = upright.convert("L" if channels == 1 else "RGB")
+                return transforms.CenterCrop(side)(transforms.Resize(side)(converted))
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except Exception as error:  # a foreign file can fail in any way

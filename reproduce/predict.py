@@ -51,7 +51,7 @@ def load_input(path: Path, dataset_info: DatasetInfo) -> Tensor:
     """Load an image as network input: float32 in [0, 1], 1 x 3 x 32 x 32. Raises like `read_image`."""
     from torchvision import transforms
 
-    return transforms.ToTensor()(read_image(path, dataset_info))[None]
+    return transforms.ToTensor()(read_image(path, dataset_info.side, dataset_info.channels))[None]
 
 
 def format_predictions(probabilities: Tensor, names: Sequence[str]) -> str:

@@ -22,8 +22,8 @@ import tyro
 
 from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, RunOptions
+from reproduce.dataset import resolve_dataset
 from reproduce.errors import UserError
-from reproduce.image_folder import resolve_dataset
 from reproduce.model_card import sha256_of_file
 from reproduce.progress import print_line
 from reproduce.record import BEST, add_session, open_run_folder, read_config, read_record, read_result, read_sessions

@@ -87,13 +87,13 @@ def test_other_images_are_another_run(photos: Path, edit: Callable[[Path], Any])
 
 
 def test_hidden_files_are_skipped(photos: Path):
-    fields, before = describe_image_folder(photos), read_image_folder(photos, CLASSES)
+    fields, before = describe_image_folder(photos), read_image_folder(photos, CLASSES, 32)
     for name in ("train/cat/._0.png", "train/cat/.thumbnails/1.png", "train/.ipynb_checkpoints/0.png"):
         (photos / name).parent.mkdir(exist_ok=True)
         shutil.copy(photos / "train/dog/0.png", photos / name)
     describe_image_folder.cache_clear()
     assert describe_image_folder(photos) == fields
-    assert all(np.array_equal(*pair) for pair in zip(read_image_folder(photos, CLASSES), before, strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(read_image_folder(photos, CLASSES, 32), before, strict=True))
 
 
 def test_a_sweep_accepts_an_image_folder(photos: Path):
@@ -140,10 +140,10 @@ def test_more_than_ten_classes(photos: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_progress_bar_on_a_terminal_only(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    read_image_folder(photos, CLASSES)
+    read_image_folder(photos, CLASSES, 32)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    read_image_folder(photos, CLASSES)
+    read_image_folder(photos, CLASSES, 32)
     assert "27/27" in capsys.readouterr().err
 
 
