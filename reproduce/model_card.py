@@ -46,24 +46,25 @@ def format_model_card(config: Config, result: dict[str, Any], sha256: str) -> st
     classes = f" ({', '.join(dataset.class_names)})" if config.classes else ""
     split = "nine tenths of the training images" if config.split == "val" else "all training images"
     is_comparable = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
+    optimizer = f"SGD with momentum {config.momentum:g}" if config.optimizer == "sgd" else config.optimizer
     moment = f"iteration {result['iterations']:,}" if "chosen_by" in result else "the last iteration"
     return f"""\
-# {config.net}, seed {config.seed}
+# {config.net}{'' if config.block == 'original' else f' ({config.block})'}, seed {config.seed}
 
 A {network} for {dataset.side} x {dataset.side} images in {len(dataset.class_names)} classes, after section 4.2 of
 He et al. 2015 (arXiv:1512.03385), trained with {MARK}{config.folder}`.
 
-- **Recipe**: {config.optimizer}, learning rate {config.lr:g} {schedule} {config.iterations:,} iterations,
+- **Recipe**: {optimizer}, learning rate {config.lr:g} {schedule} {config.iterations:,} iterations,
   batch size {config.batch_size}, weight decay {config.weight_decay:g}, precision {config.precision}.
-  Changes from the paper: {", ".join(changes) or "none"}.
+  Changes from the paper: {", ".join(changes) or "none"}. See also "Deviations from the paper" in RESULTS.md.
 - **Data**: {dataset.title}{classes}, {split}.
-- **Result**: test error **{result["test_error"]:.2f}%** at {moment} (single view, whole test set),
+- **Result**: test error **{result["test_error"]:.2f}%** at {moment} (single crop, whole test set),
   training error {result["train_error"]:.2f}%; {result["parameters"]:,} parameters.
   {format_selection(result)}{"" if is_comparable else " Not comparable with the paper: other data or length."}
 - **File**: SHA-256 `{sha256}`, checked on loading.
 - **Use**: `python reproduce/predict.py FILE IMAGE`, or `hubconf.py`. Takes images in [0, 1]; the normalization is included.
-- **Limits**: assigns every image to one of its {len(dataset.class_names)} classes; its confidence is not calibrated
-  (`python reproduce/evaluate.py FILE` measures the calibration error). One seed; for others see RESULTS.md.
+- **Limits**: assigns every image to one of its {len(dataset.class_names)} classes.
+  `python reproduce/evaluate.py FILE` measures its calibration error. One seed; all runs are in analysis/tables/runs.csv.
 """
 
 
