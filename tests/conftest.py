@@ -1,4 +1,4 @@
-"""Fixtures: a generated data set made once per session, the real CIFAR-10 where it is at hand, a quick config."""
+"""Fixtures: a synthetic dataset, CIFAR-10 if it is available, and a small config."""
 
 import contextlib
 import lzma
@@ -24,35 +24,35 @@ from reproduce.signals import collect_stop_signals
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar-10-batches-py"
 CPU = device.DEVICES["cpu"]
 
-# The nets of the tests are too small for more threads, and golden numbers should not depend on the number of cores.
+# The networks are too small for more threads, and golden numbers must not depend on the number of cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-# Nothing that a test writes has to outlive a power cut, and waiting for the disk is a tenth of their time.
+# Waiting for the disk takes a tenth of the time, and no file of a test has to survive a power cut.
 os.fsync = lambda descriptor: None
 
-# Started in the background of a shell script, a process ignores SIGINT, and so do those that it starts: tests send it.
+# A process started in the background of a shell script ignores SIGINT, which some tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUICK = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
-"""The smallest net of the family; its milestones are at 12 and 18."""
+"""The smallest network; its milestones are at iterations 12 and 18."""
 
 
 def train_alone(config: Config, options: RunOptions, data: Data, device: Device, folder: Path) -> train.Ending:
-    """A run with nothing beside it, which SIGTERM and SIGINT stop, as reproduce/run.py trains it."""
+    """Train one run alone, stopped by SIGTERM and SIGINT, like run.py."""
     with collect_stop_signals() as requests, own_stream(device):
         return run_task(train.train(config, options, data, device, folder, math.inf, requests))
 
 
 def build(config: Config) -> Network:
-    """The network of a config of the paper's family."""
+    """Build a 6n+2 network."""
     network = build_network(config)
     assert isinstance(network, Network)
     return network
 
 
 def assert_equal(a: Any, b: Any):
-    """Equality to the bit of nested dicts and lists of tensors and numbers."""
+    """Assert that nested dicts and lists of tensors and numbers are equal to the bit."""
     if isinstance(a, dict):
         assert a.keys() == b.keys()
         for key in a:
@@ -69,7 +69,7 @@ def assert_equal(a: Any, b: Any):
 
 @pytest.fixture(scope="session")
 def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated set of 2000 training and 200 test images."""
+    """The folder of a synthetic dataset of 2000 training and 200 test images."""
     folder = tmp_path_factory.mktemp("synthetic")
     (folder / "cifar-10-batches-py").mkdir()
     write_synthetic(folder / "cifar-10-batches-py", train=2_000, test=200)
@@ -78,16 +78,16 @@ def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic(synthetic_folder: Path) -> Data:
-    """The generated set with a test set of 100 images, so that an evaluation takes no time."""
+    """The synthetic dataset with 100 test images, for fast evaluations."""
     data = load_data(QUICK, synthetic_folder, CPU.torch_device)
     return replace(data, test=Images(data.test.pixels[: 100 * 1600], data.test.labels[:100]))
 
 
 @pytest.fixture(scope="session")
 def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the real CIFAR-10, which the workers of a session share."""
+    """The folder of CIFAR-10, shared by all test workers."""
     if not REAL_DATA.is_dir():
-        pytest.skip("the real CIFAR-10 is not at hand")
+        pytest.skip("CIFAR-10 is not available")
     own = tmp_path_factory.getbasetemp()
     shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cifar10"
     if shared.exists():
@@ -98,14 +98,14 @@ def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content = packed.read_bytes()
         name, content = (packed.stem, lzma.decompress(content)) if packed.suffix == ".xz" else (packed.name, content)
         (folder / "cifar-10-batches-py" / name).write_bytes(content)
-    with contextlib.suppress(OSError):  # another worker was quicker
+    with contextlib.suppress(OSError):  # another worker was faster
         folder.rename(shared)
     return shared
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, synthetic_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder in which --data synthetic is already made."""
+    """An empty working folder in which the dataset of --data synthetic already exists."""
     (tmp_path / "data").mkdir()
     os.symlink(synthetic_folder, tmp_path / "data" / "synthetic")
     monkeypatch.chdir(tmp_path)

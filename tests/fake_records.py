@@ -1,4 +1,4 @@
-"""Run folders with known numbers, as training would leave them."""
+"""Write run folders with given results."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ SESSION = {
 
 
 def make_curve(iterations: int, train_error: float, test_error: float, evaluations: int, held_out: bool = False) -> list[Row]:
-    """Errors that fall in a straight line from 90% to the given ones, which they have at the last evaluation."""
+    """Return rows whose errors fall linearly from 90% to the given ones."""
     rows = []
     for step in range(1, evaluations + 1):
         left = 1 - step / evaluations
@@ -69,7 +69,7 @@ def write_run(
     responses: list[float] | None = None,
     evaluations: int = 4,
 ) -> Path:
-    """Writes one run folder and returns it. A run that has not finished stops at half of its evaluations."""
+    """Write a run folder and return it. A run that is not finished stops after half of its evaluations."""
     folder = records / config.folder
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(describe_config(config)))
@@ -92,6 +92,6 @@ def write_run(
 
 
 def write_cell(records: Path, config: Config, test_errors: list[float], **settings: Any):
-    """One finished run per test error, with seeds 0, 1, 2, ..."""
+    """Write one finished run per test error, with seeds 0, 1, 2, ..."""
     for seed, test_error in enumerate(test_errors):
         write_run(records, replace(config, seed=seed), test_error, **settings)

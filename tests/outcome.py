@@ -1,4 +1,4 @@
-"""Everything a run leaves behind, in a form that two runs can be compared by."""
+"""The content of a run folder, to compare two runs."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from reproduce.config import SCHEMA
 from reproduce.schema import Finished
 
 TIMES = {"seconds", "training_seconds", "images_per_second"}
-"""Fields that differ between any two runs."""
+"""Fields that differ between two equal runs."""
 
 
 def without_times(content: Any) -> Any:

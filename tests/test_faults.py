@@ -1,6 +1,6 @@
-"""Wrong use and faulty files, over all commands: exit status 2, one sentence that names what is wrong, nothing left behind.
+"""Wrong flags and faulty files: every command reports one sentence, exits with status 2 and writes nothing.
 
-What becomes of a damaged record is in test_damage.py, of a wrong flag on a terminal in test_command.py.
+test_damage.py has damaged records, test_cli.py the formatting of errors.
 """
 
 import dataclasses
@@ -18,11 +18,8 @@ from safetensors.torch import load_file, save_file
 import hubconf
 from analysis import (
     compare,
-    plot_bn_placement,
     plot_degradation,
-    plot_layer_responses,
     plot_length,
-    plot_optimizer,
     runs,
     table,
 )
@@ -43,7 +40,7 @@ DIVERGED = f"records/{Config(depth=44).folder}"
 
 
 def change_weights(name: str, header: dict[str, object] | None = None, tensors: dict[str, torch.Tensor] | None = None):
-    """A copy of good.safetensors with another header, as JSON, or other tensors."""
+    """Copy good.safetensors with another header or other tensors."""
     described = {"config": record.describe_config(NET), "result": RESULT} | (header or {})
     text = {key: json.dumps(value) for key, value in described.items()}
     save_file(load_file("good.safetensors") | (tensors or {}), name, text)
@@ -51,7 +48,7 @@ def change_weights(name: str, header: dict[str, object] | None = None, tensors: 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> Iterator[Path]:
-    """A working folder with data, records, pictures and weights, of which some are faulty; no network, no accelerator."""
+    """A working folder with data, records, images and weights, some of them faulty; no network, no accelerator."""
     place = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -70,20 +67,15 @@ def place(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> I
         Path("text.txt").write_text("a text\n")
         Path("text.png").write_text("a text\n")
         Path("notes.md").write_text("my notes\n")
-        Path("empty.png").write_bytes(b"")
         Image.new("RGB", (40, 50)).save("grey.png")
-        Path("half.png").write_bytes(Path("grey.png").read_bytes()[:60])
         Image.new("RGB", (1, 1)).save("fine.png")
         classifier = weights.Classifier(build_network(NET), torch.zeros(3, 32, 32), torch.ones(3, 1, 1))
         weights.save_network(Path("good.safetensors"), weights.TrainedNetwork(classifier.eval(), NET, RESULT, ""))
         content = Path("good.safetensors").read_bytes()
         Path("half.safetensors").write_bytes(content[: len(content) // 2])
-        Path("empty.safetensors").write_bytes(b"")
-        Path("text.safetensors").write_text("a text of some length\n")
         save_file(load_file("good.safetensors"), "headless.safetensors")
         described = record.describe_config(NET)
         change_weights("list.safetensors", {"config": [1]})
-        change_weights("null.safetensors", {"config": None})
         change_weights("edited.safetensors", {"config": described | {"momentum": 0.5}})
         change_weights("deeper.safetensors", {"config": record.describe_config(dataclasses.replace(NET, depth=14))})
         change_weights("newer.safetensors", {"config": described | {"dropout": 0.5}})
@@ -96,11 +88,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> I
 
 
 class Foreign:
-    """What a weights_only reader does not make."""
+    """A class that weights_only loading refuses."""
 
 
-def tell_lines(flags: Sequence[str]) -> int:
-    """A single line of train_many.py, whose ending it prints."""
+def train_one_line(flags: Sequence[str]) -> int:
+    """Train one line with train_many.py, which prints the outcome."""
     return train_many.train_lines([" ".join(flags)])
 
 
@@ -108,21 +100,17 @@ Main = Callable[[Sequence[str]], int]
 CASES: list[tuple[Main, str, str]] = [
     # run.py
     (run.main, "--depth 21", "depth must be 6n.2"),
-    (run.main, "--depth 0", "depth must be 6n.2"),
     (run.main, "--depth 1e2", "--depth.*'1e2'"),
-    (run.main, "--lr 1e400", "lr must be a positive number, not inf"),
+    (run.main, "--lr 1e400", "lr must be positive"),
     (run.main, "--momentum -0.1", "momentum must be at least 0"),
-    (run.main, "--iterations -5", "iterations must be at least 1"),
     (run.main, "--seed 9223372036854775808", "seed must be at least 0 and below 2.63"),
-    (run.main, "--batch-size 3 --bn-batch halves", "batch-size must be even"),
-    (run.main, "--no-residual --shortcut C", "a plain net has no addition"),
-    (run.main, "--time-limit nan", "time-limit must be positive, not nan"),
-    (run.main, "--checkpoint-every 0", "checkpoint-every must be at least 1"),
+    (run.main, "--no-residual --shortcut C", "shortcut"),
+    (run.main, "--time-limit nan", "time-limit must be positive"),
     (run.main, "--depth 8 --batch-size 2001 --last-batch drop --data synthetic --device cpu", "batch-size must be at most"),
     (run.main, "--data empty --device cpu", "CIFAR-10 is not in .*empty.*MD5"),
     (run.main, "--data damaged --device cpu", "CIFAR-10 in .*damaged is damaged .*damaged/cifar-10-batches-py/data_batch_1"),
     (run.main, "--data text.txt --device cpu", "text.txt"),
-    (run.main, "--data= --device cpu", "data must name a folder"),
+    (run.main, "--data= --device cpu", "data must be a folder"),
     (run.main, "--data synthetic --device cuda", "device cuda is not usable"),
     (run.main, "--data synthetic --device npu", "device npu is not usable: torch_npu is not installed"),
     (run.main, "--data synthetic --device cpu --precision tf32", "precision must be fp32 or bf16 on a cpu"),
@@ -130,17 +118,15 @@ CASES: list[tuple[Main, str, str]] = [
     (run.main, "--data synthetic --device cpu --depth 600002", "GB of memory.*lower --batch-size and --depth"),
     (run.main, "--data synthetic --device cpu --depth 8 --out text.txt", "cannot read or write text.txt"),
     (run.main, "--data synthetic --device cpu --depth 8 --out text.txt/below", "cannot read or write text.txt/below"),
-    (run.main, "--data synthetic --device cpu --depth 8 --out /dev/null", "cannot read or write /dev/null"),
     (run.main, "--device cpu cpu", "cpu"),
     # train_many.py
-    (tell_lines, "--depth 9", "line 1, exit status 2: depth must be 6n.2"),
-    (tell_lines, "'--depth 8", "line 1, exit status 2: cannot split the line .*No closing quotation"),
-    (tell_lines, "--nonsense", "line 1, exit status 2: Unrecognized options: --nonsense"),
-    (tell_lines, "--data empty --device cpu", "line 1, exit status 2: CIFAR-10 is not in .*empty"),
-    (tell_lines, "--data synthetic --device cpu --depth 8 --out text.txt", "line 1, exit status 2: cannot read or write text"),
-    (tell_lines, "--data synthetic --device cpu --batch-size 999999999", "line 1, exit status 6: training residual20"),
-    (tell_lines, "--data synthetic --device cpu --precision tf32", "line 1, exit status 5: precision tf32"),
-    (tell_lines, f"--depth 20 --out records --device cpu --seed 1 --iterations {10**30} --lr x", "exit status 2: .*--lr"),
+    (train_one_line, "--depth 9", "line 1, exit status 2: depth must be 6n.2"),
+    (train_one_line, "--nonsense", "line 1, exit status 2: Unrecognized options: --nonsense"),
+    (train_one_line, "--data empty --device cpu", "line 1, exit status 2: CIFAR-10 is not in .*empty"),
+    (train_one_line, "--data synthetic --device cpu --depth 8 --out text.txt", "exit status 2: cannot read or write text"),
+    (train_one_line, "--data synthetic --device cpu --batch-size 999999999", "line 1, exit status 6: training residual20"),
+    (train_one_line, "--data synthetic --device cpu --precision tf32", "line 1, exit status 5: precision must be"),
+    (train_one_line, f"--depth 20 --out records --device cpu --seed 1 --iterations {10**30} --lr x", "exit status 2: .*--lr"),
     # evaluate.py
     (evaluate.main, "", "name at least one run folder or weights file"),
     (evaluate.main, "nowhere", "no run folder or weights file nowhere"),
@@ -164,11 +150,7 @@ CASES: list[tuple[Main, str, str]] = [
     (predict.main, "good.safetensors", "name at least one image"),
     (predict.main, "good.safetensors nowhere.png", "nowhere.png"),
     (predict.main, "good.safetensors text.png", "text.png cannot be read"),
-    (predict.main, "good.safetensors empty.png", "empty.png cannot be read"),
-    (predict.main, "good.safetensors half.png", "half.png cannot be read"),
     (predict.main, "good.safetensors empty", "empty cannot be read"),
-    (predict.main, "good.safetensors grey.png text.png", "text.png cannot be read"),
-    (predict.main, "half.safetensors grey.png", "half.safetensors is not a weights file"),
     # export.py
     (export.main, "good.safetensors", "--format"),
     (export.main, "--format onnx", "Missing from export.py: PATH"),
@@ -193,11 +175,9 @@ CASES: list[tuple[Main, str, str]] = [
     *((sweep.main, f"degradation --devices cpu --out text.txt/below{more}", "text.txt is a file")
       for more in ("", " --status", " --dry-run")),
     (sweep.main, "degradation --devices cpu --data synthetic --out /proc/nothing", "--out /proc/nothing cannot be written"),
-    # throughput.py, parity.py, acceptance.py, first_contact.py, kills.py
+    # throughput.py, parity.py, acceptance.py
     (throughput.main, "--rounds 0", "rounds must be at least 1"),
-    (throughput.main, "--iterations 0", "iterations must be at least 1"),
     (throughput.main, "--together 1", "together must be at least 2"),
-    (throughput.main, "--workers -1", "workers must be at least 0"),
     (throughput.main, "--device cuda", "device cuda is not usable"),
     (throughput.main, "--device cpu --data synthetic --depths 9", "depth must be 6n.2"),
     (throughput.main, "--device cpu --data empty", "CIFAR-10 is not in .*empty"),
@@ -221,21 +201,16 @@ CASES: list[tuple[Main, str, str]] = [
     (compare.main, f"{FOLDER} --records records --output mine.gif", "--output|gif"),
     (compare.main, f"{FOLDER} --records records --output empty", "empty"),
     (runs.main, "--precision fp16", "fp16"),
-    (runs.main, "--nosuch", "--nosuch"),
     (runs.main, "--records nowhere", "nowhere"),
     (runs.main, "--records text.txt", "text.txt"),
     (table.main, "--records nowhere", "there is no folder nowhere"),
     (table.main, "--records records", "README.md needs the line"),
     (table.main, "--records records --root nowhere", "cannot read or write nowhere/README.md"),
-    (table.main, "--nosuch", "--nosuch"),
     (plot_degradation.main, "--records nowhere", "nowhere"),
     (plot_degradation.main, "--records records --output figure.gif", "--output must end in"),
     (plot_degradation.main, "--records records --output text.txt/figure", "text.txt"),
     (plot_degradation.main, "--records records --iterations 7", "no finished run to draw"),
     (plot_degradation.main, "--records empty", "no finished run to draw"),
-    (plot_bn_placement.main, "--records empty", "no"),
-    (plot_layer_responses.main, "--records empty", "no"),
-    (plot_optimizer.main, "--records empty", "no"),
     (plot_length.main, "--records empty", "no finished run to draw"),
     (plot_length.main, "--records records --iterations many", "many"),
 ]  # fmt: skip
@@ -248,7 +223,7 @@ def test_a_fault_is_one_sentence_and_leaves_nothing(
     before = sorted(place.rglob("*"))
     status = cli.run_cli(main, flags.split())
     out, err = capsys.readouterr()
-    if main is tell_lines:
+    if main is train_one_line:
         assert status != 0 and re.search(sentence, out), out + err
     else:
         assert status == 2, out + err

@@ -1,4 +1,4 @@
-"""The learning rate at the paper's moments, and SGD whose learning rate stays on the device."""
+"""Learning rate schedules, and SGD with a learning rate on the device."""
 
 # pyright: reportPrivateImportUsage=false
 
@@ -32,12 +32,12 @@ MOMENTS = (0, 399, 400, 31_999, 32_000, 47_999, 48_000, 63_999)
         (Config(depth=110, warmup="none"), None, (0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001)),
     ],
 )
-def test_learning_rate_at_the_papers_moments(config: Config, warmup_ended: int | None, rates: tuple[float, ...]):
+def test_learning_rate_of_the_paper(config: Config, warmup_ended: int | None, rates: tuple[float, ...]):
     got = [learning_rate(config, iteration, warmup_ended) for iteration in MOMENTS]
     assert got == pytest.approx(rates, rel=1e-12)
 
 
-def test_a_shortened_run_keeps_the_shape_of_the_schedule():
+def test_a_short_run_has_the_same_schedule():
     config = Config(iterations=200)
     rates = [learning_rate(config, iteration, None) for iteration in (0, 99, 100, 149, 150, 199)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
@@ -45,7 +45,7 @@ def test_a_shortened_run_keeps_the_shape_of_the_schedule():
 
 @pytest.mark.parametrize("iterations", [1, 3, 7, 50, 333])
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
-def test_schedules_are_torchs_at_every_iteration(schedule: Any, iterations: int):
+def test_schedules_equal_torch(schedule: Any, iterations: int):
     config = Config(schedule=schedule, iterations=iterations, lr=0.3)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
     scheduler = {
@@ -60,14 +60,14 @@ def test_schedules_are_torchs_at_every_iteration(schedule: Any, iterations: int)
             scheduler.step()
 
 
-def test_one_cycle_begins_at_a_25th_and_ends_at_a_ten_thousandth_of_that():
+def test_one_cycle_starts_at_a_25th_and_ends_at_a_ten_thousandth_of_that():
     rates = [learning_rate(Config(schedule="onecycle", iterations=101), i, None) for i in range(101)]
     assert (rates[0], max(rates), rates[-1]) == pytest.approx((0.004, 0.1, 4e-7), rel=1e-3)
     assert rates.index(max(rates)) in (29, 30)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_foreach_sgd_is_torchs_sgd(momentum: float):
+def test_foreach_sgd_equals_torch(momentum: float):
     torch.manual_seed(0)
     ours, theirs = ([nn.Parameter(t.clone()) for t in tensors] for tensors in [[torch.randn(5, 3), torch.randn(7)]] * 2)
     rate = torch.tensor(0.1)
@@ -87,7 +87,7 @@ def test_foreach_sgd_is_torchs_sgd(momentum: float):
 
 
 def step_by_parameter(parameters: Any, buffers: list[Tensor], rate: Tensor, momentum: float, decay: float):
-    """The update with a buffer, and a product with the learning rate, for each parameter."""
+    """Update each parameter with its own buffer and its own product with the learning rate."""
     gradients = torch._foreach_add([p.grad for p in parameters], parameters, alpha=decay)
     torch._foreach_mul_(buffers, momentum)
     torch._foreach_add_(buffers, gradients)
@@ -95,7 +95,7 @@ def step_by_parameter(parameters: Any, buffers: list[Tensor], rate: Tensor, mome
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_foreach_sgd_is_the_update_of_each_parameter_to_the_bit(momentum: float):
+def test_foreach_sgd_equals_the_update_by_parameter_to_the_bit(momentum: float):
     torch.manual_seed(0)
     tensors = [torch.randn(shape) for shape in ((16, 3, 3, 3), (16,), (33,), (10, 7), (1,))]
     ours, theirs = ([nn.Parameter(tensor.clone()) for tensor in tensors] for _ in range(2))
@@ -116,8 +116,8 @@ def test_foreach_sgd_is_the_update_of_each_parameter_to_the_bit(momentum: float)
 
 
 @pytest.mark.parametrize("decay", ["all", "weights"])
-def test_foreach_sgd_goes_on_from_a_checkpoint(synthetic: Data, decay: Any):
-    """With what was restored, though a checkpoint holds a buffer for each parameter and the optimizer one for a group."""
+def test_foreach_sgd_resumes_from_a_checkpoint(synthetic: Data, decay: Any):
+    """A checkpoint has one buffer per parameter, the optimizer one per group."""
     device, config = replace(CPU, fused=False, memory_format=torch.contiguous_format), replace(QUICK, decay=decay)
 
     def train(training: Training, start: int) -> Training:

@@ -172,7 +172,7 @@ def test_a_new_optimizer_resumes(synthetic: Data, tmp_path: Path, monkeypatch: p
 )
 def test_a_chain_of_kills(synthetic: Data, tmp_path: Path, changes: dict[str, Any]):
     """25 SIGKILLs at random moments, over as many runs as it takes, each run equal to the unbroken one."""
-    config = replace(QUICK, iterations=200, **changes)
+    config = replace(QUICK, iterations=80, **changes)
     options = RunOptions(eval_every=20, checkpoint_every=10, keep_best=config.split == "val")
     data = replace(synthetic, validation=synthetic.test) if config.split == "val" else synthetic
     is_training, generator, kills = mmap.mmap(-1, 1), random.Random(0), 0

@@ -1,4 +1,4 @@
-"""The end of a warm-up, and whole runs."""
+"""The warm-up and whole runs."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from tests.conftest import CPU, QUICK, train_alone
 from tests.outcome import read_finished
 
 
-def test_error_triggered_warmup_ends_when_a_whole_window_is_below_80_percent():
+def test_error_triggered_warmup_ends_after_a_window_below_80_percent():
     config, history = Config(depth=110, batch_size=10), History()
     for wrong in (9, 8, 7):  # 90%, 80% and 70% error over windows of 100 iterations, in chunks of 50
         for _ in range(2):
@@ -27,8 +27,8 @@ def test_error_triggered_warmup_ends_when_a_whole_window_is_below_80_percent():
     assert history.warmup_ended == 300
 
 
-def test_warmup_ends_in_a_real_run(synthetic: Data, tmp_path):
-    """At lr/10 the net falls below 80% error within one window; the rates of the rows before and after show when."""
+def test_warmup_of_a_run(synthetic: Data, tmp_path):
+    """At lr/10 the training error falls below 80% within one window, as the learning rates of the rows show."""
     config = replace(QUICK, warmup="error", iterations=300, lr=0.2)
     assert train_alone(config, RunOptions(eval_every=50), synthetic, CPU, tmp_path) == "finished"
     rates = [row.learning_rate for row in record.read_metrics(tmp_path)]
@@ -37,7 +37,7 @@ def test_warmup_ends_in_a_real_run(synthetic: Data, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["lenet", "resnet18"])
-def test_another_family_trains_and_leaves_a_record_without_responses(synthetic: Data, tmp_path, family):
+def test_other_families_have_no_responses(synthetic: Data, tmp_path, family):
     config = Config(family=family, dataset="synthetic", batch_size=4, iterations=2, schedule="onecycle", lr=0.01)
     with record.open_run_folder(config, tmp_path) as folder:
         assert train_alone(config, RunOptions(), synthetic, CPU, folder) == "finished"
@@ -53,12 +53,12 @@ def test_another_family_trains_and_leaves_a_record_without_responses(synthetic: 
         record.read_record(folder)
 
 
-def test_another_family_that_its_last_update_breaks_has_diverged(synthetic: Data, tmp_path):
+def test_a_run_broken_by_its_last_update_has_diverged(synthetic: Data, tmp_path):
     config = Config(family="lenet", dataset="synthetic", batch_size=4, iterations=1, lr=1e38)
     assert train_alone(config, RunOptions(), synthetic, CPU, tmp_path) == "diverged"
 
 
-def test_a_run_that_overflows_is_recorded_as_diverged(synthetic: Data, tmp_path):
+def test_an_overflow_is_recorded_as_diverged(synthetic: Data, tmp_path):
     config = replace(QUICK, lr=1e30)
     assert train_alone(config, RunOptions(), synthetic, CPU, tmp_path) == "diverged"
     result = record.read_result(tmp_path)
@@ -66,7 +66,7 @@ def test_a_run_that_overflows_is_recorded_as_diverged(synthetic: Data, tmp_path)
     assert record.read_metrics(tmp_path) == []
 
 
-def test_the_synthetic_set_is_learned(synthetic_folder, tmp_path):
+def test_the_synthetic_dataset_is_learned(synthetic_folder, tmp_path):
     config = Config(depth=8, iterations=100, batch_size=32, dataset="synthetic")
     data = load_data(config, synthetic_folder, CPU.torch_device)
     assert train_alone(config, RunOptions(), data, CPU, tmp_path) == "finished"
