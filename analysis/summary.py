@@ -189,7 +189,7 @@ def describe_confound(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
     devices = sorted({name for net in accelerated for name in list_accelerators(ours, net, curves)})
     return (
         f"Depth and device are confounded: {join_words([format_net(net) for net in accelerated])} were trained mostly on "
-        f"{join_words(devices)}, the others on CPUs. "
+        f"an accelerator ({join_words(devices)}), the others on CPUs. "
     )
 
 

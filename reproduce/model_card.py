@@ -49,7 +49,7 @@ def format_model_card(config: Config, result: dict[str, Any], sha256: str) -> st
     optimizer = f"SGD with momentum {config.momentum:g}" if config.optimizer == "sgd" else config.optimizer
     moment = f"iteration {result['iterations']:,}" if "chosen_by" in result else "the last iteration"
     return f"""\
-# {config.net}{'' if config.block == 'original' else f' ({config.block})'}, seed {config.seed}
+# {config.net}{"" if config.block == "original" else f" ({config.block})"}, seed {config.seed}
 
 A {network} for {dataset.side} x {dataset.side} images in {len(dataset.class_names)} classes, after section 4.2 of
 He et al. 2015 (arXiv:1512.03385), trained with {MARK}{config.folder}`.
