@@ -9,7 +9,7 @@ Expected test error in %, BN before / after the addition:
     ResNet-110    6.61 / 8.17     Identity Mappings (arXiv:1603.05027), Table 2, median of 5
     ResNet-110    6.97 / 13.56    gcr/torch-residual-networks, n=1
 
-Device-hours: with BN after the addition, 2.8 for 20 layers and 4.3 for 32 on two CPU cores; others not measured yet.
+Device-hours: 2.8 for ResNet-20 and 4.3 for ResNet-32 with BN after the addition, on two CPU cores; others not measured yet.
 
     python experiments/sweep.py bn_placement
     python analysis/plot_bn_placement.py
@@ -21,4 +21,4 @@ DEPTHS = (20, 32, 44, 56, 110)
 
 BEFORE = [Config(depth=depth) for depth in DEPTHS]
 AFTER = [Config(depth=depth, block="bn-after-add") for depth in DEPTHS]
-CONFIGS = [net for twins in zip(BEFORE, AFTER, strict=True) for net in twins]
+CONFIGS = [net for pair in zip(BEFORE, AFTER, strict=True) for net in pair]

@@ -24,4 +24,4 @@ DEPTHS = (20, 32, 44, 56, 110)
 
 PLAIN = [Config(depth=depth, residual=False) for depth in DEPTHS]
 RESIDUAL = [Config(depth=depth) for depth in DEPTHS]
-CONFIGS = [net for twins in zip(PLAIN, RESIDUAL, strict=True) for net in twins]
+CONFIGS = [net for pair in zip(PLAIN, RESIDUAL, strict=True) for net in pair]

@@ -1,8 +1,8 @@
 """LeNet: does the tutorial network reach 97.26% accuracy on MNIST in ten epochs?
 
-A beginners' tutorial (PyTorch and MindSpore, on Ascend NPUs) reports this accuracy and a confusion matrix. The network: two 3x3
-convolutions with 4 and 8 channels, each with ReLU and 2x2 max-pooling, then linear layers 392-32-10. Pixels / 255, no
-augmentation, Adam at a constant 1e-4, batches of 16.
+A beginners' tutorial (PyTorch and MindSpore, on Ascend NPUs) reports this accuracy and a confusion matrix. The network has two
+3x3 convolutions with 4 and 8 channels, each with ReLU and 2x2 max-pooling, then linear layers 392-32-10. It is trained on
+pixels / 255 without augmentation, with Adam at a constant 1e-4 and batches of 16.
 
 Ten epochs are 37,500 iterations. Unlike the tutorial, weights have He initialization with zero biases, as in all networks here.
 

@@ -7,14 +7,14 @@ Expected test error in %; nothing is published for Adam beyond 20 layers with al
 
     SGD, ResNet-20 / 56 / 110         8.75 / 6.97 / 6.61    Table 6 (110: mean of 5)
     SGD, ResNet-20                    8.23                  Tony-Y/pytorch_warmup (n=5)
-    AdamW, ResNet-20                  9.06 (lr 0.01), 8.55 with a long warm-up, best 8.43    the same
+    AdamW, ResNet-20                  9.06 (lr 0.01), 8.55 with a long warm-up, best 8.43    Tony-Y/pytorch_warmup
     SGD / AdamW, ResNet-110           6.06 / 8.59 and 6.26 (decoupled decay 5e-4, 0.25)      XuezheMax/apollo
-    ResNet-32, no augmentation        SGD 12.5, Adam 39     the blog (n=1)
+    ResNet-32, no augmentation        SGD 12.5, Adam 39     a blog (n=1)
 
 Adam and AdamW are trained at lr 1e-3 and at the lr in GRID with the lowest validation error (ResNet-20, a quarter of the
-schedule, seed 0); an lr at the edge means that the grid is too short. Per iteration, SGD's weight decay shrinks the weights by
-lr x decay / (1 - momentum) = 0.1 x 1e-4 / 0.1 = 1e-4, AdamW's by lr x decay. So AdamW's decay is 1e-4 / lr (0.1 at 1e-3); at lr
-1e-3 torch's default of 0.01 is trained as well.
+schedule, seed 0); an lr at either end means that the grid should be extended. Per iteration, SGD's weight decay shrinks the
+weights by lr x decay / (1 - momentum) = 0.1 x 1e-4 / 0.1 = 1e-4, AdamW's by lr x decay. So AdamW's decay is 1e-4 / lr (0.1 at
+1e-3); at lr 1e-3 torch's default of 0.01 is trained as well.
 
 Device-hours: 2.4 for ResNet-20 with Adam on two CPU cores; others not measured yet.
 
@@ -88,6 +88,6 @@ def choose_lr(optimizer: Optimizer, find_result: Callable[[Config], Result | Non
 
 
 def derive_configs(find_result: Callable[[Config], Result | None]) -> list[Config]:
-    """Return the configurations at the learning rates chosen from the grid, as far as its runs have ended."""
+    """Return the configurations at the learning rates chosen from the grid, for which all grid runs have ended."""
     chosen: list[tuple[Optimizer, float | None]] = [(optimizer, choose_lr(optimizer, find_result)) for optimizer in TUNED]
     return [config for optimizer, lr in chosen if lr is not None for config in list_configs(optimizer, lr)]

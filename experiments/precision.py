@@ -2,7 +2,7 @@
 
 The paper makes no claim. Each network is trained in all three precisions from the same weights on the same batches.
 
-Expected: no difference that a few seeds can show; nothing is published for these networks.
+Expected: a difference too small to detect with a few seeds; nothing is published for these networks.
 
 Device-hours: not measured yet.
 

@@ -27,7 +27,7 @@ from experiments.engine.concurrency import choose_concurrency, count_cores
 from experiments.engine.dashboard import Dashboard
 from experiments.engine.local_engine import check_device_names, find_devices, train_locally
 from experiments.engine.ray_engine import train_on_cluster
-from experiments.engine.run_queue import RunQueue
+from experiments.engine.run_queue import STOPPED, RunQueue
 from experiments.engine.status import find_result, format_run, format_state, has_ended, print_dry_run, print_status, read_state
 from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, Config, Precision, RunOptions, require
@@ -49,9 +49,9 @@ class Sweep:
     experiment: tyro.conf.Positional[Name] = ""
     """The module of experiments/ that lists the configurations."""
     seeds: int = 5
-    """Number of seeds of each configuration: 0, 1, ..."""
+    """Seeds per configuration (0, 1, ...)."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
-    """Only runs whose folder and flags contain one of these shell patterns (* ? []), such as plain20, bn-after-add or
+    """Train only runs whose folder or flags match one of these shell patterns (* ? []), such as plain20, bn-after-add or
     '110*seed0'. Runs that match the first pattern come first."""
     iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Train for N instead of 64000 iterations, and for proportionally fewer where the experiment trains for less."""
@@ -70,15 +70,15 @@ class Sweep:
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Stop the sweep after this time; every run writes a checkpoint."""
     engine: Literal["local", "ray"] = "local"
-    """Train on the devices of this machine, or on the Ray cluster to which it belongs."""
+    """Train on the devices of this machine, or on this machine's Ray cluster."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
-    """As for reproduce/run.py."""
+    """See reproduce/run.py --help."""
     out: Path = Path("experiments/records")
     """Folder for the run folders <net>-<key>/seed<k>."""
     eval_every: int = RunOptions.eval_every
-    """As for reproduce/run.py."""
+    """See reproduce/run.py --help."""
     checkpoint_every: int = RunOptions.checkpoint_every
-    """As for reproduce/run.py."""
+    """See reproduce/run.py --help."""
 
     def __post_init__(self):
         names = ", ".join(EXPERIMENTS)
@@ -136,7 +136,7 @@ def print_grid_state(sweep: Sweep):
     grid = getattr(EXPERIMENTS[sweep.experiment], "GRID", [])
     ended = sum(find_result(adapt_config(sweep, config), sweep.out) is not None for config in grid)
     if ended < len(grid):
-        print(f"{ended} of {len(grid)} grid runs have ended; they determine further configurations")
+        print(f"{ended} of {len(grid)} grid runs have ended; more configurations are added when all have")
 
 
 def check_out(out: Path, write: bool):
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command line and return the exit status.
 
     Raises:
-        UserError, OSError: as the message says.
+        UserError: the arguments, a record, a device or the data is invalid.
     """
     start = time.monotonic()
     sweep = parse(arguments)
@@ -202,12 +202,12 @@ def main(arguments: Sequence[str]) -> int:
             given = sweep.per_device
             slots = choose_concurrency(devices, pending) if given is None else dict.fromkeys(devices, given)
             train_locally(queue, sweep.options(), slots, deadline)
-    if queue.obstacle is not None:
-        raise UserError(queue.obstacle)
-    return summarize(list_runs(sweep), sweep, queue.failures)
+    if queue.common_error is not None:
+        raise UserError(queue.common_error)
+    return print_summary(list_runs(sweep), sweep, queue.failures)
 
 
-def summarize(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
+def print_summary(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
     """Print the runs that diverged or failed and the number in each state; return the exit status."""
     status = {config: read_state(config, sweep.out).status for config in runs}
     diverged = [config for config in runs if status[config] == "diverged"]
@@ -221,7 +221,7 @@ def summarize(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str])
     resume = "; the same command resumes" if remaining else ""
     print(f"{finished} of {len(runs)} runs finished, {len(diverged)} diverged, {len(failed)} failed, {remaining} left{resume}")
     print_grid_state(sweep)
-    return 75 if remaining else 1 if diverged or failed else 0
+    return STOPPED if remaining else 1 if diverged or failed else 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Transfer: how much does pretraining on other classes help with few images, and which layers should be fine-tuned?
+"""Transfer: how much does pretraining help when images are few, and which layers should be fine-tuned?
 
 A ResNet-20 is pretrained on five classes of CIFAR-10 and then trained on the other five with 50 or 500 images per class:
-fine-tuning all layers, the last stage and the linear layer, or the linear layer only, and training from scratch. All take the
-same number of iterations with the paper's schedule. The images are sampled anew for each seed and written to image folders.
+fine-tuning all layers, the last stage and the linear layer, or the linear layer only, and training from scratch. All
+methods are trained for the same number of iterations with the paper's schedule. The images are sampled anew for each seed and
+written to image folders.
 Fine-tuning uses a tenth of the paper's learning rate, as is common, except for the linear layer alone; it was not tuned.
 
-Expected: nothing is published under these conditions. Pretraining is said to help more with fewer images, and fewer images to
-call for fewer trainable layers.
+Expected: nothing is published under these conditions. It is commonly reported that pretraining helps more, and
+that fewer layers should be fine-tuned, when data is scarce.
 
 Device-hours: 0.17 per seed on one CPU core (10 minutes alone, 14 to 27 with other work on the CPU).
 
@@ -81,7 +82,11 @@ def write_images(folder: Path, images_NHWC: np.ndarray, labels: np.ndarray, clas
 
 
 def write_image_folders(work: Path, data: str, seeds: Sequence[int]):
-    """Write the missing image folders: first, and second-<images per class>-<seed>, which share second-test."""
+    """Write the missing image folders.
+
+    first: the pretraining classes. second-<images per class>-<seed>: a sample of the new classes; these share the test images
+    in second-test.
+    """
     import numpy as np
 
     from reproduce.randomness import SPLIT, random_generator
@@ -115,19 +120,13 @@ def list_commands(transfer: Transfer, seed: int) -> Iterator[list[str]]:
     yield [*common, "--data", str(transfer.work / "first"), "--iterations", str(PRETRAINING_ITERATIONS)]
     for count in IMAGES_PER_CLASS:
         for method, lr in METHODS.items():
-            flags = [
-                "--data",
-                str(transfer.work / f"second-{count}-{seed}"),
-                "--iterations",
-                str(ITERATIONS),
-                "--lr",
-                str(lr),
-            ]
-            pretrained = ["--trainable", method, "--initial", str(find_weights_file(transfer, seed))]
+            data = str(transfer.work / f"second-{count}-{seed}")
+            flags = ["--data", data, "--iterations", str(ITERATIONS), "--lr", str(lr)]
+            pretrained = ["--trainable", method, "--initial", str(pretrained_weights_path(transfer, seed))]
             yield [*common, *flags, *([] if method == "scratch" else pretrained)]
 
 
-def find_weights_file(transfer: Transfer, seed: int) -> Path:
+def pretrained_weights_path(transfer: Transfer, seed: int) -> Path:
     return transfer.work / f"first-seed{seed}.safetensors"
 
 
@@ -146,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
         pretraining, *others = list_commands(transfer, seed)
         if status := run.run(pretraining):
             return status
-        weights = find_weights_file(transfer, seed)
+        weights = pretrained_weights_path(transfer, seed)
         if not weights.exists():
             folder = transfer.out / run.parse(pretraining)[0].folder
             if not (folder / NEWEST).exists():

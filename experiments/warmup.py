@@ -1,4 +1,4 @@
-"""Warm-up: does the warm-up that the paper gives 110 layers already matter at 56?
+"""Warm-up: does the warm-up that the paper uses for 110 layers also help at 56?
 
 The paper (section 4.2) trains 110 layers at lr 0.01 for about 400 iterations before lr 0.1, and shallower networks at lr 0.1
 from the start. Here 44 and 56 layers are trained both ways.

@@ -257,8 +257,8 @@ def test_a_cpu_trains_one_run_per_available_core(monkeypatch, threads, runs, slo
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     assert concurrency.choose_concurrency(["cpu"], [Config(seed=seed) for seed in range(runs)]) == {"cpu": slots}
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert local_engine.make_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
-    assert "OMP_NUM_THREADS" not in local_engine.make_environment("cpu", 1)
+    assert local_engine.build_worker_environment("cpu", 2)["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in local_engine.build_worker_environment("cpu", 1)
 
 
 def test_an_accelerator_trains_the_measured_fastest_number_of_runs(tmp_path, monkeypatch, capsys):
@@ -329,10 +329,10 @@ def test_outcomes_that_do_not_stop_other_runs(tmp_path):
     queue = run_queue.RunQueue(lambda: configs, tmp_path, dashboard.Dashboard())
     while (config := queue.take_run()) is not None:
         if config.precision == "tf32":
-            queue.report_outcome(config, UnsupportedPrecision.status, "tf32 needs an accelerator", stopping=False)
-    assert queue.obstacle is None and list(queue.failures) == configs[::2]
+            queue.record_outcome(config, UnsupportedPrecision.status, "tf32 needs an accelerator", stopping=False)
+    assert queue.common_error is None and list(queue.failures) == configs[::2]
     for status in (-signal.SIGKILL, 130):
-        queue.report_outcome(configs[1], status, "its process ended", stopping=True)
+        queue.record_outcome(configs[1], status, "its process ended", stopping=True)
     assert configs[1] not in queue.failures, "it was killed because the sweep is stopping"
 
 

@@ -1,4 +1,4 @@
-"""Device validation: do short runs on a device end like many such runs on a CPU?
+"""Device validation: do short runs on a device match a CPU reference?
 
     python experiments/devices/acceptance.py --device cuda --data DIR
 
@@ -7,8 +7,8 @@ iterations each, with seeds that the reference does not contain (two to three mi
 the paper's shape; it is that short because the reference takes twenty runs per network.
 
 For each network, three measures (the training losses of both halves of the run, and the final test error) are compared with
-the reference by Student's t: the difference of the means divided by s sqrt(1/m + 1/n), for m runs here and n reference runs,
-where s is the reference's standard deviation, with n - 1 degrees of freedom. That is the prediction interval for the mean of m
+the reference by Student's t: the difference of the means divided by s sqrt(1/m + 1/n), for m new runs and n reference runs, where
+s is the reference's standard deviation, with n - 1 degrees of freedom. That is the prediction interval for the mean of m
 more runs; it does not depend on the standard deviation of the few runs here. P-values are two-sided and Bonferroni-adjusted for
 the number of measures. The device fails if one is at most 0.01, or if a run diverges. docs/devices.md gives the rate of false
 alarms and the faults that the test detects.
@@ -50,7 +50,7 @@ ALPHA = 0.01
 LEAST = 5
 """Least number of reference runs; a network with fewer is left out."""
 FIRST_SEED = 20
-"""The reference has the seeds below it."""
+"""First seed of the new runs; the reference uses the seeds below it."""
 
 Measures = tuple[float, ...]
 """A run's values of MEASURES."""
@@ -68,13 +68,13 @@ class Options:
     runs: int = 3
     """Runs of each network."""
     precision: Precision = "fp32"
-    """Of the runs; the reference is in fp32."""
+    """Precision of these runs (the reference is in fp32)."""
     capture: bool = True
-    """As for reproduce/run.py."""
+    """See reproduce/run.py --help."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR")] = RunOptions.data
     """Folder of CIFAR-10."""
     out: Path = Path("runs/acceptance")
-    """Folder for a folder with the current time as its name, which receives the run folders."""
+    """Parent folder; each call creates a folder named by the time."""
     reference: Path = RECORDS / REFERENCE
     """Run folders to compare with."""
 
@@ -129,9 +129,10 @@ def select_seeds(runs: dict[Config, Measures], net: Config) -> list[Measures]:
 def compare(net: str, reference: Sequence[Measures], found: Sequence[Measures]) -> list[Difference]:
     """Compare each measure with the reference, which must have at least two runs and no diverged one."""
     n, m = len(reference), len(found)
-    means, stds, here = np.mean(reference, axis=0), np.std(reference, axis=0, ddof=1), np.mean(found, axis=0)
-    ps = 2 * stats.t.sf(np.abs(here - means) / (stds * math.sqrt(1 / m + 1 / n)), n - 1)
-    columns = zip(means.tolist(), stds.tolist(), here.tolist(), np.minimum(1, TESTS * ps).tolist(), strict=True)
+    means, stds = np.mean(reference, axis=0), np.std(reference, axis=0, ddof=1)
+    new_means = np.mean(found, axis=0)
+    ps = 2 * stats.t.sf(np.abs(new_means - means) / (stds * math.sqrt(1 / m + 1 / n)), n - 1)
+    columns = zip(means.tolist(), stds.tolist(), new_means.tolist(), np.minimum(1, TESTS * ps).tolist(), strict=True)
     return [Difference(net, measure, *numbers) for measure, numbers in zip(MEASURES, columns, strict=True)]
 
 
@@ -140,8 +141,8 @@ def is_alarm(differences: Sequence[Difference]) -> bool:
 
 
 def format_difference(difference: Difference) -> str:
-    net, measure, mean, std, here, p = difference
-    return f"{net:10}  {measure:26}  {mean:9.3f} ± {std:<6.3f}  {here:9.3f}  {(here - mean) / std:+9.2f}  {p:8.2g}"
+    net, measure, reference, std, mean, p = difference
+    return f"{net:10}  {measure:26}  {reference:9.3f} ± {std:<6.3f}  {mean:9.3f}  {(mean - reference) / std:+9.2f}  {p:8.2g}"
 
 
 def format_verdict(device: str, differences: Sequence[Difference]) -> str:
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train, print the comparison and the verdict, and return the exit status.
 
     Raises:
-        UserError: there is no reference, or a run reports an error.
+        UserError: the reference is missing, or a run reports an error.
     """
     options = cli.parse_args(Options, arguments, "acceptance.py", __doc__)
     dataset = detect_dataset(options.data)
@@ -186,7 +187,7 @@ def main(arguments: Sequence[str]) -> int:
     for net, reference in zip(nets, references.values(), strict=True):
         differences += compare(net.net, reference, select_seeds(found, net))
     print(f"\nMeans of {options.runs} runs; differences in standard deviations of the reference; adjusted p-values:")
-    print(f"{'network':10}  {'measure':26}  {'reference':>18}  {'here':>9}  {'diff':>9}  {'p':>8}")
+    print(f"{'network':10}  {'measure':26}  {'reference':>18}  {'device':>9}  {'diff':>9}  {'p':>8}")
     print(*map(format_difference, differences), sep="\n")
     print(format_verdict(device, differences))
     return 1 if is_alarm(differences) else 0

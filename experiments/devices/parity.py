@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
 
+import math
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -49,11 +50,11 @@ TOLERANCES = {
 """Relative differences; for the test error, percentage points.
 
 Two memory layouts on one CPU (ResNet-20, 48 iterations on CIFAR-10) differ in loss, gradients and BN by up to 3e-6, 8e-3 and
-4e-6 in fp32, and 4e-4, 9e-2 and 8e-5 in bf16. Another way of rounding may be several times worse; fewer bits than requested
-are far worse.
+4e-6 in fp32, and 4e-4, 9e-2 and 8e-5 in bf16. A different rounding order can give several times larger differences; too low a
+precision gives far larger ones.
 """
-CHECKS = 8
-"""Number of intervals between the iterations that are repeated."""
+N_INTERVALS = 8
+"""Number of intervals; the first iteration of each is repeated on the second device."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Parity:
     iterations: int = 200
     precision: Precision = "fp32"
     seed: int = 0
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "synthetic"
+    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = "synthetic"
     """Folder of CIFAR-10, or synthetic."""
 
     def __post_init__(self):
@@ -84,7 +85,7 @@ def relative_difference(reference: Tensor | float, other: Tensor | float) -> flo
     first, second = (torch.as_tensor(value, dtype=torch.float64) for value in (reference, other))
     distance = float((first - second).norm())
     relative = distance / float(first.norm()) if distance else 0.0
-    return relative if relative == relative else float("inf")
+    return float("inf") if math.isnan(relative) else relative
 
 
 def collect_gradients(training: Training) -> dict[str, Tensor]:
@@ -131,8 +132,8 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
             Training(config, load_data(config, folder, device.torch_device), device, capture)
             for device, capture in ((first, False), (second, True), (second, False))
         ]
-        print("iteration   learning rate  loss        difference: of loss  of gradients (most)  of BN  of free loss")
-        spacing = max(1, config.iterations // CHECKS)
+        print("iteration   learning rate  loss        relative difference: loss  gradients (worst)  BN  free loss")
+        spacing = max(1, config.iterations // N_INTERVALS)
         for start in range(0, config.iterations, spacing):
             stop = min(start + spacing, config.iterations)
             repeating.restore(reference.state())

@@ -17,7 +17,7 @@ THROUGHPUT = Path("experiments/records/throughput")
 """Folder of the records of experiments/devices/throughput.py."""
 
 
-class Candidate(TypedDict):
+class CandidateTime(TypedDict):
     """The fields of a candidate that this module reads; median: milliseconds per iteration of one run."""
 
     depth: Count
@@ -26,11 +26,11 @@ class Candidate(TypedDict):
     median: Amount
 
 
-class Throughput(TypedDict):
+class CandidateTimes(TypedDict):
     """The fields of a throughput record that this module reads."""
 
     device_name: str
-    rows: list[Candidate]
+    rows: list[CandidateTime]
 
 
 def count_cores() -> int:
@@ -69,21 +69,23 @@ def choose_cpu_concurrency(runs: int) -> tuple[int, str]:
 def choose_accelerator_concurrency(name: str, precisions: Collection[str]) -> tuple[int, str]:
     """Return the number of runs with the highest measured throughput on the device, or else 1, and the reason.
 
-    name: of the device, as in the throughput records. precisions: those of the runs.
+    name: the device, as in the throughput records. precisions: the runs' precisions.
 
     Raises:
         UserError: a throughput record is damaged.
     """
-    for path in sorted(THROUGHPUT.glob("*.json"), key=lambda path: path.stem.endswith("-quick")):  # full records first
+    for path in sorted(
+        THROUGHPUT.glob("*.json"), key=lambda path: path.stem.endswith("-quick")
+    ):  # full records before quick ones
         record = read_throughput(path)
         if record["device_name"] == name:
-            fastest = find_fastest(record["rows"], precisions)
+            fastest = find_best_concurrency(record["rows"], precisions)
             return (fastest, f"the fastest in {path}") if fastest else (1, f"{path} has no measurement of concurrent runs")
     return 1, f"experiments/devices/throughput.py has not been run on {name}"
 
 
-def read_throughput(path: Path, schema: Any = Throughput) -> dict[str, Any]:
-    """Return a throughput record as far as `schema` describes it.
+def read_throughput(path: Path, schema: Any = CandidateTimes) -> dict[str, Any]:
+    """Return the fields of a throughput record that `schema` describes.
 
     Raises:
         UserError: it is damaged.
@@ -94,7 +96,7 @@ def read_throughput(path: Path, schema: Any = Throughput) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({error}): restore it or measure again") from None
 
 
-def find_fastest(rows: list[dict[str, Any]], precisions: Collection[str]) -> int | None:
+def find_best_concurrency(rows: list[dict[str, Any]], precisions: Collection[str]) -> int | None:
     """Return the number of concurrent runs with the lowest time per iteration, as a geometric mean over the networks.
 
     Uses the rows in `precisions` or, if there are none, all rows. Returns None if fewer than two numbers were measured.
@@ -104,7 +106,7 @@ def find_fastest(rows: list[dict[str, Any]], precisions: Collection[str]) -> int
         match = re.fullmatch(r"(\d+) together", row["candidate"])
         if match or row["candidate"] == "captured":
             times[row["depth"], row["precision"]][int(match[1]) if match else 1] = row["median"]
-    numbers = set.intersection(*map(set, times.values())) if times else set()
-    if len(numbers) < 2:
+    counts = set.intersection(*map(set, times.values())) if times else set()
+    if len(counts) < 2:
         return None
-    return min(numbers, key=lambda number: math.prod(of_net[number] for of_net in times.values()))
+    return min(counts, key=lambda count: math.prod(by_count[count] for by_count in times.values()))

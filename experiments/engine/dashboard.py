@@ -1,4 +1,4 @@
-"""Output of a running sweep: a line per event and, on a terminal, a table of the runs in training below the lines."""
+"""Output of a running sweep: one line per event and, on a terminal, a live table of active runs."""
 
 import shutil
 import sys

@@ -37,7 +37,9 @@ def check_device_names(names: Sequence[str]):
 
 
 def find_devices(names: Sequence[str]) -> list[str]:
-    """Return cpu, or devices with an index. A kind stands for all its devices, no name for all of the kind of --device auto.
+    """Return cpu, or devices with an index.
+
+    A kind (cuda) expands to all of its devices; no name means all devices of the kind that --device auto picks.
 
     Raises:
         UserError: a device is unusable.
@@ -57,8 +59,11 @@ def find_devices(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def make_environment(device: str, slots: int) -> dict[str, str]:
-    """Return the environment of a worker, in which only its device is visible; indices count the devices visible here."""
+def build_worker_environment(device: str, slots: int) -> dict[str, str]:
+    """Return the environment of a worker, in which only its device is visible.
+
+    Indices are relative to the devices visible to this process.
+    """
     kind, _, index = device.partition(":")
     environment = dict(os.environ)
     if kind in VISIBLE:
@@ -72,8 +77,8 @@ def make_environment(device: str, slots: int) -> dict[str, str]:
 def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int], deadline: float):
     """Train the pending runs until none is left or a signal or the deadline stops the sweep.
 
-    slots: concurrent runs per device. deadline: of time.monotonic. A stop lets each run write a checkpoint; a second SIGINT
-    kills the workers.
+    slots: concurrent runs per device. deadline: a time.monotonic() value. A stop lets each run write a checkpoint; a
+    second SIGINT kills the workers.
     """
     places: list[tuple[str, int]] = []  # device and slots of each possible worker
     for device, count in slots.items():
@@ -91,7 +96,7 @@ def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int]
             for place, worker in list(workers.items()):
                 ended = worker.process.poll() is not None
                 for outcome in worker.collect_outcomes():
-                    queue.report_outcome(*outcome, stopping)
+                    queue.record_outcome(*outcome, stopping)
                 if ended:
                     workers.pop(place).close()
             # Spread runs over the devices before two share one.
@@ -100,12 +105,12 @@ def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int]
             ):
                 device, count = places[place]
                 if place not in workers:
-                    workers[place] = start_worker(make_environment(device, slots[device]), device, count, Path())
+                    workers[place] = start_worker(build_worker_environment(device, slots[device]), device, count, Path())
                 remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
                 workers[place].start_run(config, replace(options, device=device.partition(":")[0], time_limit=remaining))
                 queue.dashboard.print_event(f"{config.folder}: started on {device}")
             active = [(config, worker.device) for worker in workers.values() for config in worker.training.values()]
-            # A place without slots has a worker that is about to end, after which the place may take a run.
+            # A place without free slots has a worker that is about to end; then the place can take a run.
             if not active and (stopping or all(map(free_slots, range(len(places))))):
                 break
             for worker in workers.values():

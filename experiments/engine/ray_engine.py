@@ -28,7 +28,7 @@ RESOURCES: dict[str, str] = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
 POLL = 0.5
 """Seconds between polls of the tasks."""
 CANCEL_INTERVAL = 5.0
-"""Seconds between cancellations of a task: Ray guarantees no more than an attempt."""
+"""Seconds between cancellations of a task, which are repeated because Ray's cancel is best-effort."""
 RETRIES = 10
 """How often a run is restarted after its node or worker died."""
 
@@ -75,7 +75,7 @@ def choose_kind(names: Sequence[str], resources: dict[str, float]) -> str:
 def train_run(config: Config, options: RunOptions, until: float | None, folder: str) -> tuple[int, str]:
     """Train one run in a Ray task and return its exit status and message.
 
-    until: when to stop, of time.time. folder: the working directory.
+    until: when to stop, a time.time() value. folder: the working directory.
     """
     # Ray cancels with SIGINT, which a cluster started in the background of a shell inherits as ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -119,7 +119,7 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
         with collect_stop_signals(STOPPING) as received:
             while True:
                 stopping = bool(received) or time.monotonic() >= deadline
-                # No more tasks than the cluster has room for, so that the queue determines the order.
+                # Submit no more tasks than fit, so that the queue determines the order.
                 slots = max(1, int(ray.cluster_resources().get(RESOURCES[kind], 0) * per_device))
                 while len(training) < slots and not stopping and (config := queue.take_run()):
                     reference = task.remote(config, replace(options, device=kind), until, os.getcwd())
@@ -133,7 +133,7 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
                         ray.cancel(reference, force=received.count(signal.SIGINT) > 1)
                 time.sleep(POLL)
                 for reference in ray.wait(list(training), num_returns=len(training), timeout=0)[0]:
-                    queue.report_outcome(training.pop(reference), *fetch_outcome(ray, reference), stopping)
+                    queue.record_outcome(training.pop(reference), *fetch_outcome(ray, reference), stopping)
                 active = [(config, "cluster") for config in training.values()]
                 queue.dashboard.update_table(queue.list_runs, active, queue.out)
     finally:

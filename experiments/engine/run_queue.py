@@ -32,50 +32,50 @@ class RunQueue:
     """The runs of `list_runs()` that have not ended, in order.
 
     list_runs: called again each time, because the results of some runs can add others.
-    obstacle: the user error that prevents all runs, once two runs have failed with it; then no more are started.
+    common_error: the user error that stopped the queue; set when two runs fail with the same message.
     failures: the message for each failed run.
     """
 
     def __init__(self, list_runs: Callable[[], list[Config]], out: Path, dashboard: Dashboard):
         self.list_runs, self.out, self.dashboard = list_runs, out, dashboard
-        self.obstacle: str | None = None
+        self.common_error: str | None = None
         self.failures: dict[Config, str] = {}
         self.taken: set[Config] = set()
         self.retry_at: dict[Config, float] = {}
 
     def take_run(self) -> Config | None:
         """Return the next run to start, None if there is none now."""
-        for config in self.list_runs() if self.obstacle is None else []:
+        for config in self.list_runs() if self.common_error is None else []:
             if config in self.taken or time.monotonic() < self.retry_at.get(config, 0):
                 continue
             if is_locked(self.out / config.folder):
-                self.defer_run(config)
+                self.retry_later(config)
                 continue
             self.taken.add(config)
             if not has_ended(config, self.out):
                 return config
         return None
 
-    def defer_run(self, config: Config):
-        """Leave a run to the other process that is training it, for now."""
+    def retry_later(self, config: Config):
+        """Retry a run later that another process is training."""
         if config not in self.retry_at:
             self.dashboard.print_event(f"{config.folder}: another process is training it")
         self.retry_at[config] = time.monotonic() + RETRY_INTERVAL
         self.taken.discard(config)
 
-    def report_outcome(self, config: Config, status: int, message: str, stopping: bool):
-        """Note how a run has ended.
+    def record_outcome(self, config: Config, status: int, message: str, stopping: bool):
+        """Record the outcome of a run.
 
-        status: as reported by train_many.py, or of the worker process if that died. stopping: the sweep is stopping, so that
-        a worker may have been aborted or killed before it could report.
+        status: exit status reported by train_many.py, or that of the worker process if it died. stopping: the sweep is
+        stopping, so a worker may have been aborted or killed before it could report.
         """
         killed = status < 0 or status == ABORTED
         if has_ended(config, self.out) or status == STOPPED or (stopping and killed):
             self.dashboard.print_event(format_state(config, self.out))
         elif status == RunLocked.status:
-            self.defer_run(config)
+            self.retry_later(config)
         else:
             if status == 2 and message in self.failures.values():
-                self.obstacle = message
+                self.common_error = message
             self.failures[config] = message
             self.dashboard.print_event(f"{config.folder}: failed: {message.splitlines()[0]}")

@@ -51,7 +51,7 @@ def read_state(config: Config, out: Path) -> RunState:
 
 
 def has_ended(config: Config, out: Path) -> bool:
-    """Whether a run has finished or diverged. A damaged record counts as not ended: training then reports the damage."""
+    """Whether a run has finished or diverged. A damaged record counts as not ended, so training reports the damage."""
     return read_state(config, out).status in ("finished", "diverged")
 
 
@@ -93,13 +93,13 @@ def print_status(runs: Sequence[Config], out: Path):
         UserError: a record is damaged; everything is printed before.
     """
     states = {config: read_state(config, out) for config in runs}
-    count = Counter(state.status for state in states.values())
-    names = ["finished", "diverged", "unfinished", "missing", *(["damaged"] if count["damaged"] else [])]
-    print(f"{', '.join(f'{count[name]} {name}' for name in names)} in {out}")
+    counts = Counter(state.status for state in states.values())
+    names = ["finished", "diverged", "unfinished", "missing", *(["damaged"] if counts["damaged"] else [])]
+    print(f"{', '.join(f'{counts[name]} {name}' for name in names)} in {out}")
     seeds: dict[Config, list[str]] = defaultdict(list)
     for config, state in states.items():
-        detail = {"finished": f" ({state.error or 0:.2f}%)", "missing": "", "damaged": ""}
-        detail = detail.get(state.status, f" ({state.iteration}/{config.iterations})")
+        details = {"finished": f" ({state.error or 0:.2f}%)", "missing": "", "damaged": ""}
+        detail = details.get(state.status, f" ({state.iteration}/{config.iterations})")
         seeds[replace(config, seed=0)].append(f"{config.seed} {state.status}{detail}")
     for configuration, described in seeds.items():
         print(f"{format_run(configuration).replace('/seed0', '', 1)}\n    seed {', '.join(described)}")
@@ -108,10 +108,9 @@ def print_status(runs: Sequence[Config], out: Path):
 
 def refuse_damaged(states: Iterable[RunState]):
     """Raise a UserError if a record is damaged."""
-    damages = [state.damage for state in states if state.status == "damaged"]
-    if damages:
-        others = f" (and {len(damages) - 1} other runs have damaged records)" if damages[1:] else ""
-        raise UserError(damages[0] + others)
+    for state in states:
+        if state.status == "damaged":
+            raise UserError(state.damage)
 
 
 def print_dry_run(runs: Sequence[Config], options: RunOptions, slots: int):
@@ -147,7 +146,7 @@ def print_dry_run(runs: Sequence[Config], options: RunOptions, slots: int):
 def read_throughputs(out: Path) -> dict[tuple[str, str, str], float]:
     """Return the median images/s of the finished runs by device name, network and precision.
 
-    Leaves out runs that moved between devices, fine-tuning with frozen layers, and image folders.
+    Excludes runs that changed device, fine-tuning with frozen layers, and image folders.
 
     Raises:
         UserError: a record is damaged.

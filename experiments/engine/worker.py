@@ -12,6 +12,7 @@ from subprocess import PIPE, STDOUT, Popen
 from typing import IO
 
 import reproduce
+from experiments.engine.run_queue import STOPPED
 from reproduce.config import Config, RunOptions, format_flags
 
 PROGRAM = Path(reproduce.__file__).with_name("train_many.py")
@@ -61,19 +62,19 @@ class Worker:
     def collect_outcomes(self) -> list[tuple[Config, int, str]]:
         """Return run, exit status and message of the runs that have ended since the last call.
 
-        Once the process has ended, that includes the runs without an outcome of their own.
+        Once the process has ended, this includes the runs for which it reported no outcome.
         """
-        exit_status = self.process.poll()  # before reading the file, which then is complete
+        exit_status = self.process.poll()  # poll first: if the process has ended, the file is complete
         ended = []
         while (line := self.outcomes.readline()).endswith(b"\n"):
             outcome = json.loads(line)
             status, message = outcome["status"], outcome["message"]
             ended.append((self.training.pop(outcome["line"]), status, self.format_failure(message) if status == 1 else message))
-            if status in (1, 75):
+            if status in (1, STOPPED):
                 self.close_input()  # its device may be in error, or it is stopping
         self.outcomes.seek(-len(line), os.SEEK_CUR)  # an incomplete line
         if exit_status is not None:
-            status = 75 if exit_status in (0, 75) else exit_status  # it stopped before it read the line
+            status = STOPPED if exit_status in (0, STOPPED) else exit_status  # the worker stopped before it read the run's line
             message = self.format_failure(f"its process ended with exit status {exit_status}")
             ended += [(config, status, message) for config in self.training.values()]
             self.training.clear()
