@@ -115,7 +115,7 @@ def compare_environments(sessions: list[dict[str, Any]], recorded: pd.Series) ->
 
 
 def summarize_session(session: dict[str, Any]) -> dict[str, str]:
-    """Return what determines the numbers: device, versions and data."""
+    """Return device, versions and data hash."""
     versions = {name: str(version) for name, version in session["versions"].items() if version is not None}
     return {"device": session["device_name"], **versions, "data": session["data"]["sha256"][:8]}
 
@@ -145,7 +145,9 @@ def compare_finished(run: pd.Series, config: Config, recorded: pd.DataFrame) -> 
         lines.append(f"test error {error:.2f}%: {gap:+.2f} points from the recorded mean; no standard deviation is known")
     else:
         lines.append(f"test error {error:.2f}%: no other run of this configuration is recorded")
-    lines.append(f"best evaluation {best:.2f}% ({error - best:.2f} points lower): selected on the test set, so not the result")
+    lines.append(
+        f"best evaluation {best:.2f}% ({error - best:.2f} points lower): selected on the test set, so optimistically biased"
+    )
     return lines
 
 
@@ -168,7 +170,7 @@ def judge_error(error: float, errors: Sequence[float], std: float, source: str) 
     """Return whether an error is within the 95% prediction interval, None if no standard deviation is known.
 
     std: published standard deviation of a run, used for fewer errors than MINIMUM; infinite if there is none.
-    source: what the errors are.
+    source: description of `errors` for the message.
     """
     mean, origin = estimate(errors), f"from {len(errors)} recorded runs"
     if mean.n < MINIMUM:
@@ -176,7 +178,7 @@ def judge_error(error: float, errors: Sequence[float], std: float, source: str) 
     if mean.n == 0 or math.isinf(mean.std):
         return None
     expected = prediction(mean)
-    position = "ABOVE" if error > expected.high else "below" if error < expected.low else "within"
+    position = "above" if error > expected.high else "below" if error < expected.low else "within"
     return f"{error:.2f}% is {position} the 95% prediction interval {origin}, {expected.low:.2f} to {expected.high:.2f}%"
 
 

@@ -27,9 +27,9 @@ from reproduce.errors import UserError
 FIGURES = Path(__file__).parent / "figures"
 FORMATS = (".svg", ".png", ".pdf")
 PALETTE = sns.color_palette("colorblind")
-DEPTH_COLOUR = {20: PALETTE[1], 32: PALETTE[9], 44: PALETTE[2], 56: PALETTE[4], 110: PALETTE[0]}
+DEPTH_COLOR = {20: PALETTE[1], 32: PALETTE[9], 44: PALETTE[2], 56: PALETTE[4], 110: PALETTE[0]}
 ERROR_LIMIT = 20
-"""Upper end of the error axis of Fig. 6, in %."""
+"""Upper limit of the error axis of Fig. 6, in %."""
 TRAIN = {"linestyle": "--", "linewidth": 1.0}
 TEST = {"linestyle": "-", "linewidth": 2.0}
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure]
@@ -62,7 +62,7 @@ class Selection:
     def is_full(self) -> bool:
         return self.iterations == PAPER_ITERATIONS
 
-    def describe(self) -> str:
+    def subtitle(self) -> str:
         """Return the line above the figure."""
         several = any(len(runs) >= MINIMUM for runs in self.runs.values())
         lines = f"mean ± one standard deviation (n < {MINIMUM}: single runs)" if several else "each line is one run"
@@ -105,7 +105,7 @@ def select_for_figure(
 ) -> Selection:
     """Select the full-length runs, or if there are none, the shortened runs of the most common length.
 
-    required: length and precision are those of a run of one of these configurations (default: of any).
+    required: take length and precision from the runs of these configurations (default: of all).
 
     Raises:
         UserError: no required configuration has a finished run.
@@ -113,7 +113,7 @@ def select_for_figure(
     recorded = [select_runs(runs, config, free=("iterations",)) for config in (configs if required is None else required)]
     done = finished_runs(pd.concat([runs[:0], *recorded]))
     if done.empty:
-        raise no_runs(f"sweep.py {experiment}")
+        raise no_runs_error(f"sweep.py {experiment}")
     is_full = (done["iterations"] == PAPER_ITERATIONS).any()
     iterations = PAPER_ITERATIONS if is_full else int(done["iterations"].mode().max())
     precisions = done.loc[done["iterations"] == iterations, "precision"]
@@ -128,7 +128,7 @@ def select_for_figure(
     return Selection({config: group for config, group in drawn.items() if len(group)}, iterations, precision, failures)
 
 
-def no_runs(script: str) -> UserError:
+def no_runs_error(script: str) -> UserError:
     """Return the error for records without a run to draw."""
     return UserError(f"no finished run to draw: train some with python experiments/{script} or set --records to their folder")
 
@@ -142,19 +142,19 @@ def draw_panel(
     title: str,
     limit: float = ERROR_LIMIT,
 ):
-    """Draw training and test error against the iterations, one colour per configuration.
+    """Draw training and test error against the iterations, one color per configuration.
 
-    styles: label and colour of each configuration; those without runs are skipped.
-    limit: upper end of the error axis for full-length runs; nets that end above it are named instead, as in the paper.
+    styles: label and color of each configuration; those without runs are skipped.
+    limit: upper end of the error axis for full-length runs; networks that end above it are only named, as in the paper.
     """
-    handles, hidden = [], []
-    for config, (label, colour) in styles.items():
+    handles, off_scale = [], []
+    for config, (label, color) in styles.items():
         if config in selection.runs:
             runs = selection.runs[config]
-            draw_curves(axes, runs, curves, colour)
-            handles.append(Line2D([], [], color=colour, linewidth=2, label=f"{label} (n={len(runs)})"))
+            draw_curves(axes, runs, curves, color)
+            handles.append(Line2D([], [], color=color, linewidth=2, label=f"{label} (n={len(runs)})"))
             if selection.is_full and runs["test_error"].mean() > limit:
-                hidden.append(label)
+                off_scale.append(label)
     axes.set(xlabel="iterations", title=title, xlim=(0, selection.iterations))
     drawn = curves[curves["folder"].isin(pd.concat(list(selection.runs.values()))["folder"])]
     axes.set_ylim(0, limit if selection.is_full else 1.05 * drawn[["train_error", "test_error"]].to_numpy().max())
@@ -163,27 +163,27 @@ def draw_panel(
     format_thousands(axes)
     if not handles:
         axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center")
-    if hidden:
-        text = f"{', '.join(hidden)}: above {limit}%, not displayed"
+    if off_scale:
+        text = f"{', '.join(off_scale)}: above {limit}%, not displayed"
         axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize="small", backgroundcolor="white")
     below = offset_copy(axes.transAxes, figure, y=-30, units="points")  # clear of the axis label
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "ncols": 2}
     axes.legend(handles=handles, fontsize="small", frameon=False, handlelength=1.6, columnspacing=1.2, **place)
 
 
-def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: ColorType):
+def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, color: ColorType):
     """Draw every run if there are fewer than MINIMUM, or else the mean in a band of ± one standard deviation."""
     curves = curves[curves["folder"].isin(runs["folder"])]
     for column, style in (("train_error", TRAIN), ("test_error", TEST)):
         if len(runs) < MINIMUM:
             for _, curve in curves.groupby("folder"):
-                axes.plot(curve["iteration"], curve[column], color=colour, **style)
+                axes.plot(curve["iteration"], curve[column], color=color, **style)
             continue
         points = curves.groupby("iteration")[column].agg(["mean", "std", "count"])
         points = points[points["count"] == len(runs)]  # iterations at which every run was evaluated
-        axes.plot(points.index, points["mean"], color=colour, **style)
+        axes.plot(points.index, points["mean"], color=color, **style)
         low, high = points["mean"] - points["std"], points["mean"] + points["std"]
-        axes.fill_between(points.index, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(points.index, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def format_thousands(axes: Axes):
@@ -196,8 +196,3 @@ def add_legend(figure: Figure, *handles: Line2D):
     errors = (("training error", TRAIN), ("test error", TEST))
     every = [*(Line2D([], [], color="0.4", label=label, **style) for label, style in errors), *handles]
     figure.legend(handles=every, loc="outside lower center", ncols=len(every), frameon=False, fontsize="small")
-
-
-def name_net(config: Config) -> str:
-    """Name a net as in the paper's figures: plain-20, ResNet-20."""
-    return f"{'ResNet' if config.residual else 'plain'}-{config.depth}"

@@ -1,4 +1,4 @@
-"""Means with 95% intervals, and the tests that the rules of claims are made of."""
+"""Means with 95% intervals, and the tests used by the claims."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from scipy import special
 
 CONFIDENCE = 0.95
 MINIMUM = 3
-"""Seeds per configuration from which on intervals use our own standard deviations."""
+"""Minimum seeds per configuration for intervals based on our own standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Interval:
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of a mean above zero; 1 for a mean below: < 0.05 where the interval lies above zero."""
+        """Twice the one-sided p-value for mean > 0, at most 1; below 0.05 if and only if the interval lies above zero."""
         if self.error == 0:
             return 0.0 if self.mean > 0 else 1.0
         ratio = self.mean / self.error
@@ -128,7 +128,7 @@ class Finding:
 
 
 def is_positive(difference: Interval, size: float = 0.0) -> Finding:
-    """Test that the interval lies above zero; refuted where it lies below `size`, the effect that is claimed."""
+    """Test that the interval lies above zero; refuted if it lies below `size`, the claimed effect."""
     return Finding(True if difference.low > 0 else False if difference.high < size else None, difference.p)
 
 
@@ -136,14 +136,14 @@ def is_equivalent(difference: Interval, tolerance: float) -> Finding:
     """Test that the interval lies within the tolerance of zero; refuted where it lies outside (two one-sided tests)."""
     outside = difference.low > tolerance or difference.high < -tolerance
     inside = -tolerance < difference.low and difference.high < tolerance
-    harder = Interval(tolerance - abs(difference.mean), difference.error, difference.degrees)
-    return Finding(True if inside else False if outside else None, harder.p)
+    nearer_bound = Interval(tolerance - abs(difference.mean), difference.error, difference.degrees)
+    return Finding(True if inside else False if outside else None, nearer_bound.p)
 
 
 def matches_published(difference: Interval, tolerance: float) -> Finding:
     """Check that `prediction(ours)` minus a published run contains zero and its mean lies within the tolerance.
 
-    Refuted where neither is true.
+    Refuted if neither is true.
     """
     consistent, close = abs(difference.mean) <= difference.half, abs(difference.mean) <= tolerance
     return Finding(consistent if consistent == close else None)

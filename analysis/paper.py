@@ -11,7 +11,7 @@ from reproduce.config import Config
 
 HE, BLOG, IDENTITY = "He et al. 2015", "a blog reproduction", "Identity Mappings (arXiv:1603.05027)"
 TUTORIAL, RECIPES = "a tutorial for beginners", "well-kept recipes"
-"""Sources."""
+"""Values of the column `source`."""
 
 
 @cache
@@ -36,10 +36,10 @@ def published(paper: pd.DataFrame, **where: Any) -> pd.DataFrame:
 
 
 def paper_value(source: str, quantity: str = "test error", column: str = "value", **where: Any) -> float:
-    """Return the one published number that fits.
+    """Return the one published number that matches.
 
     Raises:
-        ValueError: none does, or several do.
+        ValueError: none matches, or several do.
     """
     return float(published(load_paper(), source=source, quantity=quantity, **where)[column].item())
 
@@ -52,8 +52,8 @@ def kind_of(config: Config) -> str:
 def list_published_stds(config: Config) -> pd.DataFrame:
     """Return the published results whose standard deviations are pooled for a network.
 
-    Those of comparable rows of its kind (plain or residual) and depth with the paper's block and optimizer; without any at that
-    depth, those of its kind at all depths.
+    Those of comparable rows of its kind (plain or residual) and depth with the paper's block and optimizer; or, if there are
+    none, those of its kind at any depth.
     """
     rows = published(load_paper(), kind=kind_of(config), quantity="test error", variant="", comparable="yes")
     rows = rows[rows["spread"].notna()]

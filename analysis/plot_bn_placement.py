@@ -2,9 +2,10 @@
 
     python analysis/plot_bn_placement.py
 
-writes analysis/figures/bn_placement.svg and .png from the finished full-length runs, with every published pair of results.
+Writes analysis/figures/bn_placement.svg and .png from the finished full-length runs, with every published pair of results.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -24,14 +25,14 @@ from experiments.bn_placement import AFTER, BEFORE, DEPTHS
 from reproduce.cli import run_cli
 
 TITLES = ("BN before the addition", "BN after the addition")
-COLOURS = (drawing.PALETTE[0], drawing.PALETTE[3])
+COLORS = (drawing.PALETTE[0], drawing.PALETTE[3])
 MARKERS = "D^sv"
-"""Of the published results, one for each source."""
-PLACES: dict[int, float] = dict(zip(DEPTHS, (0, 1, 2, 3, 4.6), strict=True))
-"""Places of the depths on the horizontal axis, with a gap before 110 layers."""
-STEP, HALF = 0.32, 0.09
+"""Markers of the published results, one per source."""
+X_POSITIONS: dict[int, float] = dict(zip(DEPTHS, (0, 1, 2, 3, 4.6), strict=True))
+"""Horizontal positions of the depths, with a gap before 110 layers."""
+PAIR_SPACING, HALF_WIDTH = 0.32, 0.09
 """Distance between two pairs of results at one depth, and half of the distance within a pair."""
-TOP = 9
+Y_MAX = 9
 """Upper end of the error axis, in %; published errors above it are printed."""
 
 
@@ -40,12 +41,12 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     selection = drawing.select_for_figure(runs, BEFORE + AFTER, "bn_placement", required=AFTER)
     figure, panels = plt.subplot_mosaic([["before", "after"], ["final", "final"]], figsize=(8, 7.4), layout="constrained")
     for name, title, configs in zip(("before", "after"), TITLES, (BEFORE, AFTER), strict=True):
-        styles = {config: (f"{config.depth} layers", drawing.DEPTH_COLOUR[config.depth]) for config in configs}
+        styles = {config: (f"{config.depth} layers", drawing.DEPTH_COLOR[config.depth]) for config in configs}
         drawing.draw_panel(figure, panels[name], selection, curves, styles, title)
     panels["before"].set_ylabel("error (%)")
     draw_final(panels["final"], selection)
     drawing.add_legend(figure)
-    figure.suptitle(selection.describe(), fontsize="small")
+    figure.suptitle(selection.subtitle(), fontsize="small")
     return figure
 
 
@@ -54,27 +55,27 @@ def draw_final(axes: Axes, selection: drawing.Selection):
     errors = {net: runs["test_error"] for net, runs in selection.runs.items()}
     several = any(len(values) >= MINIMUM for values in errors.values())
     for pair in zip(BEFORE, AFTER, strict=True):
-        middle = PLACES[pair[0].depth]
-        join(axes, middle, [errors[net].mean() if net in errors else float("nan") for net in pair])
-        for net, place, colour in zip(pair, (middle - HALF, middle + HALF), COLOURS, strict=True):
+        middle = X_POSITIONS[pair[0].depth]
+        draw_connector(axes, middle, [errors[net].mean() if net in errors else float("nan") for net in pair])
+        for net, place, color in zip(pair, (middle - HALF_WIDTH, middle + HALF_WIDTH), COLORS, strict=True):
             if net in errors:
-                axes.plot([place] * len(errors[net]), errors[net], "o", color=colour, markersize=5)
+                axes.plot([place] * len(errors[net]), errors[net], "o", color=color, markersize=5)
                 mean = estimate(errors[net])
                 if mean.n >= MINIMUM:
                     bar = [[mean.mean - mean.low], [mean.high - mean.mean]]
-                    axes.errorbar(place, mean.mean, bar, fmt="_", markersize=10, color=colour, capsize=3)
-    handles = [Line2D([], [], color=c, marker="o", ls="none", label=t) for c, t in zip(COLOURS, TITLES, strict=True)]
+                    axes.errorbar(place, mean.mean, bar, fmt="_", markersize=10, color=color, capsize=3)
+    handles = [Line2D([], [], color=c, marker="o", ls="none", label=t) for c, t in zip(COLORS, TITLES, strict=True)]
     handles += draw_published(axes) if selection.is_full else []
-    axes.set(xticks=list(PLACES.values()), xticklabels=DEPTHS, xlabel="layers", ylabel="final test error (%)")
-    axes.set_xlim(-0.4, max(PLACES.values()) + 1)
+    axes.set(xticks=list(X_POSITIONS.values()), xticklabels=DEPTHS, xlabel="layers", ylabel="final test error (%)")
+    axes.set_xlim(-0.4, max(X_POSITIONS.values()) + 1)
     bars = f"; bars: mean and 95% interval (n \u2265 {MINIMUM})" if several else ""
     axes.set_title(f"each dot is one run, lines join the means{bars}; hollow: published", fontsize="small", pad=36)
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small", frameon=False)
 
 
-def join(axes: Axes, middle: float, errors: Sequence[float]):
+def draw_connector(axes: Axes, middle: float, errors: Sequence[float]):
     """Draw a thin line from the error before to the error after."""
-    axes.plot([middle - HALF, middle + HALF], errors, color="0.6", linewidth=1, zorder=1)
+    axes.plot([middle - HALF_WIDTH, middle + HALF_WIDTH], errors, color="0.6", linewidth=1, zorder=1)
 
 
 def draw_published(axes: Axes) -> list[Line2D]:
@@ -82,18 +83,18 @@ def draw_published(axes: Axes) -> list[Line2D]:
     numbers = published(load_paper(), quantity="test error", kind="residual")
     pairs = numbers.pivot_table(index=["source", "depth", "protocol"], columns="variant", values="value", sort=False)
     pairs = pairs[["original", "bn-after-add"]].dropna().reset_index()
-    markers = dict(zip(pairs["source"].unique(), MARKERS, strict=False))
-    top = max(TOP, 1.02 * axes.dataLim.ymax)
+    markers = dict(zip(pairs["source"].unique(), itertools.cycle(MARKERS), strict=False))
+    top = max(Y_MAX, 1.02 * axes.dataLim.ymax)
     for depth, group in pairs.groupby(pairs["depth"].astype(int)):
         for position, (_, pair) in enumerate(group.iterrows(), start=1):
-            middle, errors = PLACES[int(depth)] + position * STEP, [pair["original"], pair["bn-after-add"]]
-            join(axes, middle, errors)
-            for error, place, colour in zip(errors, (middle - HALF, middle + HALF), COLOURS, strict=True):
-                axes.plot(place, error, markers[pair["source"]], color=colour, fillstyle="none")
+            middle, errors = X_POSITIONS[int(depth)] + position * PAIR_SPACING, [pair["original"], pair["bn-after-add"]]
+            draw_connector(axes, middle, errors)
+            for error, place, color in zip(errors, (middle - HALF_WIDTH, middle + HALF_WIDTH), COLORS, strict=True):
+                axes.plot(place, error, markers[pair["source"]], color=color, fillstyle="none")
             if max(errors) > top:
-                place = (middle - HALF, top - 0.1)
+                place = (middle - HALF_WIDTH, top - 0.1)
                 text = f"{max(errors):.2f} \u2191"
-                axes.annotate(text, place, ha="right", va="top", fontsize="small", color=COLOURS[1])
+                axes.annotate(text, place, ha="right", va="top", fontsize="small", color=COLORS[1])
     axes.set_ylim(top=top)
     return [Line2D([], [], color="0.4", marker=m, ls="none", fillstyle="none", label=s) for s, m in markers.items()]
 

@@ -2,7 +2,7 @@
 
     python analysis/plot_confusion.py
 
-writes analysis/figures/confusion.svg and .png.
+Writes analysis/figures/confusion.svg and .png.
 """
 
 import sys
@@ -24,16 +24,16 @@ from reproduce.dataset import DATASETS
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a row for each true digit and a column for each predicted digit; only mistakes are coloured."""
+    """Draw a row for each true digit and a column for each predicted digit; only mistakes are colored."""
     cell = choose_cell(runs)
     counts = sum_confusions(cell)
     if counts is None:
-        raise drawing.no_runs("sweep.py lenet")
+        raise drawing.no_runs_error("sweep.py lenet")
     mistakes = counts - np.diag(counts.diagonal())
     figure, axes = plt.subplots(figsize=(5.3, 5.5), layout="constrained")
-    look = {"annot": counts, "fmt": "d", "cmap": "Reds", "square": True, "cbar": False, "annot_kws": {"fontsize": "small"}}
+    style = {"annot": counts, "fmt": "d", "cmap": "Reds", "square": True, "cbar": False, "annot_kws": {"fontsize": "small"}}
     names = DATASETS["mnist"].class_names
-    sns.heatmap(mistakes, xticklabels=names, yticklabels=names, ax=axes, linewidths=0.5, **look)
+    sns.heatmap(mistakes, xticklabels=names, yticklabels=names, ax=axes, linewidths=0.5, **style)
     axes.tick_params(axis="y", rotation=0)
     title = f"LeNet on MNIST, {cell['precision'].iloc[0]}: test images of {len(cell)} run{'s' * (len(cell) > 1)}"
     error = 100 * mistakes.sum() / counts.sum()

@@ -2,7 +2,7 @@
 
     python analysis/plot_degradation.py
 
-writes analysis/figures/degradation.svg and .png from the finished full-length runs. The narrow panels show the paper's final
+Writes analysis/figures/degradation.svg and .png from the finished full-length runs. The narrow panels show the paper's final
 test errors: those of residual nets from Table 6, those of plain nets read off its Fig. 6.
 """
 
@@ -23,7 +23,7 @@ from analysis.paper import HE, load_paper, published
 from experiments.degradation import DEPTHS, PLAIN, RESIDUAL
 from reproduce.cli import run_cli
 
-LOOK = {"marker": "o", "markersize": 5, "linestyle": "none", "zorder": 3}
+MARKER_STYLE = {"marker": "o", "markersize": 5, "linestyle": "none", "zorder": 3}
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
@@ -31,15 +31,15 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     selection = drawing.select_for_figure(runs, PLAIN + RESIDUAL, "degradation")
     figure, panels = plt.subplots(1, 2, figsize=(8, 4.4), sharey=True, layout="constrained")
     for kind, configs, axes in zip(("plain", "residual"), (PLAIN, RESIDUAL), panels, strict=True):
-        styles = {config: (f"{config.depth} layers", drawing.DEPTH_COLOUR[config.depth]) for config in configs}
+        styles = {config: (f"{config.depth} layers", drawing.DEPTH_COLOR[config.depth]) for config in configs}
         drawing.draw_panel(figure, axes, selection, curves, styles, f"{kind} nets")
         if selection.is_full:
             draw_published(axes, kind, [config.depth for config in configs if config in selection.runs])
-    handles = [Line2D([], [], color="0.4", **LOOK, label="the paper's Table 6")]
-    handles += [Line2D([], [], color="0.4", fillstyle="none", **LOOK, label="read off the paper's Fig. 6")]
+    handles = [Line2D([], [], color="0.4", **MARKER_STYLE, label="the paper's Table 6")]
+    handles += [Line2D([], [], color="0.4", fillstyle="none", **MARKER_STYLE, label="read off the paper's Fig. 6")]
     panels[0].set_ylabel("error (%)")
     drawing.add_legend(figure, *(handles if selection.is_full else []))
-    figure.suptitle(selection.describe(), fontsize="small")
+    figure.suptitle(selection.subtitle(), fontsize="small")
     return figure
 
 
@@ -48,11 +48,11 @@ def draw_published(panel: Axes, kind: str, depths: Sequence[int]):
     axes = panel.inset_axes((1.01, 0, 0.12, 1), sharey=panel)
     numbers = published(load_paper(), source=HE, kind=kind, quantity="test error")
     for _, row in numbers[numbers["depth"].isin(depths) & (numbers["value"] < drawing.ERROR_LIMIT)].iterrows():
-        place, colour = DEPTHS.index(int(row["depth"])), drawing.DEPTH_COLOUR[int(row["depth"])]
+        place, color = DEPTHS.index(int(row["depth"])), drawing.DEPTH_COLOR[int(row["depth"])]
         top = row["value"] if pd.isna(row["upto"]) else row["upto"]
         fill = "none" if row["read_off_plot"] == "yes" else "full"
-        axes.plot([place] * 2, [row["value"], top], color=colour, linewidth=1.5)
-        axes.plot(place, (row["value"] + top) / 2, color=colour, fillstyle=fill, **LOOK)
+        axes.plot([place] * 2, [row["value"], top], color=color, linewidth=1.5)
+        axes.plot(place, (row["value"] + top) / 2, color=color, fillstyle=fill, **MARKER_STYLE)
     axes.set(xticks=[], xlim=(-0.8, len(DEPTHS) - 0.2))
     axes.set_title("paper", fontsize="small")
     axes.tick_params(labelleft=False)

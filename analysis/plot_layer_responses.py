@@ -2,7 +2,7 @@
 
     python analysis/plot_layer_responses.py
 
-writes analysis/figures/layer_responses.svg and .png from the finished full-length runs.
+Writes analysis/figures/layer_responses.svg and .png from the finished full-length runs.
 """
 
 import sys
@@ -19,37 +19,38 @@ from matplotlib.ticker import MultipleLocator
 
 from analysis import drawing
 from analysis.estimates import MINIMUM
+from analysis.markdown import format_net
 from analysis.questions.layer_responses import NETS
 from reproduce.cli import run_cli
 
-TOP = 3
-"""Upper end of the vertical axis of Fig. 7."""
+Y_MAX = 3
+"""Upper limit of the vertical axis of Fig. 7."""
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw plain nets dashed and residual nets solid, one colour per depth, on the axes of Fig. 7."""
+    """Draw plain nets dashed and residual nets solid, one color per depth, on the axes of Fig. 7."""
     selection = drawing.select_for_figure(runs[runs["responses"].notna()], NETS, "degradation")
     figure, panels = plt.subplots(2, 1, figsize=(8, 5.2), sharex=True, sharey=True, layout="constrained")
     for axes, is_sorted in zip(panels, (False, True), strict=True):
         for net, cell in selection.runs.items():
             std = np.array(cell["responses"].tolist(), dtype=float)  # runs x layers
             std = -np.sort(-std, axis=1) if is_sorted else std
-            look = {"color": drawing.DEPTH_COLOUR[net.depth], "linestyle": "-" if net.residual else "--"}
+            style = {"color": drawing.DEPTH_COLOR[net.depth], "linestyle": "-" if net.residual else "--"}
             layers, mean = np.arange(1, std.shape[1] + 1), std.mean(0)
             drawn = std if len(std) < MINIMUM else [mean]
             for line in drawn:
-                axes.plot(layers, line, linewidth=1.5, **look)
+                axes.plot(layers, line, linewidth=1.5, **style)
             if len(std) >= MINIMUM:
                 band = std.std(0, ddof=1)
-                axes.fill_between(layers, mean - band, mean + band, color=look["color"], alpha=0.2, linewidth=0)
-            axes.plot([], [], linewidth=1.5, label=f"{drawing.name_net(net)} (n={len(std)})", **look)
+                axes.fill_between(layers, mean - band, mean + band, color=style["color"], alpha=0.2, linewidth=0)
+            axes.plot([], [], linewidth=1.5, label=f"{format_net(net)} (n={len(std)})", **style)
         axes.set(xlabel=f"layer index ({'sorted by magnitude' if is_sorted else 'original'})", ylabel="std")
-        axes.set(xlim=(0, max(net.depth for net in selection.runs)), ylim=(0, max(TOP, axes.dataLim.ymax)))
+        axes.set(xlim=(0, max(net.depth for net in selection.runs)), ylim=(0, max(Y_MAX, axes.dataLim.ymax)))
         axes.xaxis.set_major_locator(MultipleLocator(20))
         axes.yaxis.set_major_locator(MultipleLocator(1))
         axes.tick_params(labelbottom=True)
     panels[0].legend(loc="upper center", ncols=(len(selection.runs) + 1) // 2, frameon=False)
-    figure.suptitle(selection.describe(), fontsize="small")
+    figure.suptitle(selection.subtitle(), fontsize="small")
     return figure
 
 

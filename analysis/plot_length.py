@@ -2,7 +2,7 @@
 
     python analysis/plot_length.py
 
-writes analysis/figures/length.svg and .png from the finished runs of every length.
+Writes analysis/figures/length.svg and .png from the finished runs of every length.
 """
 
 import sys
@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import drawing
+from analysis.markdown import format_net
 from analysis.questions.length import NETS
 from analysis.records import finished_runs, select_runs
 from analysis.sample import choose_precision
@@ -32,18 +33,18 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     recorded = {net: finished_runs(select_runs(runs, net, free=("iterations",))) for net in NETS}
     lengths = sorted(set(pd.concat(list(recorded.values()))["iterations"]))
     if not lengths:
-        raise drawing.no_runs("sweep.py degradation")
+        raise drawing.no_runs_error("sweep.py degradation")
     precision = choose_precision(runs, [replace(net, iterations=length) for net in NETS for length in lengths])
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     for position, (net, cell) in enumerate(recorded.items()):
         cell = cell[cell["precision"] == precision]
         dodge = DODGE ** (position - (len(NETS) - 1) / 2)
-        look = {"color": drawing.DEPTH_COLOUR[net.depth], "marker": "o" if net.residual else "s", "markersize": 5}
+        style = {"color": drawing.DEPTH_COLOR[net.depth], "marker": "o" if net.residual else "s", "markersize": 5}
         fill = "full" if net.residual else "none"
         means = cell.groupby("iterations")["test_error"].mean().reindex(lengths)  # NaN interrupts the line
-        axes.plot([dodge * length for length in lengths], means, "-" if net.residual else "--", color=look["color"])
-        axes.plot(dodge * cell["iterations"], cell["test_error"], linestyle="none", fillstyle=fill, **look)
-        axes.plot([], [], "-" if net.residual else "--", fillstyle=fill, label=drawing.name_net(net), **look)
+        axes.plot([dodge * length for length in lengths], means, "-" if net.residual else "--", color=style["color"])
+        axes.plot(dodge * cell["iterations"], cell["test_error"], linestyle="none", fillstyle=fill, **style)
+        axes.plot([], [], "-" if net.residual else "--", fillstyle=fill, label=format_net(net), **style)
     axes.set(xscale="log", yscale="log", xlabel="iterations", ylabel="test error (%)", ylim=(TICKS[0], 100))
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
     axes.set_yticks(TICKS, map(str, TICKS), fontsize="small")

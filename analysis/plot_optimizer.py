@@ -2,7 +2,7 @@
 
     python analysis/plot_optimizer.py
 
-writes analysis/figures/optimizer.svg and .png from the finished full-length runs: every recorded learning rate of Adam and
+Writes analysis/figures/optimizer.svg and .png from the finished full-length runs: every recorded learning rate of Adam and
 AdamW, and SGD with the paper's.
 """
 
@@ -18,6 +18,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
+from analysis.markdown import format_net
 from analysis.questions.optimizer import optimizer_settings
 from reproduce.cli import run_cli
 from reproduce.config import Config
@@ -26,7 +27,7 @@ OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a panel for every net with runs of Adam or AdamW, one colour per optimizer, learning rate and decay."""
+    """Draw a panel for every net with runs of Adam or AdamW, one color per optimizer, learning rate and decay."""
     # Runs on the validation split only served to choose a learning rate.
     settings = optimizer_settings(runs[(runs["split"] == "full") & (runs["dataset"] == "cifar10")], free=("iterations",))
     others = [config for _, *configs in settings.values() for config in configs]
@@ -36,21 +37,21 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(name_setting(config) for configs in drawn.values() for config in configs))
     names.sort(key=lambda name: not name.startswith("SGD"))
     palette = drawing.PALETTE if len(names) <= len(drawing.PALETTE) else sns.color_palette("husl", len(names))
-    colours = dict(zip(names, palette, strict=False))
+    colors = dict(zip(names, palette, strict=False))
     rows, columns = (len(drawn) + 1) // 2, min(len(drawn), 2)
     figure, panels = plt.subplots(rows, columns, figsize=(8, 0.9 + 3.2 * rows), squeeze=False, layout="constrained")
     for axes in panels.flat[len(drawn) :]:
         axes.remove()
     for (net, configs), axes in zip(drawn.items(), panels.flat, strict=False):
-        title = f"{drawing.name_net(net)}{'' if net.augment else ', no augmentation'}"
+        title = f"{format_net(net)}{'' if net.augment else ', no augmentation'}"
         worst = max(selection.runs[config]["test_error"].mean() for config in configs)
         limit = drawing.ERROR_LIMIT if worst <= drawing.ERROR_LIMIT else 1.3 * worst
-        styles = {config: (name_setting(config), colours[name_setting(config)]) for config in configs}
+        styles = {config: (name_setting(config), colors[name_setting(config)]) for config in configs}
         drawing.draw_panel(figure, axes, selection, curves, styles, title, limit)
     for axes in panels[:, 0]:
         axes.set_ylabel("error (%)")
     drawing.add_legend(figure)
-    figure.suptitle(selection.describe(), fontsize="small")
+    figure.suptitle(selection.subtitle(), fontsize="small")
     return figure
 
 

@@ -2,7 +2,7 @@
 
     python analysis/plot_transfer.py
 
-writes analysis/figures/transfer.svg and .png from the runs of experiments/transfer.py.
+Writes analysis/figures/transfer.svg and .png from the runs of experiments/transfer.py.
 """
 
 import sys
@@ -27,7 +27,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a panel for each number of images: a bar for each mean, and a dot for each run."""
     runs = finished_runs(find_runs(runs))
     if runs.empty:
-        raise drawing.no_runs("transfer.py")
+        raise drawing.no_runs_error("transfer.py")
     figure, panels = plt.subplots(1, len(IMAGES_PER_CLASS), figsize=(7.2, 3.4), layout="constrained", sharey=True)
     for axes, per_class in zip(panels, IMAGES_PER_CLASS, strict=True):
         for place, way in enumerate(METHODS):

@@ -2,7 +2,7 @@
 
     python analysis/plot_warmup.py
 
-writes analysis/figures/warmup.svg and .png from the finished full-length runs of residual nets.
+Writes analysis/figures/warmup.svg and .png from the finished full-length runs of residual nets.
 """
 
 import sys
@@ -20,24 +20,24 @@ from experiments import warmup
 from experiments.degradation import RESIDUAL
 from reproduce.cli import run_cli
 
-WITHOUT = [config for config in RESIDUAL if config.depth < 110]
-WITH = [config for config in warmup.WITH if config.residual]
+NO_WARMUP = [config for config in RESIDUAL if config.depth < 110]
+WARMUP = [config for config in warmup.WITH if config.residual]
 END = 10_000
 """Last iteration drawn."""
 TICKS = (10, 20, 40, 80)
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a line for each run: solid without warm-up, dashed with it, one colour per depth."""
-    selection = drawing.select_for_figure(runs, WITHOUT + WITH, "warmup")
+    """Draw a line for each run: solid without warm-up, dashed with it, one color per depth."""
+    selection = drawing.select_for_figure(runs, NO_WARMUP + WARMUP, "warmup")
     figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
     for config, cell in selection.runs.items():
-        start = "warm-up" if config in WITH else "no warm-up"
-        look = {"color": drawing.DEPTH_COLOUR[config.depth], "linestyle": "--" if config in WITH else "-"}
+        start = "warm-up" if config in WARMUP else "no warm-up"
+        style = {"color": drawing.DEPTH_COLOR[config.depth], "linestyle": "--" if config in WARMUP else "-"}
         for folder in cell["folder"]:
             curve = curves[(curves["folder"] == folder) & (curves["iteration"] <= END)]
-            axes.plot(curve["iteration"], curve["train_error"], marker="o", markersize=3, **look)
-        axes.plot([], [], label=f"{config.depth} layers, {start} (n={len(cell)})", marker="o", markersize=3, **look)
+            axes.plot(curve["iteration"], curve["train_error"], marker="o", markersize=3, **style)
+        axes.plot([], [], label=f"{config.depth} layers, {start} (n={len(cell)})", marker="o", markersize=3, **style)
     axes.set(yscale="log", xlabel="iterations", ylabel="training error (%)", xlim=(0, 1.03 * END), ylim=(TICKS[0], TICKS[-1]))
     axes.set_yticks(TICKS, map(str, TICKS))
     axes.minorticks_off()

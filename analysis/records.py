@@ -17,13 +17,13 @@ from reproduce.schema import Finished, Row
 
 RECORDS = Path("experiments/records")
 PRECISIONS = get_args(Precision)
-"""In order of preference, for configurations that were run in several."""
+"""Precisions, most preferred first."""
 STUCK_ERROR = 80.0
-"""Training error in %; section 4.2 of the paper takes a start to have succeeded below it."""
+"""A run is stuck at or above this training error in % (section 4.2 ends the warm-up below it)."""
 CONFIG_FIELDS = [field.name for field in fields(Config)]
 RESULT_FIELDS = ["status", "iteration", *(name for name in Finished.__struct_fields__ if name != "iterations")]
-FILES = ["responses", "predictions", "confusion", "sessions"]
-RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "cell", *RESULT_FIELDS, *FILES]
+RECORD_COLUMNS = ["responses", "predictions", "confusion", "sessions"]
+RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "cell", *RESULT_FIELDS, *RECORD_COLUMNS]
 CURVE_COLUMNS = ["folder", *Row.__struct_fields__]
 
 

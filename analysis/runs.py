@@ -42,7 +42,7 @@ class ListOptions:
     """Print comma-separated values with every field of config and result."""
 
 
-def choose_runs(runs: pd.DataFrame, options: ListOptions) -> pd.DataFrame:
+def filter_runs(runs: pd.DataFrame, options: ListOptions) -> pd.DataFrame:
     """Apply the filters, and add a column `net` that describes the configuration."""
     configs = to_configs(runs)
     runs = runs.assign(net=[format_label(config) for config in configs])
@@ -63,7 +63,7 @@ def format_runs(runs: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     options = parse_args(ListOptions, arguments, "runs.py", __doc__, tyro.conf.FlagCreatePairsOff)
-    runs = choose_runs(load_records(options.records)[0], options)
+    runs = filter_runs(load_records(options.records)[0], options)
     if options.csv:
         print(runs.drop(columns=["sessions", "predictions", "confusion", "responses"]).to_csv(index=False), end="")
     else:

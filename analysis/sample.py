@@ -25,8 +25,8 @@ class NotEnoughRuns(Exception):
 def choose_precision(runs: pd.DataFrame, configs: Sequence[Config]) -> str:
     """Return the precision in which to compare configurations.
 
-    The one in which all have MINIMUM runs, or else all have one, or else most have one; ties go to the one with more runs, then
-    with more configurations tried, then to fp32.
+    Prefer the precision in which every configuration has MINIMUM runs, or else every one has a run, or else most have one. Ties
+    go to the precision with more runs, then with more configurations tried, then to fp32.
     """
     every = [select_runs(runs, config) for config in configs]
 
@@ -42,7 +42,7 @@ def choose_precision(runs: pd.DataFrame, configs: Sequence[Config]) -> str:
 class Sample:
     """The finished runs of several configurations, a frame each in `cells`.
 
-    Where each has MINIMUM seeds, standard deviations are our own, else published ones for all.
+    Uses our own standard deviations if every configuration has MINIMUM seeds, else published ones.
 
     precisions: of each configuration; by default one for all (see `choose_precision`).
     leave_out_widest: without the largest published standard deviation of each network.
@@ -67,7 +67,7 @@ class Sample:
         self.stuck = sum(len(stuck_runs(cell)) for cell in self.cells)
         counts = [len(cell) for cell in self.cells]
         self.seeds = min(counts)
-        """Seeds of the configuration that has fewest."""
+        """Smallest number of seeds of a configuration."""
         if self.seeds == 0:
             listed = ", ".join(f"{format_label(config)} n={n}" for config, n in zip(configs, counts, strict=True))
             raise NotEnoughRuns(len(counts) - counts.count(0), len(counts), f"finished runs: {listed}{self.note}")
@@ -77,9 +77,11 @@ class Sample:
         """Return " [bf16; one seed, published standard deviations]"."""
         notes = list(dict.fromkeys(self.precisions))
         if self.seeds in SEEDS:
-            notes.append(SEEDS[self.seeds] + ", published standard deviations" * self.uses_published)
-        notes += [f"{sum(self.diverged)} diverged, not in the means"] * any(self.diverged)
-        notes += [f"{self.stuck} stuck, in the means"] * bool(self.stuck)
+            notes.append(SEEDS[self.seeds] + (", published standard deviations" if self.uses_published else ""))
+        if any(self.diverged):
+            notes.append(f"{sum(self.diverged)} diverged, not in the means")
+        if self.stuck:
+            notes.append(f"{self.stuck} stuck, in the means")
         return f" [{'; '.join(notes)}]"
 
     def mean(self, position: int, column: str = "test_error") -> Estimate:

@@ -1,8 +1,9 @@
 """Wide networks: is a network with 1/20 of the parameters nearly as accurate?
 
 Tutorials train torchvision's wide networks on CIFAR-10 with a 3x3 stem and no max-pooling. A tutorial for Ascend NPUs trains
-ResNet-50 with the one-cycle schedule (peak learning rate 0.1, batches of 128, weight decay 5e-4). A blog finds its 32-layer ResNet
-(0.46M parameters) nearly as good as a ResNet-18 (11M) at 91% accuracy, but well-tuned recipes reach about 95% with ResNet-18.
+ResNet-50 with the one-cycle schedule (peak learning rate 0.1, batches of 128, weight decay 5e-4). A blog finds its 32-layer
+ResNet (0.46M parameters) nearly as good as a ResNet-18 (11M) at 91% accuracy, but well-tuned recipes reach
+about 95% with ResNet-18.
 
 ResNet-18 and ResNet-50 are trained with the tutorial's recipe, ResNet-18 also with the paper's, all for 64,000 iterations. The
 momentum stays at 0.9; torch's OneCycleLR varies it by default.

@@ -33,7 +33,7 @@ def report(records, capsys):
     return run
 
 
-@pytest.mark.parametrize(("error", "position"), [(8.25, "within"), (8.9, "ABOVE"), (7.5, "below")])
+@pytest.mark.parametrize(("error", "position"), [(8.25, "within"), (8.9, "above"), (7.5, "below")])
 def test_recorded_seeds_predict_another_run(tmp_path, report, error, position):
     text = report(write_run(tmp_path / "own", Config(seed=7), error))
     # mean 8.2, std 0.158, t with 4 degrees of freedom 2.776, times sqrt(1 + 1/5): 0.48
@@ -46,7 +46,7 @@ def test_published_standard_deviations_replace_missing_seeds(tmp_path, report):
     text = report(write_run(tmp_path / "own", Config(depth=56, seed=1), 7.1))
     assert "7.10% is within" in text and "from the recorded mean and the published std" in text
     text = report(write_run(tmp_path / "own", Config(depth=32), 9.9))
-    assert "9.90% is ABOVE" in text and "from the paper's number and the published std" in text
+    assert "9.90% is above" in text and "from the paper's number and the published std" in text
     text = report(write_run(tmp_path / "own", Config(depth=26), 7.9))
     assert "7.90%: no other run of this configuration is recorded" in text
     text = report(write_run(tmp_path / "own", Config(depth=110, residual=False), 85.0))

@@ -84,7 +84,7 @@ def test_degradation_draws_means_in_bands_of_one_standard_deviation(tmp_path):
     train, test = lines(residual)[:2]
     for line, column in ((train, "train_error"), (test, "test_error")):
         assert xy(line) == ([16_000, 32_000, 48_000, 64_000], pytest.approx([getattr(row, column) for row in curve]))
-    assert train.get_color() == test.get_color() == drawing.DEPTH_COLOUR[20]
+    assert train.get_color() == test.get_color() == drawing.DEPTH_COLOR[20]
     band = np.asarray(residual.collections[1].get_paths()[0].vertices)  # test error of 20 layers: 8.0, 8.3, 8.6
     assert {round(y, 6) for x, y in band if x == 64_000} == {8.0, 8.6}
     assert plain.get_xlim() == (0, 64_000) and plain.get_ylim() == residual.get_ylim() == (0, 20)
@@ -109,8 +109,8 @@ def test_the_papers_errors_do_not_overlap_and_plot_readings_are_hollow(tmp_path)
     assert places[0] == places[1] and len(set(places[0])) == 2
 
 
-def test_depths_differ_in_colour():
-    assert len(set(drawing.DEPTH_COLOUR.values())) == len(drawing.DEPTH_COLOUR)
+def test_depths_differ_in_color():
+    assert len(set(drawing.DEPTH_COLOR.values())) == len(drawing.DEPTH_COLOR)
 
 
 def test_a_net_above_the_axis_is_named(tmp_path):
@@ -199,10 +199,10 @@ def test_optimizers_have_a_panel_per_net(tmp_path):
     assert list(panels) == ["ResNet-20", "plain-56", "ResNet-32, no augmentation"]
     assert [ends(axes) for axes in panels.values()] == [[8.0, 9.0, 8.8], [8.0, 9.0], [8.0, 9.0]]
     assert legend(panels["ResNet-20"]) == ["SGD, lr 0.1 (n=1)", "Adam, lr 0.001 (n=1)", "AdamW, lr 0.003 (n=1)"]
-    assert len({lines(axes)[0].get_color() for axes in panels.values()}) == 1, "SGD has one colour"
+    assert len({lines(axes)[0].get_color() for axes in panels.values()}) == 1, "SGD has one color"
 
 
-def test_every_optimizer_setting_has_its_colour(tmp_path):
+def test_every_optimizer_setting_has_its_color(tmp_path):
     write_cell(tmp_path, Config(), [8.0])
     for step in range(1, 12):
         write_cell(tmp_path, Config(optimizer="adam", lr=step * 1e-3), [9.0 + step / 10])
@@ -237,8 +237,8 @@ def test_no_line_crosses_a_length_that_was_not_run(tmp_path):
         write_cell(tmp_path, Config(depth=56, residual=False, iterations=length), [error])
     axes = draw("length", tmp_path).axes[0]
     means = {line.get_color(): xy(line)[1] for line in lines(axes) if line.get_marker() == "None"}
-    assert means[drawing.DEPTH_COLOUR[20]] == [20.5, 10.5, 8.5]
-    assert np.isnan(means[drawing.DEPTH_COLOUR[56]][1]), "a gap at 16,000"
+    assert means[drawing.DEPTH_COLOR[20]] == [20.5, 10.5, 8.5]
+    assert np.isnan(means[drawing.DEPTH_COLOR[56]][1]), "a gap at 16,000"
     assert axes.get_xscale() == axes.get_yscale() == "log"
 
 
