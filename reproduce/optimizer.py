@@ -2,7 +2,6 @@
 
 # pyright: reportPrivateImportUsage=false
 
-import copy
 import math
 from typing import Any
 
@@ -93,9 +92,11 @@ def make_optimizer(config: Config, network: nn.Module, rate: Tensor, device: Dev
 
 def make_example_state(config: Config, network: nn.Module) -> list[dict[str, Tensor]]:
     """Return what the optimizer stores for each parameter after one step, to compare a checkpoint with."""
-    network = copy.deepcopy(network).cpu()
+    example = nn.ParameterList()
     for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-    optimizer = make_optimizer(config, network, torch.zeros(()), DEVICES["cpu"])
+        zeros = torch.zeros_like(parameter, device="cpu")
+        example.append(nn.Parameter(zeros, requires_grad=parameter.requires_grad))
+        example[-1].grad = zeros.clone() if parameter.requires_grad else None
+    optimizer = make_optimizer(config, example, torch.zeros(()), DEVICES["cpu"])
     optimizer.step()
-    return [optimizer.state[parameter] for parameter in network.parameters()]
+    return [optimizer.state[parameter] for parameter in example]
