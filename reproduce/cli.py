@@ -1,4 +1,4 @@
-"""Shared by all commands: flags from dataclasses, and user errors as one sentence on stderr with exit status 2."""
+"""Parse flags into dataclasses, and report user errors as one sentence on stderr with exit status 2."""
 
 import contextlib
 import importlib.metadata
@@ -89,5 +89,5 @@ def run_cli(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> i
 def format_error(error: UserError | OSError) -> str:
     """Return the sentence to print for an error that the user can correct."""
     if isinstance(error, OSError):
-        return f"cannot read or write {error.filename or 'a file'}: {error.strerror}"
+        return f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}"
     return str(error)

@@ -1,4 +1,4 @@
-"""What to train (`Config`), and where and how (`RunOptions`). Does not import torch, so that --help is fast."""
+"""Configuration (`Config`) and run options (`RunOptions`). Does not import torch, so that --help is fast."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ from reproduce.dataset import DATASETS, DatasetInfo, DatasetName, detect_dataset
 from reproduce.errors import UserError
 
 SCHEMA = 1
-"""Version of the meaning of Config's fields; part of every key."""
+"""Version of the configuration format; part of every key."""
 
 PAPER_ITERATIONS = 64_000
 PAPER_TEST_ERROR = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.61, 1202: 7.93}
@@ -78,9 +78,9 @@ class Config:
     batch_size: int = 128
     """Images per iteration."""
     iterations: int = PAPER_ITERATIONS
-    """Length of training; the learning rate is divided by 10 after 1/2 and 3/4 of it."""
+    """Number of training iterations."""
     warmup: Warmup = "auto"
-    """Start at lr/10 until the training error is below 80% (error), or for 400 iterations; auto: error from depth 110."""
+    """Train at lr/10 until the training error falls below 80% (error), or for 400 iterations; auto: error from depth 110."""
     augment: bool = True
     """Random crops of the image padded by 4 pixels, and random horizontal flips."""
     split: Split = "full"
@@ -90,7 +90,7 @@ class Config:
     normalization: Normalization = "pixel-mean"
     """Subtract the mean of each pixel (the paper) or channel; channel-mean-std also divides by the channel's std."""
     initialization: Literal["fan-in", "fan-out"] = "fan-in"
-    """He initialization of the convolutions, by inputs or outputs."""
+    """Mode of the He initialization of the convolutions."""
     last_layer: Literal["he", "uniform"] = "he"
     """Initialization of the linear layer: He with zero bias, or torch's default."""
     decay: Literal["all", "weights"] = "all"
@@ -100,7 +100,7 @@ class Config:
     bn_batch: Literal["whole", "halves"] = "whole"
     """BN in training normalizes over the mini-batch, or over each half of it, as on the paper's two GPUs."""
     last_batch: LastBatch = "stream"
-    """When a permutation of the images does not fill its last batch: fill it from the next permutation, or drop it."""
+    """Incomplete last batch of an epoch: fill it from the next epoch (stream), or drop it."""
     seed: int = 0
     """Seed of the initialization, the order of the images, the augmentation and the validation split."""
     dataset: tyro.conf.Suppress[DatasetName] = "cifar10"
@@ -108,9 +108,9 @@ class Config:
     family: Family = "6n+2"
     """Other networks: torchvision's, with a 3x3 stem and no max-pooling, or a small LeNet."""
     schedule: Schedule = "steps"
-    """Learning rate: the paper's milestones (steps), torch's OneCycleLR up to lr, cosine decay from lr to 0, or constant."""
+    """steps divides lr by 10 after 1/2 and 3/4 of training; onecycle is OneCycleLR with maximum lr; cosine decays to 0."""
     trainable: Trainable = "all"
-    """Layers trained after --initial: all, the last stage and the linear layer, or only the last linear layer (head)."""
+    """Layers to fine-tune after --initial: all, the last stage and the linear layer, or only the linear layer (head)."""
     classes: tyro.conf.Suppress[str] = ""
     """Class names of an image folder, separated by "/"; empty for the other datasets."""
     pictures: tyro.conf.Suppress[str] = ""
@@ -184,9 +184,9 @@ class RunOptions:
     device: DeviceChoice = "auto"
     """auto uses the first available device of npu, cuda, cpu."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "data"
-    """Folder of CIFAR-10 (downloaded if missing), MNIST, or an image folder (train/CLASS, test/CLASS); mnist: in ./data."""
+    """Folder of CIFAR-10 or MNIST (downloaded if missing), or an image folder (train/CLASS, test/CLASS)."""
     initial: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Pretrained weights: a file of export.py, or a torchvision state_dict; for other classes the last layer is new."""
+    """Pretrained weights: a file of export.py, or a torchvision state_dict; the linear layer is new if the classes differ."""
     out: Path = Path("runs")
     """Folder for the run folders <net>-<key>/seed<k>."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
@@ -217,8 +217,8 @@ class RunOptions:
 def format_flags(config: Config, options: RunOptions | None = None) -> list[str]:
     """Return the flags of run.py that give this configuration and these options; defaults are left out.
 
-    options: their `data` must name the configuration's dataset, or a folder that contains it. By default those that any
-    user could give, with DIR and FILE as placeholders.
+    options: their `data` must name the configuration's dataset, or a folder that contains it. Default: the placeholders DIR
+    and FILE.
     """
     if options is None:
         options = RunOptions(data=config.dataset_info.given, initial=Path("FILE") if config.initial else None)

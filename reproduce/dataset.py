@@ -28,8 +28,8 @@ DatasetName = Literal["cifar10", "synthetic", "mnist", "pictures"]
 class DatasetInfo:
     """Description of a dataset.
 
-    given: the usual value of --data. folder: the subfolder of --data that holds the files. side: of the square images, in
-    pixels. iterations: length of the runs that are compared with published results, None without any.
+    given: the usual value of --data. folder: the subfolder of --data that contains the files. side: image size in pixels.
+    iterations: training length of the published results, or None.
     """
 
     title: str
@@ -42,7 +42,9 @@ class DatasetInfo:
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-STRIPES = tuple(f"{direction}-{width}" for direction in ("upright", "level") for width in (2, 3, 5, 8, 12))
+CYCLES = (2, 3, 5, 8, 12)
+"""Frequencies of the synthetic stripes, in cycles per image."""
+STRIPES = tuple(f"{direction}-{cycles}" for direction in ("upright", "level") for cycles in CYCLES)
 DATASETS: dict[DatasetName, DatasetInfo] = {
     "cifar10": DatasetInfo("CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", iterations=64_000),
     "synthetic": DatasetInfo("synthetic images", STRIPES, "synthetic", "cifar-10-batches-py"),
@@ -195,7 +197,7 @@ def find_damaged_files(name: DatasetName, folder: Path, archives: bool) -> list[
 def download_dataset(name: DatasetName, folder: Path):
     """Put a dataset's files into `folder`: unpack the archives there, download them, or generate the files.
 
-    It works in a temporary subfolder and moves complete files only; after a failure nothing is left behind.
+    Files are moved into place once complete; after a failure nothing is left behind.
 
     Raises:
         UserError: the dataset could not be downloaded.
@@ -243,23 +245,24 @@ def download_files(name: DatasetName, target: Path, archives: dict[str, str], fo
         wanted = ", ".join(f"{path} (MD5 {md5})" for path, md5 in archives.items())
         title, subfolder = DATASETS[name].title, DATASETS[name].folder
         raise UserError(
-            f"{title} {state} and could not be downloaded ({reason}): put {wanted} or its folder {subfolder} into {folder}"
+            f"{title} {state} and could not be downloaded ({reason}): "
+            f"put {wanted}, or the unpacked folder {subfolder}, into {folder}"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
 
 
 def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
-    """Generate a learnable dataset of ten classes: stripes of five widths, upright or level.
+    """Generate a learnable dataset of ten classes: vertical or horizontal stripes of five frequencies.
 
-    The phase, the colours and the noise differ between images; crops and flips do not change the class.
+    The phase, the colors and the noise differ between images; crops and flips do not change the class.
     """
     import numpy as np
 
     from reproduce.randomness import SYNTHETIC, random_generator
 
     generator = random_generator(0, SYNTHETIC)
-    # In five parts, which limits the memory and decides the random numbers.
+    # In five parts to limit the memory; the random numbers depend on this split.
     images, labels = zip(*(generate_stripes(generator, count) for count in [train // 5] * 5 + [test]), strict=True)
     np.savez(
         folder / Path(SYNTHETIC_FILE).name,
@@ -275,7 +278,7 @@ def generate_stripes(generator: np.random.Generator, count: int) -> tuple[np.nda
     import numpy as np
 
     labels = generator.permutation(np.arange(count) % 10)
-    cycles = np.array([2, 3, 5, 8, 12])[labels % 5, None] / 32
+    cycles = np.array(CYCLES)[labels % 5, None] / 32
     wave = np.sin(2 * np.pi * (cycles * np.arange(32) + generator.random((count, 1))))
     stripes = np.repeat(wave[:, :, None], 32, axis=2)
     stripes[labels < 5] = stripes[labels < 5].transpose(0, 2, 1)

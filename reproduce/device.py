@@ -62,8 +62,8 @@ else:
 class Device:
     """A device and its settings.
 
-    chunk_iterations: maximum number of iterations between synchronizations with the host. fused: torch.optim has fused
-    optimizers for it that accept a learning rate on the device.
+    chunk_iterations: maximum number of iterations between synchronizations with the host. fused: whether
+    torch.optim's fused optimizers accept a learning rate on this device.
     """
 
     kind: DeviceKind
@@ -134,7 +134,7 @@ def set_numerics(device: Device, precision: Precision, deterministic: bool) -> d
     flags: dict[str, Any] = {"precision": precision, "deterministic": torch.are_deterministic_algorithms_enabled()}
     fast_float32 = precision == "tf32"
     if device.kind == "cuda":
-        # These set the newer fp32_precision as well. Setting only that makes them unreadable, and torch.compile reads them.
+        # These also set fp32_precision. Setting only that makes reading these raise, and torch.compile reads them.
         for name, module in (("matmul", torch.backends.cuda.matmul), ("convolution", torch.backends.cudnn)):
             module.allow_tf32 = fast_float32  # pyright: ignore[reportAttributeAccessIssue]
             flags[f"{name}.allow_tf32"] = module.allow_tf32
@@ -202,7 +202,7 @@ def capture_graph(device: Device, step: Callable[[], None]) -> Callable[[], None
             try:
                 step()
             except CAPTURE_ERRORS as error:
-                reason = format_exception(error)  # before the end of the broken capture raises its own
+                reason = format_exception(error)  # leaving the failed capture raises another error
                 raise
     except CAPTURE_ERRORS as error:
         release_pool(device, pool)
@@ -215,8 +215,8 @@ def capture_graph(device: Device, step: Callable[[], None]) -> Callable[[], None
 def release_pool(device: Device, pool: Any):
     """Free the memory pool of a failed capture on CUDA if torch has left it open.
 
-    torch 2.11 does, and then can neither free memory nor capture again in this process (pytorch#180395). Later versions
-    close the pool themselves, and closing it twice is an error.
+    torch 2.11 leaves it open and then can neither free memory nor capture again in this process (pytorch#180395). Later
+    versions close the pool themselves, and closing it twice is an error.
     """
     if device.kind == "cuda" and pool is not None:
         index = device.backend.current_device()
@@ -269,7 +269,7 @@ def find_version(package: str) -> str | None:
 
 
 def find_cpu_name() -> str:
-    """Return the CPU's name if the system provides it."""
+    """Return the CPU's model name, or its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

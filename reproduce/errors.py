@@ -6,22 +6,19 @@ class UserError(ValueError):
 
 
 class RunLocked(UserError):
-    """Another process is training this run.
+    """Another process is training this run."""
 
-    status: exit status that train_many.py reports for the run; run.py exits with 2 after every UserError.
-    """
-
-    status = 4
+    status = 4  # reported by train_many.py; run.py exits with 2 after every UserError
 
 
 class UnsupportedPrecision(UserError):
-    """The device does not support the requested precision. status: as in `RunLocked`."""
+    """The device does not support the requested precision."""
 
     status = 5
 
 
 class OutOfMemory(UserError):
-    """Training does not fit into the device's memory. status: as in `RunLocked`."""
+    """Training does not fit into the device's memory."""
 
     status = 6
 

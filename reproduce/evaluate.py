@@ -1,4 +1,4 @@
-"""Evaluate trained networks: test error, error and confusions of each class, calibration.
+"""Evaluate trained networks: test error, error of each class, confusion matrix, calibration error.
 
     python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0 runs/residual20-1f0c58b5/seed1
     python reproduce/evaluate.py WEIGHTS.safetensors --figures figures --worst
@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,13 +46,13 @@ class Options:
     sources: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs, or weights files."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
-    """As for run.py."""
+    """Folder of the dataset, synthetic or mnist."""
     device: DeviceChoice = RunOptions.device
-    """As for run.py."""
+    """auto uses the first available device of npu, cuda, cpu."""
     figures: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Draw confusion.png and images.png into this folder; for one source."""
     worst: bool = False
-    """Show the most confident mistakes in images.png instead of the first test images."""
+    """Show the misclassified images with the highest confidence in images.png instead of the first test images."""
 
     def __post_init__(self):
         require(len(self.sources) > 0, "name at least one run folder or weights file", "none")
@@ -62,7 +62,7 @@ class Options:
 
 
 def predict_all(trained: TrainedNetwork, data: Data, device: Device) -> tuple[Tensor, Tensor]:
-    """Return probabilities, M x K, and labels, M, of the test set, computed like the evaluations during training."""
+    """Return probabilities, M x K, and labels, M, of the test set, as in the evaluations during training."""
     import torch
 
     from reproduce.evaluation import evaluation_mode, iterate_single_views
@@ -77,7 +77,7 @@ def predict_all(trained: TrainedNetwork, data: Data, device: Device) -> tuple[Te
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the expected calibration error in percent: |accuracy - confidence|, averaged over bins by number of images."""
+    """Return the expected calibration error in percent: |accuracy - confidence|, weighted by the images of each bin."""
     import torch
 
     confidence, predicted = probabilities.double().max(1)
@@ -102,7 +102,7 @@ def format_evaluation(trained: TrainedNetwork, probabilities: Tensor, labels: Te
         if field in trained.result:
             lines.append(f"recorded {field.replace('_', ' ')}: {trained.result[field]:.2f}%")
             break
-    lines += ["", f"{'class':12}  {'error':>7}  of images"]
+    lines += ["", f"{'class':12}  {'error':>7}  {'images':>9}"]
     for name, row, correct in zip(names, counts, counts.diagonal(), strict=True):
         images = int(row.sum())
         lines.append(f"{name:12}  {100 * (1 - int(correct) / images) if images else 0:6.2f}%  {images:9}")
@@ -115,7 +115,7 @@ def format_evaluation(trained: TrainedNetwork, probabilities: Tensor, labels: Te
 
 
 def choose_images(probabilities: Tensor, labels: Tensor, worst: bool) -> list[int]:
-    """Return the first test images, or the mistakes in order of decreasing confidence."""
+    """Return the first test images, or the misclassified ones in order of decreasing confidence."""
     count = GRID[0] * GRID[1]
     if not worst:
         return list(range(min(count, len(labels))))
@@ -151,7 +151,8 @@ def draw_figures(
         axes.axis("off")
     for axes, index in zip(panels, choose_images(probabilities, labels, worst), strict=False):
         axes.imshow(images[index].squeeze(-1).numpy(), cmap="gray")  # the color map is ignored for RGB images
-        label = f"{names[int(predicted[index])]} {100 * float(confidence[index]):.0f}%\nis {names[int(labels[index])]}"
+        percent = f"{100 * float(confidence[index]):.0f}%"
+        label = f"predicted {names[int(predicted[index])]} ({percent})\ntrue: {names[int(labels[index])]}"
         axes.set_title(label, color="tab:blue" if predicted[index] == labels[index] else "tab:red", fontsize="small")
     grid.savefig(folder / "images.png", dpi=150)
     return [folder / "confusion.png", folder / "images.png"]

@@ -77,10 +77,10 @@ class TestEvaluation(NamedTuple):
 
 
 def evaluate_test_set(network: nn.Module, data: Data, device: Device, config: Config) -> TestEvaluation:
-    """Return error, predictions and layer responses on the test set; the error is that of `measure_error`.
+    """Return error, predictions and layer responses on the test set (the same error as `measure_error`).
 
     A response is the output of the layer's BN, before ReLU or addition (see `Network.responses`). For families other than
-    6n+2, it is only that of the logits.
+    6n+2, only the logits count, to detect divergence.
     """
     layers = network.responses() if isinstance(network, Network) else [network]
     batches = math.ceil(len(data.test) / device.eval_batch_size)

@@ -2,7 +2,7 @@
 
     python reproduce/export.py runs/residual20-1f0c58b5/seed0 --format onnx
 
-All formats take N x 3 x 32 x 32 images in [0, 1], for any N, and return N x 10 logits; the normalization is included.
+All formats take images in [0, 1] (N x 3 x 32 x 32 for CIFAR-10, for any N) and return logits; they include the normalization.
   safetensors   weights file for evaluate.py, predict.py and hubconf.py, with a model card
   torchscript   for torch.jit.load in Python or C++
   onnx          for onnxruntime and others; needs pip install -e '.[export]'
@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 
 import os
 import tempfile
@@ -38,8 +38,8 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
 Format = Literal["safetensors", "torchscript", "onnx"]
 EXTENSION = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 TOLERANCE = 1e-5
-"""Largest accepted difference of a logit, relative to the largest logit: fp32 rounding errors are relative."""
-CHECKED = 256
+"""Largest accepted difference between logits, relative to the largest logit: fp32 rounding errors are relative."""
+CHECK_IMAGES = 256
 """Number of test images for the check."""
 
 
@@ -53,7 +53,7 @@ class Options:
     output: Path | None = None
     """File to write; by default named after the network, in the current folder."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
-    """As for run.py; for the check on test images."""
+    """Folder of the dataset (or synthetic, mnist) with the test images for the check."""
 
 
 def write_torchscript(path: Path, classifier: Classifier, example: Tensor):
@@ -82,7 +82,7 @@ def write_onnx(path: Path, classifier: Classifier, example: Tensor):
 
 
 def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
-    """Return the logits of an exported file, computed by the library that users of the format have."""
+    """Return the logits of an exported file, computed with the format's own library."""
     import torch
 
     from reproduce.weights import load_network
@@ -100,7 +100,7 @@ def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
 
 
 def compare_logits(exported_NK: Tensor, original_NK: Tensor) -> float:
-    """Return the largest difference of a logit, relative to the original's largest logit.
+    """Return the largest difference between logits, relative to the original's largest logit.
 
     Raises:
         UserError: it exceeds TOLERANCE, or the predicted class of an image differs.
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str]) -> int:
     # Checkpoints of other repositories have no result to describe.
     card = model_card_path(output) if options.format == "safetensors" and "parameters" in trained.result else None
     data = load_data(trained.config, find_data_folder(trained.config.dataset, options.data), torch.device("cpu"))
-    images = data.unpad(data.test.pixels)[:CHECKED].permute(0, 3, 1, 2).contiguous().float() / 255
+    images = data.unpad(data.test.pixels)[:CHECK_IMAGES].permute(0, 3, 1, 2).contiguous().float() / 255
     difference = export(trained, options.format, output, images)
     print(f"{output}: logits on {len(images)} test images within {difference:.1e} of the original (relative to the largest)")
     if card is not None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SUBFOLDERS = ("train", "test")
 """The two parts of an image folder."""
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""As torchvision's ImageFolder."""
+"""Extensions that torchvision's ImageFolder accepts."""
 
 
 @lru_cache

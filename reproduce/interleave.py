@@ -1,4 +1,4 @@
-"""Tasks that give way at each yield, so that several can share one device."""
+"""Cooperative tasks: generators that yield, so that several runs can share a device."""
 
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -8,7 +8,7 @@ from reproduce.device import Device, make_stream, on_stream
 
 T = TypeVar("T")
 Task = Generator[None, None, T]
-"""A generator that works until its next yield and finally returns a T."""
+"""A generator whose return value is a T."""
 PAUSE = 1e-4
 """Seconds between two rounds, in each of which every task runs to its next yield."""
 

@@ -16,7 +16,7 @@ def estimate_memory(config: Config) -> int:
     """Return a lower bound on the memory of training, in bytes.
 
     It counts two feature maps per layer and image (after the convolution, and after BN and ReLU), and for each weight its
-    value, gradient and optimizer state. Autograd was measured to keep 0 to 24% more, depending on shortcut and block design.
+    value, gradient and optimizer state. The measured usage is 0 to 24% higher, depending on shortcut and block design.
     For families other than 6n+2 it counts only the images.
     """
     if config.family != "6n+2":
@@ -49,7 +49,7 @@ def available_memory(device: Device) -> int | None:
 def format_shortage(config: Config, device: Device) -> str:
     """Return the estimated and the available memory, and which flags to lower."""
     memory = available_memory(device)
-    available = "" if memory is None else f", the {device.kind} has {memory / 1e9:,.1f} GB"
+    available = "" if memory is None else f", but the {device.kind} has {memory / 1e9:,.1f} GB"
     lower = "--batch-size" if config.batch_size > 1 or config.family != "6n+2" else "--depth"
     if config.depth > 1202 and config.batch_size > 1:
         lower += " and --depth"
@@ -63,7 +63,7 @@ def check_memory(config: Config, device: Device):
     """Check that training can fit into the device's memory.
 
     Raises:
-        OutOfMemory: it cannot.
+        OutOfMemory: it is too small.
     """
     memory = available_memory(device)
     if memory is not None and estimate_memory(config) > memory:

@@ -22,12 +22,12 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def relu_(x_NCHW: Tensor) -> Tensor:
-    """Apply ReLU in place; only after BN or an addition, which do not need their output for the gradient."""
+    """Apply ReLU in place. Safe after BN or an addition, whose backward passes do not need their outputs."""
     return F.relu(x_NCHW, inplace=True)
 
 
 class ZeroPaddedShortcut(nn.Module):
-    """Shortcut A: strided subsampling, and zero channels added half before and half after the others. No parameters."""
+    """Shortcut A: strided subsampling, and zero channels padded half before, half after. No parameters."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -95,7 +95,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """A 6n+2 network: 3x3 stem, 3n blocks on maps of 32, 16 and 8 pixels, global average pooling, linear layer."""
+    """A 6n+2 network: 3x3 stem, 3n blocks (maps of 32 x 32, 16 x 16, 8 x 8), global average pooling, linear layer."""
 
     def __init__(self, config: Config):
         super().__init__()

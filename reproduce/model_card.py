@@ -11,8 +11,8 @@ from reproduce.errors import UserError
 
 MARK = "this repository. Record: `"
 """Occurs in every model card."""
-UNLISTED = ("depth", "residual", "seed", "classes", "pictures")
-"""Fields that a card does not list as changes from the paper's recipe."""
+UNLISTED = ("residual", "seed", "classes", "pictures")
+"""Fields that are not listed as changes from the paper."""
 
 
 def sha256_of_file(path: Path) -> str:
@@ -43,33 +43,34 @@ def format_model_card(config: Config, result: dict[str, Any], sha256: str) -> st
         for field in fields(Config)
         if field.name not in UNLISTED and getattr(config, field.name) != getattr(paper, field.name)
     ]
-    classes = f" ({', '.join(dataset.class_names)})" if config.classes else ""
+    classes = f"{len(dataset.class_names)} classes"
+    class_names = f" ({', '.join(dataset.class_names)})" if config.classes else ""
     split = "nine tenths of the training images" if config.split == "val" else "all training images"
     is_comparable = config.iterations == PAPER_ITERATIONS and config.dataset == "cifar10"
     optimizer = f"SGD with momentum {config.momentum:g}" if config.optimizer == "sgd" else config.optimizer
-    moment = f"iteration {result['iterations']:,}" if "chosen_by" in result else "the last iteration"
+    origin = " after section 4.2 of\nHe et al. 2015 (arXiv:1512.03385)," if config.family == "6n+2" else ""
+    iteration = f"iteration {result['iterations']:,}" if "chosen_by" in result else "the last iteration"
     return f"""\
 # {config.net}{"" if config.block == "original" else f" ({config.block})"}, seed {config.seed}
 
-A {network} for {dataset.side} x {dataset.side} images in {len(dataset.class_names)} classes, after section 4.2 of
-He et al. 2015 (arXiv:1512.03385), trained with {MARK}{config.folder}`.
+A {network} for {dataset.side} x {dataset.side} images in {classes},{origin} trained with {MARK}{config.folder}`.
 
 - **Recipe**: {optimizer}, learning rate {config.lr:g} {schedule} {config.iterations:,} iterations,
   batch size {config.batch_size}, weight decay {config.weight_decay:g}, precision {config.precision}.
   Changes from the paper: {", ".join(changes) or "none"}. See also "Deviations from the paper" in RESULTS.md.
-- **Data**: {dataset.title}{classes}, {split}.
-- **Result**: test error **{result["test_error"]:.2f}%** at {moment} (single crop, whole test set),
+- **Data**: {dataset.title}{class_names}, {split}.
+- **Result**: test error **{result["test_error"]:.2f}%** at {iteration} (single crop, whole test set),
   training error {result["train_error"]:.2f}%; {result["parameters"]:,} parameters.
   {format_selection(result)}{"" if is_comparable else " Not comparable with the paper: other data or length."}
 - **File**: SHA-256 `{sha256}`, checked on loading.
 - **Use**: `python reproduce/predict.py FILE IMAGE`, or `hubconf.py`. Takes images in [0, 1]; the normalization is included.
-- **Limits**: assigns every image to one of its {len(dataset.class_names)} classes.
+- **Limits**: assigns every image to one of its {classes}.
   `python reproduce/evaluate.py FILE` measures its calibration error. One seed; all runs are in analysis/tables/runs.csv.
 """
 
 
 def format_selection(result: dict[str, Any]) -> str:
-    """Say which iteration the weights are from, and how that biases the test error."""
+    """Return a sentence on how the weights were selected, and on the bias of the test error."""
     match result.get("chosen_by"):
         case "test_error":
             return "Selected as the lowest test error of all evaluations, so optimistically biased; not the run's result."
@@ -82,7 +83,7 @@ def format_selection(result: dict[str, Any]) -> str:
 
 
 def model_card_path(weights: Path) -> Path:
-    """Return where the model card of a weights file belongs.
+    """Return the path of the model card of a weights file.
 
     Raises:
         UserError: another file is there.

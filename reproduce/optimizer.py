@@ -18,14 +18,14 @@ WARMUP_ERROR = 80.0
 WARMUP_WINDOW = 100
 """Iterations over which that error is averaged."""
 WARMUP_ITERATIONS = 400
-"""Length of a fixed warm-up; in the paper the error-triggered one took about as long."""
+"""Length of a fixed warm-up; about as long as the error-triggered one in the paper."""
 
 
 def learning_rate(config: Config, iteration: int, warmup_ended: int | None) -> float:
     """Return the learning rate of an iteration, counted from 0.
 
-    warmup_ended: the first iteration after an error-triggered warm-up, None while it lasts. It lasts until the first
-    milestone at most.
+    warmup_ended: the first iteration after an error-triggered warm-up, None during it. It ends at the first milestone
+    at the latest.
     """
     assert config.lr is not None
     if config.schedule == "constant":
@@ -53,8 +53,8 @@ class ForeachSGD(torch.optim.SGD):
     """SGD with momentum for devices without torch's fused kernel, without a synchronization per step.
 
     torch's own foreach implementation copies a learning rate tensor to the host at each step. The momentum buffers of a group
-    are views of one tensor, so that multiplying them by the learning rate is one kernel: an NPU has no foreach product of a
-    list and a tensor.
+    are views of one tensor, so that multiplying them by the learning rate is one kernel: NPUs lack _foreach_mul of a list
+    and a tensor.
     """
 
     def __init__(self, parameters: Any, **settings: Any):
@@ -91,7 +91,7 @@ def make_optimizer(config: Config, network: nn.Module, rate: Tensor, device: Dev
 
 
 def make_example_state(config: Config, network: nn.Module) -> list[dict[str, Tensor]]:
-    """Return what the optimizer stores for each parameter after one step, to compare a checkpoint with."""
+    """Return the optimizer state after one step, as a template for validating checkpoints."""
     example = nn.ParameterList()
     for parameter in network.parameters():
         zeros = torch.zeros_like(parameter, device="cpu")

@@ -2,7 +2,7 @@
 
     python reproduce/predict.py WEIGHTS.safetensors cat.jpg dog.png
 
-Resizes the shorter side of each image to 32 pixels and crops the center, as the network was trained on such images. For
+Resizes the shorter side of each image to 32 pixels and crops the center, to match the training images. For
 networks trained on MNIST, it converts to 28 x 28 grayscale; they expect white digits on black.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
 
     from reproduce.dataset import DatasetInfo
 
-TOP, BAR = 3, 40
+TOP_K, BAR_WIDTH = 3, 40
 """Number of classes printed per image, and length of the bar for a probability of 100%."""
 
 
@@ -41,7 +41,7 @@ class Options:
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Image files."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
-    """Dataset of a run folder, for its normalization; weights files include theirs."""
+    """Dataset of the run, for its normalization; only needed with a run folder."""
 
     def __post_init__(self):
         require(len(self.images) > 0, "name at least one image", "none")
@@ -56,10 +56,10 @@ def load_input(path: Path, dataset_info: DatasetInfo) -> Tensor:
 
 def format_predictions(probabilities: Tensor, names: Sequence[str]) -> str:
     """Return one line with a bar for each of the most probable classes. probabilities: K."""
-    values, classes = probabilities.topk(min(TOP, len(names)))
+    values, classes = probabilities.topk(min(TOP_K, len(names)))
     width = max(12, *map(len, names))
     return "\n".join(
-        f"  {names[index]:{width}} {100 * value:6.2f}%  {'#' * round(BAR * value)}"
+        f"  {names[index]:{width}} {100 * value:6.2f}%  {'#' * round(BAR_WIDTH * value)}"
         for value, index in zip(values.tolist(), classes.tolist(), strict=True)
     )
 

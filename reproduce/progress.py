@@ -18,9 +18,9 @@ from reproduce.config import Config, RunOptions, format_recipe
 from reproduce.schema import Row
 
 FIRST_LINE, LINE_INTERVAL = 10.0, 60.0
-"""Seconds until the first line with an estimate of the remaining time, and between lines where there is no progress bar."""
+"""Seconds until the first status line, and between status lines without a progress bar."""
 SPEED_CHUNKS, SLOWDOWN = 9, 3
-"""The speed is the median over this many chunks; a drop by this factor is reported."""
+"""The throughput is the median over this many chunks; a drop by this factor is reported."""
 
 
 def print_line(line: str):
@@ -33,7 +33,7 @@ def print_line(line: str):
 
 
 def open_tensorboard(folder: Path, iteration: int) -> Any:
-    """Open TensorBoard's writer, dropping what an interrupted session wrote after `iteration`."""
+    """Open TensorBoard's writer, discarding events after `iteration`."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
@@ -55,9 +55,9 @@ def format_header(
     images: Mapping[str, int],
     iteration: int | None,
 ) -> str:
-    """Return what is trained, where, on which data, and from which iteration.
+    """Format the header: network, device, data and starting iteration.
 
-    device: its name. images: their number by kind. iteration: of the checkpoint, None if there is none.
+    device: its name. images: count per split. iteration: of the checkpoint, None if there is none.
     """
     kernels = ", deterministic kernels" if options.deterministic else ""
     source = "generated images" if config.dataset == "synthetic" else f"{config.dataset_info.title} in {options.data}"
@@ -75,11 +75,11 @@ def format_header(
 class Progress:
     """Progress of one session.
 
-    rows: the evaluations of earlier sessions. threads: of the CPU that trains, None on an accelerator.
+    rows: the evaluations of earlier sessions. threads: number of CPU threads, None on an accelerator.
     """
 
     def __init__(self, config: Config, iteration: int, rows: Sequence[Row], threads: int | None):
-        self.config, self.first, self.iteration, self.threads = config, iteration, iteration, threads
+        self.config, self.start_iteration, self.iteration, self.threads = config, iteration, iteration, threads
         self.name = f"{config.net} seed {config.seed}"
         self.bar = tqdm(total=config.iterations, initial=iteration, desc=config.net, unit="it", disable=not sys.stderr.isatty())
         self.best = min((row.test_error for row in rows), default=math.inf)
@@ -112,11 +112,11 @@ class Progress:
         )
 
     def print_status(self, measurements: str):
-        """Print a line with the iteration, some measurements, the speed and the remaining time."""
+        """Print a line with the iteration, some measurements, the throughput and the remaining time."""
         now, remaining = time.monotonic(), self.config.iterations - self.iteration
         end = "done"
         if remaining:
-            duration = timedelta(seconds=round((now - self.start) / (self.iteration - self.first) * remaining))
+            duration = timedelta(seconds=round((now - self.start) / (self.iteration - self.start_iteration) * remaining))
             end = f"{duration} left, until {datetime.now() + duration:%Y-%m-%d %H:%M}"
         at = f"iteration {self.iteration}/{self.config.iterations}"
         print_line(f"{self.name}  {at}  {measurements}  {median(self.speeds):.0f} images/s  {end}")

@@ -3,7 +3,7 @@
 import numpy as np
 
 INITIALIZATION, ORDER, AUGMENTATION, SPLIT, SYNTHETIC = range(5)
-"""What a seed's random numbers are drawn for; each purpose has its own stream."""
+"""Purposes of random numbers; each has an independent stream."""
 
 
 def random_generator(seed: int, purpose: int, position: int = 0) -> np.random.Generator:

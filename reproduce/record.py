@@ -68,7 +68,7 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None):
             os.replace(path, previous)
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = str(path)  # instead of the temporary file, or of none for a full disk
+        error.filename = str(path)  # not the temporary file; a full disk sets none
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -100,7 +100,7 @@ def write_predictions(folder: Path, predicted: Sequence[int], labels: Sequence[i
     """Write confusion.csv and, for up to ten classes, predictions.txt.
 
     predictions.txt has one character per test image, in lines of 100: the predicted class as a digit if it is right, as a
-    letter (a for 0, b for 1, ...) if it is wrong. It shows the mistakes without the dataset.
+    letter (a for 0, b for 1, ...) if it is wrong. It shows the errors without the dataset.
     """
     counts = Counter(zip(labels, predicted, strict=True))
     rows = [",".join(str(counts[true, given]) for given in range(classes)) + "\n" for true in range(classes)]
@@ -112,14 +112,14 @@ def write_predictions(folder: Path, predicted: Sequence[int], labels: Sequence[i
 
 
 def add_session(folder: Path, config: Config, options: RunOptions, details: dict[str, Any]):
-    """Append this process to environment.json; `details` are the fields of Session that only the caller knows.
+    """Append this process to environment.json; details: the other fields of Session.
 
-    Records are published, so that the command omits the user's folders (--data, --initial, --out).
+    Records are published, so the command omits the user's folders (--data, --initial, --out).
     """
     initial = None if options.initial is None else Path(options.initial.name)
-    elsewhere = replace(options, data=config.dataset_info.given, initial=initial, out=RunOptions.out)
+    public_options = replace(options, data=config.dataset_info.given, initial=initial, out=RunOptions.out)
     session = {
-        "command": shlex.join(["python", "reproduce/run.py", *format_flags(config, elsewhere)]),
+        "command": shlex.join(["python", "reproduce/run.py", *format_flags(config, public_options)]),
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": describe_git(),
         "eval_every": options.eval_every,
@@ -129,7 +129,10 @@ def add_session(folder: Path, config: Config, options: RunOptions, details: dict
 
 @cache
 def describe_git() -> dict[str, Any] | None:
-    """Return the commit and whether reproduce/ differs from it, as when this process first asked; None outside a checkout."""
+    """Return the commit and whether reproduce/ differs from it; None outside a checkout.
+
+    Cached, so later edits do not count.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", *arguments]  # a killed `git status` would leave the index locked
@@ -189,7 +192,7 @@ def read_record(folder: Path) -> Record:
     Raises:
         UserError: a file is damaged, missing, or contradicts another one.
     """
-    result = read_result(folder)  # first: once it is there, the other files are complete
+    result = read_result(folder)  # read first: it is written last, so the other files are complete
     config = read_config(folder)
     if config is None:
         raise damaged(folder / CONFIG, "is missing")
@@ -216,8 +219,8 @@ def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
     if reached > config.iterations:
         yield METRICS, f"is damaged (iteration {reached} in a run of {config.iterations})"
     if any((row.held_out_error is None) != (config.split == "full") for row in rows):
-        yield METRICS, f"is damaged (held_out_error does not go with split {config.split})"
-    # Where sessions evaluated at different periods, only the common multiples have rows for certain.
+        yield METRICS, f"is damaged (held_out_error {'missing with' if config.split == 'val' else 'present without'} split val)"
+    # If eval_every changed between sessions, only common multiples are guaranteed to have a row.
     periods = [session.eval_every for session in record.sessions]
     if periods and None not in periods:
         period = math.lcm(*(period for period in periods if period))
@@ -243,14 +246,14 @@ def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
     if record.predictions is not None:
         wrong, images = sum(character in WRONG for character in record.predictions), len(record.predictions)
         if wrong != round(result.test_error * images / 100):
-            yield PREDICTIONS, f"contradicts result.json (it has {wrong} mistakes in {images} images)"
+            yield PREDICTIONS, f"contradicts result.json (it has {wrong} errors in {images} images)"
     if record.confusion is not None:
         images = sum(map(sum, record.confusion))
         wrong = images - sum(row[i] for i, row in enumerate(record.confusion))
         if len(record.confusion) != len(config.dataset_info.class_names):
             yield CONFUSION, f"is damaged (it has {len(record.confusion)} classes)"
         if wrong != round(result.test_error * images / 100) or len(record.predictions or "") not in (0, images):
-            yield CONFUSION, f"contradicts another file (it has {wrong} mistakes in {images} images)"
+            yield CONFUSION, f"contradicts another file (it has {wrong} errors in {images} images)"
 
 
 def damaged(path: Path, problem: str) -> UserError:
@@ -285,7 +288,7 @@ def parse_config(described: Any) -> Config:
     """Inverse of `describe_config`.
 
     Raises:
-        ValueError: it was edited, or written by another version of this repository.
+        ValueError: the content was edited, or written by another version of this repository.
     """
     if not isinstance(described, dict):
         raise ValueError("the config is not an object")
@@ -296,7 +299,7 @@ def parse_config(described: Any) -> Config:
     expected = describe_config(config)
     differing = [name for name in described | expected if described.get(name) != expected.get(name)]
     if differing:
-        raise ValueError(f"{', '.join(differing)} differs from what the rest implies")
+        raise ValueError(f"{', '.join(differing)} inconsistent with the other fields")
     return config
 
 
@@ -342,7 +345,7 @@ def read_predictions(folder: Path) -> str | None:
         return None
     characters = path.read_bytes().decode(errors="replace").replace("\n", "")
     if not characters or set(characters) - set(RIGHT + WRONG):
-        raise damaged(path, "is damaged (it holds other characters than 0-9 and a-j, or none)")
+        raise damaged(path, "is damaged (it must contain only 0-9 and a-j)")
     return characters
 
 
@@ -363,7 +366,7 @@ def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
     """Return config and result from the header of a weights file of export.py.
 
     Raises:
-        UserError: it is not such a file.
+        UserError: the file is not a weights file.
     """
     try:
         with safe_open(path, "numpy") as file:
@@ -377,7 +380,7 @@ def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
 
 
 def checkpoint_identity(config: Config, fingerprint: str) -> dict[str, Any]:
-    """Return the fields by which a checkpoint belongs to a run; fingerprint: SHA-256 of the data."""
+    """Return the fields that tie a checkpoint to its run; fingerprint: SHA-256 of the data."""
     return {"schema": SCHEMA, "config": config.describe(), "data": fingerprint}
 
 
@@ -397,7 +400,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], is_best: bool = False):
 
 
 def load_checkpoint(folder: Path, identity: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> T | None:
-    """Return what `parse` makes of the newest usable checkpoint, None if there is no checkpoint at all.
+    """Return parse(checkpoint) for the newest usable checkpoint, or None if there is no checkpoint.
 
     If the newest one is damaged or belongs to another run, it is renamed, with a warning, and the previous one is used.
     parse: raises ValueError if the checkpoint does not fit.

@@ -2,8 +2,8 @@
 
     python reproduce/reference.py --depth 20
 
-trains on the CPU and prints errors; nothing is saved. The other modules add speed, checkpoints, records and variants. Tests
-compare their batches, learning rates and training steps with these.
+Trains on the CPU and prints errors; nothing is saved. The other modules add speed, checkpoints, records and variants. The
+tests compare the batches, learning rates and training steps of the other modules with this file.
 
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
@@ -11,7 +11,7 @@ Shapes: N images, C channels, H rows, W columns, K classes.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ PRINT_EVERY = 500
 
 
 def draw_batches(images_NCHW: Tensor, labels_N: Tensor, mean_CHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of uint8 training images forever; the last batch of a permutation may be smaller."""
+    """Yield batches of training images forever; the last batch of an epoch may be smaller."""
     # "4 pixels are padded on each side, and a 32x32 crop is randomly sampled from the padded image or its horizontal flip."
     augment = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()])
     while True:

@@ -1,4 +1,4 @@
-"""Train one network of He et al. 2015, section 4.2, on CIFAR-10.
+"""Train one network, by default as in He et al. 2015, section 4.2, on CIFAR-10.
 
     python reproduce/run.py --depth 44 --residual
 
@@ -9,7 +9,7 @@ Exit status: 0 finished, 2 user error, 3 training diverged, 75 stopped early wit
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 
 import math
 import time
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
 class PreparedRun:
     """A run that is ready to train.
 
-    flags: numerics flags of torch, as recorded. deadline: in time.monotonic().
+    flags: from `set_numerics`. deadline: the value of time.monotonic() at which to stop.
     """
 
     config: Config
@@ -70,14 +70,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train the run that a command line describes and return the exit status.
+    """Train one run and return the exit status. SIGTERM, SIGINT and SIGHUP stop it with a checkpoint.
 
     Raises:
         UserError: a flag, a file or the device is unusable.
         OSError: the dataset or the run folder cannot be read or written.
     """
-    prepared = prepare(arguments)
-    outcome = prepared if isinstance(prepared, Outcome) else train_prepared(prepared)
+    outcome = prepare(arguments)
+    if isinstance(outcome, PreparedRun):
+        from reproduce.interleave import run_task
+
+        with collect_stop_signals(STOPPING, abort=True) as requests:
+            outcome = run_task(training_task(outcome, requests))
     print_line(outcome.message)
     return outcome.status
 
@@ -94,7 +98,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
 
     config, options = cli.parse_args(combine, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
     if config.trainable != "all" and options.initial is None:
-        raise UserError(f"--trainable {config.trainable} freezes layers: name the file with their weights by --initial")
+        raise UserError(f"--trainable {config.trainable} needs pretrained weights: add --initial FILE")
     initial = "" if options.initial is None else hash_weights_file(options.initial)
     return replace(config, **resolve_dataset(options.data), initial=initial), options
 
@@ -111,13 +115,13 @@ def hash_weights_file(path: Path) -> str:
 
 
 def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
-    """Load the data and build the network of a command line's run, or return the outcome if the run has already ended.
+    """Parse the flags, load the data and build the network. If the run has already ended, return its outcome.
 
     Writes nothing to the run folder. --time-limit counts from here.
 
     Raises:
         UserError: a flag, a file or the device is unusable.
-        OSError: the dataset cannot be read or written, or the run folder not be read.
+        OSError: the dataset cannot be read or written, or the run folder cannot be read.
     """
     start = time.monotonic()
     config, options = parse(arguments)
@@ -126,7 +130,7 @@ def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
     if result is not None:
         read_record(folder)  # report damage now
         outcome = describe_result(config, folder, result)
-        return Outcome(outcome.status, f"already ended, nothing to do: {outcome.message}")
+        return Outcome(outcome.status, f"nothing to do, the run has already ended: {outcome.message}")
     read_config(folder)  # report damage before loading the data
     read_sessions(folder)
 
@@ -150,16 +154,8 @@ def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
     return PreparedRun(config, options, device, flags, data, network, deadline)
 
 
-def train_prepared(prepared: PreparedRun) -> Outcome:
-    """Train one run alone. SIGTERM, SIGINT and SIGHUP stop it with a checkpoint; a second SIGINT raises KeyboardInterrupt."""
-    from reproduce.interleave import run_task
-
-    with collect_stop_signals(STOPPING, abort=True) as requests:
-        return run_task(training_task(prepared, requests))
-
-
 def training_task(prepared: PreparedRun, requests: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":
-    """Train until the end, the time limit, or the first entry in `requests` (see signals.py).
+    """Train until the end, the time limit, or the first signal in `requests` (see signals.py).
 
     concurrent: number of other runs in training at the start.
 
@@ -189,7 +185,7 @@ def training_task(prepared: PreparedRun, requests: Sequence[int], concurrent: in
 
 
 def describe_data(config: Config, data: "Data") -> dict[str, Any]:
-    """Describe the dataset for the record; of an image folder also its classes and number of images."""
+    """Describe the dataset for the record; for an image folder, include its classes and number of images."""
     description = {"name": config.dataset, "sha256": data.fingerprint}
     if config.dataset == "pictures":
         description |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}

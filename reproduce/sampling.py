@@ -3,7 +3,7 @@
 Shapes: M images in a set, N in a batch, T iterations, H rows, W columns, C channels; 32 x 32 x 3 for CIFAR-10.
 
 An image is stored with 4 pixels of zero padding on each side. A batch is one gather: for each of its images, the pixels of
-a random crop, flipped or not. The mean is padded with zeros and gathered alike, so padding is exactly zero after the
+a random crop, flipped or not. The mean is padded with zeros and gathered in the same way, so padding is exactly zero after the
 subtraction, as if the image had been padded afterwards (section 4.2).
 """
 
@@ -23,8 +23,8 @@ from reproduce.errors import UserError
 from reproduce.randomness import AUGMENTATION, ORDER, SPLIT, random_generator
 
 PADDING = 4
-VALIDATION_FRACTION = 10
-"""One in so many training images goes into the validation split: 5k of CIFAR-10's 50k."""
+VALIDATION_DIVISOR = 10
+"""The validation split contains 1/10 of each class, 5k of CIFAR-10's 50k training images."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ def build_data(
 ) -> Data:
     """Read a dataset, split it (by `split_seed`, unless None) and put it on the device.
 
-    It takes no Config, so that everything it depends on is an argument and thus part of the cache key.
+    Takes no Config: the arguments are the cache key.
     """
     (train_NHWC, train_labels, test_NHWC, test_labels), fingerprint = read_dataset(dataset, folder, classes)
     mask = np.zeros(len(train_labels), dtype=bool) if split_seed is None else validation_mask(train_labels, split_seed)
     if split_seed is not None and not mask.any():
-        raise UserError(f"--split val needs a class of at least {VALIDATION_FRACTION} training images in {folder}")
+        raise UserError(f"--split val needs a class of at least {VALIDATION_DIVISOR} training images in {folder}")
     mean_HWC, std_C = normalization_statistics(train_NHWC[~mask], normalization)
     return Data(
         train=to_device(train_NHWC[~mask], train_labels[~mask], device),
@@ -130,12 +130,12 @@ def validation_mask(labels: np.ndarray, seed: int) -> np.ndarray:
     generator = random_generator(seed, SPLIT)
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        mask[members[: len(members) // VALIDATION_FRACTION]] = True
+        mask[members[: len(members) // VALIDATION_DIVISOR]] = True
     return mask
 
 
 def normalization_statistics(images_NHWC: np.ndarray, normalization: Normalization) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean (H x W x C) and standard deviation (C) that the pixels / 255 are normalized by."""
+    """Return the mean (H x W x C) and standard deviation (C) for normalizing pixels in [0, 1]."""
     # An integer sum depends neither on the order of the images nor on the machine.
     mean_HWC = images_NHWC.sum(axis=0, dtype=np.int64) / (255 * len(images_NHWC))
     ones_C = np.ones(mean_HWC.shape[2])
@@ -170,6 +170,8 @@ def to_device(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device)
 def sample_batches(config: Config, images: int, start: int, stop: int) -> Tensor:
     """Return the crops of the iterations start <= i < stop, out of `images` training images.
 
+    A crop is the index of an image with its offset and flip.
+
     Returns: int32 on the CPU, T x 4 x N: image, top, left, flipped. Do not write to it: it is shared by the runs of this
     process that train on the same batches.
     """
@@ -180,11 +182,11 @@ def sample_batches(config: Config, images: int, start: int, stop: int) -> Tensor
 def draw_crops(seed: int, batch_size: int, last_batch: LastBatch, augment: bool, images: int, start: int, stop: int) -> Tensor:
     """Draw the crops of `sample_batches`.
 
-    The images come from an endless stream of permutations of the training set. With last_batch "stream" a batch may begin
-    in one permutation and end in the next; with "drop" the remainder of each permutation is skipped. The offsets of a crop
-    in the padded image are uniform in 0..8.
+    The images come from an endless stream of epochs, each a permutation of the training set. With last_batch "stream" a batch
+    may begin in one epoch and end in the next; with "drop" the remainder of each epoch is skipped. The offsets of a crop in
+    the padded image are uniform in 0..8.
 
-    It takes no Config, so that everything it depends on is an argument and thus part of the cache key.
+    Takes no Config: the arguments are the cache key.
     """
     used = images // batch_size * batch_size if last_batch == "drop" else images
     first, last = start * batch_size // used, (stop * batch_size - 1) // used

@@ -17,7 +17,7 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class Row(Struct, kw_only=True, omit_defaults=True):
-    """A line of metrics.jsonl: one evaluation. Training loss and error are means since the evaluation before."""
+    """A line of metrics.jsonl: one evaluation. Training loss and error are averaged since the previous evaluation."""
 
     iteration: Annotated[int, Meta(ge=1)]
     learning_rate: Amount

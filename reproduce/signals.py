@@ -1,4 +1,4 @@
-"""Collecting the signals that ask a process to stop."""
+"""Collect stop signals: SIGTERM, SIGINT and SIGHUP."""
 
 import os
 import signal

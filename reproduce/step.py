@@ -24,7 +24,7 @@ from reproduce.sampling import Data, gather_batch, sample_batches
 EAGER_ITERATIONS = 3
 """Iterations before capture, in which libraries select kernels and the optimizer creates its state."""
 BURST, BURSTS_AHEAD = 25, 2
-"""Iterations launched between two yields, and the number of such bursts queued on the device.
+"""Iterations launched between two yields, and the maximum number of such bursts queued on the device.
 
 Enough to keep the device busy while other tasks run, and few enough that a full queue does not block the host.
 """
@@ -55,7 +55,7 @@ class Training:
         self.sampled_T4N, self.sampled_start = self.crops_T4N[:0].cpu(), 0
 
     def step(self):
-        """Train one iteration on the batch at the cursor, store its loss and wrong answers, and advance the cursor."""
+        """Train one iteration on the batch at the cursor, store its loss and number of errors, and advance the cursor."""
         crops_4N = self.crops_T4N.index_select(0, self.cursor)[0]
         self.rate.copy_(self.rates_T.index_select(0, self.cursor)[0])
         images_NCHW, labels_N = gather_batch(self.data.train, self.data, crops_4N)
@@ -112,7 +112,7 @@ class Training:
             (self.replay or self.step)()
 
     def get_crops(self, start: int, stop: int) -> Tensor:
-        """Return the crops of the iterations; sample as many as a chunk can have at once."""
+        """Return the crops of the iterations; sample a whole chunk ahead and cache it."""
         first, last = start - self.sampled_start, stop - self.sampled_start
         if first < 0 or last > len(self.sampled_T4N):
             enough = start + self.device.chunk_iterations

@@ -26,15 +26,15 @@ from reproduce.step import EAGER_ITERATIONS, Training
 
 Ending = Literal["finished", "diverged", "stopped"]
 CHUNK_SECONDS = 5.0
-"""Longest chunk, unless one iteration takes longer: during a chunk nothing is printed and no signal is seen."""
+"""Target duration of a chunk in seconds; progress and stop signals are handled between chunks."""
 
 
 @dataclass
 class History:
     """The scalars of a run so far; part of its checkpoint.
 
-    loss, wrong: sums over the iterations since the evaluation at `evaluated`. window_wrong: mistakes in the current warm-up
-    window. seconds: of all sessions. training_seconds: without evaluations and checkpoints.
+    loss, wrong: sums over the iterations since the evaluation at `evaluated`. window_wrong: misclassified images
+    in the current warm-up window. seconds: of all sessions. training_seconds: without evaluations and checkpoints.
     """
 
     iteration: Count = 0
@@ -70,11 +70,12 @@ def train(
     requests: Sequence[int],
     network: nn.Module | None = None,
 ) -> Task[Ending]:
-    """Train a run from its newest checkpoint, or from the start, until its end, the deadline, or a request to stop.
+    """Train a run from its newest checkpoint, or from the start, until its end, the deadline, or a stop signal.
 
     The result does not depend on other tasks on the same device.
 
-    deadline: of time.monotonic. requests: filled with signals from outside (see signals.py). network: from `build_network`.
+    deadline: the value of time.monotonic() at which to stop. requests: signals received (see signals.py); the first one stops
+    the run. network: from `build_network`.
 
     Returns: "finished" or "diverged", with result.json written, or "stopped", with a checkpoint.
 
@@ -83,11 +84,11 @@ def train(
         OSError: the folder cannot be written.
     """
     training = Training(config, data, device, options.capture, network)
-    history, rows = load_progress(training, folder, options)
+    history, rows = resume_run(training, folder, options)
     start_time = time.monotonic() - history.seconds
     progress = Progress(config, history.iteration, rows, count_threads(device))
     final: TestEvaluation | None = None
-    max_chunk = EAGER_ITERATIONS  # until the speed is known
+    max_chunk = EAGER_ITERATIONS  # until the throughput is known
 
     def save(is_best: bool = False):
         history.seconds = time.monotonic() - start_time
@@ -141,8 +142,8 @@ def next_chunk_end(config: Config, options: RunOptions, history: History, max_ch
 # Checkpoints ------------------------------------------------------------------------------------------------------------
 
 
-def load_progress(training: Training, folder: Path, options: RunOptions) -> tuple[History, list[Row]]:
-    """Restore the newest checkpoint, if there is one, and print what is about to be trained.
+def resume_run(training: Training, folder: Path, options: RunOptions) -> tuple[History, list[Row]]:
+    """Restore the newest checkpoint, if there is one, and print the header.
 
     Raises:
         UserError: no checkpoint is usable, or all checkpoints of a run have been lost.
@@ -159,7 +160,7 @@ def load_progress(training: Training, folder: Path, options: RunOptions) -> tupl
             )
     history, rows = loaded or (History(), [])
     record.write_metrics(folder, rows)  # later rows are computed again
-    parts = {"training": data.train, "held-out": data.validation, "test": data.test}
+    parts = {"training": data.train, "validation": data.validation, "test": data.test}
     images = {name: len(part) for name, part in parts.items() if part is not None}
     device, iteration = format_device(training.device), history.iteration if loaded else None
     print_line(format_header(config, options, folder, device, count_parameters(training), images, iteration))
@@ -170,7 +171,7 @@ def restore_checkpoint(training: Training, checkpoint: dict[str, Any]) -> tuple[
     """Restore network and optimizer from a checkpoint of the same run; return its history and rows.
 
     Raises:
-        ValueError: it does not fit; nothing has been restored.
+        ValueError: the checkpoint does not match; the training state is unchanged.
     """
     if not isinstance(checkpoint.get("history"), dict) or checkpoint["history"].keys() != asdict(History()).keys():
         raise ValueError("its history has other fields")
@@ -217,7 +218,7 @@ def is_best_evaluation(config: Config, rows: list[Row]) -> bool:
 
 
 def evaluate(training: Training, history: History, rate: float, is_last: bool) -> tuple[Row, TestEvaluation | None]:
-    """Return a row of the metrics and, for the last one, everything measured on the test set; start new training means."""
+    """Return a row of the metrics and, for the last one, the whole test evaluation. Reset the training loss and error."""
     config, data, network, device = training.config, training.data, training.network, training.device
     if config.bn_statistics == "population":
         update_population_statistics(network, data, device, config)
@@ -240,10 +241,10 @@ def evaluate(training: Training, history: History, rate: float, is_last: bool) -
 def write_record(
     folder: Path, training: Training, history: History, rows: list[Row], final: TestEvaluation | None
 ) -> Literal["finished", "diverged"]:
-    """Write the files of a run that has reached its end. final: None if the last session ended before it could."""
+    """Write the final files of a run. final: None if a previous session wrote the last checkpoint but not the result."""
     config, data, device = training.config, training.data, training.device
     final = final or evaluate_test_set(training.network, data, device, config)
-    if not all(map(math.isfinite, final.responses)):  # the last update has no loss that could show it
+    if not all(map(math.isfinite, final.responses)):  # no loss is computed after the last update
         record.write_result(folder, Diverged(iteration=history.iteration))
         return "diverged"
     if config.family == "6n+2":

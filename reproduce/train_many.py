@@ -3,8 +3,8 @@
     printf '%s\\n' '--depth 20 --seed 0' '--depth 20 --seed 1' | python reproduce/train_many.py
 
 Reads lines of flags for reproduce/run.py from standard input and starts a run as soon as its line arrives. The runs are
-interleaved, each on its own stream, because one network of this size does not fill an accelerator. A run computes the same
-numbers as alone (on accelerators, to the bit only with --deterministic), and a failing run does not affect the others.
+interleaved, each on its own stream, because one network of this size does not fill an accelerator. The results are those of
+runs trained alone (on accelerators, bitwise only with --deterministic), and a failing run does not affect the others.
 Prints the exit status and final message of each run:
 
     line 1, exit status 0: residual20: final test error ...
@@ -17,7 +17,7 @@ checkpoint. The exit status of train_many.py is 0 if all runs finished, else the
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 
 import contextlib
 import io
@@ -48,31 +48,23 @@ IDLE = 0.1
 
 @dataclass(frozen=True)
 class Options:
-    """Options of train_many.py itself; those of the runs are read from standard input."""
+    """Options of train_many.py."""
 
     outcomes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Append a JSON object per ended run: {"line": its number, "status": its exit status, "message": its final message}."""
-
-
-def split_flags(line: str) -> list[str]:
-    """Split a line of flags as a shell does.
-
-    Raises:
-        UserError: unbalanced quotes.
-    """
-    try:
-        return shlex.split(line)
-    except ValueError as error:
-        raise UserError(f"cannot split the line into flags ({error})") from None
+    """Append one JSON object per ended run: line (its number), status (its exit status), message (its final message)."""
 
 
 def train_line(line: str, requests: Sequence[int], concurrent: int) -> Task[Outcome]:
     """Train the run that a line of flags describes; errors become outcomes."""
     try:
-        prepared = prepare(split_flags(line))
+        flags = shlex.split(line)
+    except ValueError as error:  # unbalanced quotes
+        return Outcome(2, f"cannot split the line into flags ({error})")
+    try:
+        prepared = prepare(flags)
         if isinstance(prepared, Outcome):
             return prepared
-        yield  # loading data takes a while: let the other runs and new lines have their turn
+        yield  # loading data takes a while: let the other runs continue
         return (yield from training_task(prepared, requests, concurrent))
     except (RunLocked, UnsupportedPrecision, OutOfMemory) as error:
         return Outcome(error.status, str(error))

@@ -1,4 +1,4 @@
-"""Loading trained networks from run folders, weights files and other checkpoints; saving weights files.
+"""Load trained networks from run folders, weights files and other checkpoints; save weights files.
 
 Shapes: N images in a batch, K classes.
 """
@@ -100,7 +100,7 @@ def load_run(folder: Path, data: str, name: str = record.NEWEST) -> TrainedNetwo
     if name == record.NEWEST and not isinstance(result, Finished):
         raise UserError(f"the run in {folder} has not finished")
     if not path.exists():
-        raise UserError(f"{folder} contains no {name}: the committed records have no weights")
+        raise UserError(f"{folder} contains no {name}: checkpoints are not committed; train the run, or use a file in weights/")
     images = load_data(config, find_data_folder(config.dataset, data), torch.device("cpu"))
     checkpoint = record.read_checkpoint(path, record.checkpoint_identity(config, images.fingerprint))
     described = summarize_best(config, checkpoint) if name == record.BEST else to_builtins(result)
@@ -113,7 +113,7 @@ def load_run(folder: Path, data: str, name: str = record.NEWEST) -> TrainedNetwo
 
 
 def summarize_best(config: Config, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of best.pt: its last evaluation, and the error by which that was selected."""
+    """Return the result of best.pt: its last evaluation, and the criterion by which it was selected."""
     *_, row = checkpoint["rows"]
     return {
         **{name: row[name] for name in ("test_error", "held_out_error", "train_error", "train_loss") if name in row},
@@ -155,7 +155,7 @@ def load_weights_file(path: Path) -> TrainedNetwork:
     """Load a file written by `save_network`, and compare its SHA-256 with the model card next to it.
 
     Raises:
-        UserError: it is not such a file, or damaged.
+        UserError: the file is not a weights file, or is damaged.
     """
     check_sha256(path)
     config, result = record.read_weights_header(path)
@@ -174,8 +174,8 @@ def load_weights_file(path: Path) -> TrainedNetwork:
 def load_initial_weights(path: Path, network: nn.Module, config: Config, data: Data) -> Data:
     """Load pretrained weights into `network`; return the data with their normalization.
 
-    The last linear layer keeps its random initialization unless the classes are the same. The state_dict of a torchvision
-    network has neither class names nor normalization: the number of classes decides, and the data stay as they are.
+    The last linear layer is loaded only if the class names match. A torchvision state_dict has no class names: its last linear
+    layer is loaded if the number of classes matches, and the normalization is unchanged.
 
     Raises:
         UserError: the file cannot be read or does not fit the network.
@@ -218,7 +218,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def translate_name(name: str, blocks_per_stage: int) -> str:
-    """Translate one of their parameter names into ours.
+    """Return the name of a parameter in this repository, given its name in theirs.
 
     conv1, bn1 -> conv, bn; layer<s>.<i> -> blocks.<(s - 1) n + i>; the names inside a block, and linear, are the same.
     The prefixes "module." (DataParallel) and "compressible_" (later versions) are removed.
@@ -234,7 +234,7 @@ def load_akamaster_checkpoint(path: Path) -> TrainedNetwork:
     """Load a checkpoint with "state_dict" and "best_prec1".
 
     Raises:
-        UserError: it is none.
+        UserError: the file is not such a checkpoint.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

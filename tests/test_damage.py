@@ -112,7 +112,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "truncated predictions": (truncate("predictions.txt"), "(predictions.txt|confusion.csv) contradicts"),
     "predictions: another mistake": (
         lambda folder: (folder / "predictions.txt").write_text((folder / "predictions.txt").read_text().replace("0", "a", 1)),
-        "predictions.txt contradicts result.json .*801 mistakes",
+        "predictions.txt contradicts result.json .*801 errors",
     ),
     "predictions: other characters": (write("predictions.txt", b"09x3"), "predictions.txt is damaged"),
     "confusion: not square": (write("confusion.csv", b"1,0\n0\n"), "confusion.csv is damaged"),

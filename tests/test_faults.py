@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import hubconf
 from analysis import (
     compare,
     plot_degradation,
@@ -229,8 +228,3 @@ def test_a_fault_is_one_sentence_and_leaves_nothing(
         assert status == 2, out + err
         assert err.startswith("error: ") and err.count("\n") == 1 and re.search(sentence, err), err
     assert sorted(place.rglob("*")) == before
-
-
-def test_hubconf_names_what_is_not_published():
-    with pytest.raises(ValueError, match="no weights of residual1202 are published yet"):
-        hubconf.resnet1202_cifar10(pretrained=True)

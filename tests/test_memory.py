@@ -58,7 +58,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_is_built(
     before = sorted(workplace.rglob("*"))
     assert run.main(f"{flags} --data synthetic --device cpu".split()) == 2
     printed = capsys.readouterr().err
-    assert "GB of memory, the cpu has 16.0 GB" in printed and printed.endswith(f": lower {lower}\n")
+    assert "GB of memory, but the cpu has 16.0 GB" in printed and printed.endswith(f": lower {lower}\n")
     assert sorted(workplace.rglob("*")) == before
 
 

@@ -195,7 +195,7 @@ def test_a_run_from_start_to_finish_and_repeated(workplace: Path, run: Run):
     }  # fmt: skip
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = run(QUICK_FLAGS)
-    assert again.status == 0 and again.out == f"already ended, nothing to do: {last}\n"
+    assert again.status == 0 and again.out == f"nothing to do, the run has already ended: {last}\n"
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
@@ -265,7 +265,7 @@ def test_a_second_process_is_refused_and_a_signal_stops_the_first(workplace: Pat
 def test_divergence_has_its_own_exit_status(run: Run):
     first, again = (run(f"{QUICK_FLAGS} --lr 1e30") for _ in range(2))
     assert first.status == again.status == 3
-    assert "diverged at iteration" in first.out and "already ended" in again.out
+    assert "diverged at iteration" in first.out and "has already ended" in again.out
 
 
 @pytest.mark.parametrize(("flags", "number"), [("--depth 44 --iterations 3", "7.17%"), ("--depth 44 --no-residual", None)])

@@ -344,19 +344,22 @@ def test_a_checkpoint_of_another_repository_keeps_its_normalization(home: Path, 
     assert text.splitlines()[1] == "recorded best test error: 8.75%"
 
 
+def format_entry_point(net: str) -> str:
+    return f"{net.replace('residual', 'resnet').replace('-', '_')}_cifar10"
+
+
 def test_hub_networks_and_their_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     network: Any = torch.hub.load(str(Path(hubconf.__file__).parent), "resnet32_cifar10", source="local", verbose=False)
     assert sum(parameter.numel() for parameter in network.parameters()) == 464_154
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
-    assert all(callable(getattr(hubconf, f"resnet{depth}_cifar10")) for depth in (20, 32, 44, 56, 110, 1202))
+    entry_points = {name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")}
+    assert entry_points == {format_entry_point(net) for net in PUBLISHED}
     monkeypatch.setattr(hubconf, "WEIGHTS", tmp_path)
-    with pytest.raises(UserError, match="no weights of residual8 are published yet"):
-        hubconf.load(Config(depth=8), pretrained=True)
     export_weights(folder, tmp_path).rename(tmp_path / "residual8.safetensors")
     images = random_images(2)
     with torch.inference_mode():
         expected = weights.load_network(folder, "synthetic").classifier(images)
-        assert torch.equal(hubconf.load(Config(depth=8), pretrained=True)(images), expected)
+        assert torch.equal(hubconf._load(Config(depth=8), pretrained=True)(images), expected)
 
 
 def test_the_example_in_hubconf(monkeypatch: pytest.MonkeyPatch):
@@ -371,7 +374,7 @@ def test_the_example_in_hubconf(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("net", PUBLISHED)
 def test_published_networks_predict_as_recorded(cifar10_folder: Path, net: str):
-    entry_point = getattr(hubconf, f"{net.replace('residual', 'resnet').replace('-', '_')}_cifar10")
+    entry_point = getattr(hubconf, format_entry_point(net))
     assert f"weights/{net}.md" in entry_point.__doc__
     images_NHWC = torch.from_numpy(datasets.CIFAR10(cifar10_folder, train=False).data[:1_000])
     with torch.inference_mode():
@@ -389,7 +392,7 @@ def test_published_networks_predict_as_recorded(cifar10_folder: Path, net: str):
 def test_other_families_are_exported_with_their_image_size(tmp_path: Path, family: Any, format: Any):
     config = Config(family=family, dataset="mnist" if family == "lenet" else "cifar10", schedule="cosine")
     channels, side = config.dataset_info.channels, config.dataset_info.side
-    classifier = hubconf.load(config, pretrained=False).eval()
+    classifier = hubconf._load(config, pretrained=False).eval()
     classifier.mean, classifier.std = torch.full((channels, side, side), 0.5), torch.ones(channels, 1, 1)
     result = {"test_error": 3.0, "train_error": 2.0, "best_test_error": 2.9, "parameters": 13_242}
     trained = weights.TrainedNetwork(classifier, config, result, "")
