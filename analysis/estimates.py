@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 CONFIDENCE = 0.95
 MINIMUM = 3
@@ -168,3 +168,15 @@ def holm_adjust(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[position]))
         adjusted[position] = largest
     return adjusted
+
+
+def compare_predictions(first: str, second: str) -> tuple[int, int, float]:
+    """Return the test images that only `first` and only `second` misclassifies, and the p-value of McNemar's exact test.
+
+    first, second: a character per test image as in predictions.txt, a digit if it is classified correctly, else a letter.
+    """
+    pairs = list(zip(first, second, strict=True))
+    only_first = sum(one.isalpha() and other.isdigit() for one, other in pairs)
+    only_second = sum(one.isdigit() and other.isalpha() for one, other in pairs)
+    differing = only_first + only_second
+    return only_first, only_second, float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0

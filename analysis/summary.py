@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.claims import NOT_REPRODUCED, NOT_RUN, REPRODUCED, SUGGESTS, SUGGESTS_OTHERWISE, Verdict, count_verdicts, judge
 from analysis.devices import name_device
-from analysis.estimates import Interval, holm_adjust
+from analysis.estimates import Interval, compare_predictions, holm_adjust
 from analysis.markdown import format_estimates, format_net, format_number, format_table, join_words, wrap_paragraphs
 from analysis.paper import HE, load_paper, paper_value, published
 from analysis.questions.degradation import PLAIN_TWINS, TWINS, list_depths, recorded
@@ -177,7 +177,21 @@ def describe_residual(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
         f"{improve} ResNet-{first.depth} ({mean_error(ours, first):.2f}%); {first.depth} minus {nets[-1].depth} layers is "
         f"{gap}. "
     )
-    return f"{sentence}{describe_confound(ours, curves)}{describe_published_56()}"
+    paired = compare_on_test_images(ours, nets[-1], first)
+    return f"{sentence}{paired}{describe_confound(ours, curves)}{describe_published_56()}"
+
+
+def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) -> str:
+    """Return McNemar's test of two networks with the same seed, the lowest that both have."""
+    runs = [finished_runs(select_runs(ours, net)).set_index("seed")["predictions"].dropna() for net in (deep, shallow)]
+    common = runs[0].index.intersection(runs[1].index)
+    if common.empty:
+        return ""
+    lost, won, p = compare_predictions(*(texts[min(common)] for texts in runs))
+    return (
+        f"With seed {min(common)}, {lost} test images are misclassified by ResNet-{deep.depth} only and {won} by "
+        f"ResNet-{shallow.depth} only (McNemar's test of these two networks: p = {p:.2g}). "
+    )
 
 
 def describe_confound(ours: pd.DataFrame, curves: pd.DataFrame) -> str:

@@ -14,6 +14,7 @@ from analysis.estimates import (
     Interval,
     all_of,
     combine,
+    compare_predictions,
     estimate,
     holm_adjust,
     is_equivalent,
@@ -128,3 +129,9 @@ def test_holm_by_hand():
     # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, and 0.04, which may not be less than before.
     assert holm_adjust([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm_adjust([0.6, 0.7]) == [1.0, 1.0] and holm_adjust([]) == []
+
+
+def test_mcnemar_by_hand():
+    # 4 images only the first network gets wrong, 1 only the second: 2 P(at most 1 of 5) = 2 (1 + 5) / 32.
+    assert compare_predictions("aaaa01b", "0123a1c") == (4, 1, pytest.approx(0.375))
+    assert compare_predictions("0a", "0b") == (0, 0, 1.0)
