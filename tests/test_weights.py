@@ -376,15 +376,15 @@ def test_the_example_in_hubconf(monkeypatch: pytest.MonkeyPatch):
 def test_published_networks_predict_as_recorded(cifar10_folder: Path, net: str):
     entry_point = getattr(hubconf, format_entry_point(net))
     assert f"weights/{net}.md" in entry_point.__doc__
-    images_NHWC = torch.from_numpy(datasets.CIFAR10(cifar10_folder, train=False).data[:1_000])
+    images_NHWC = torch.from_numpy(datasets.CIFAR10(cifar10_folder, train=False).data[:250])
     with torch.inference_mode():
         predicted = entry_point(pretrained=True)(images_NHWC.permute(0, 3, 1, 2) / 255).argmax(1)
     trained = weights.load_network(hubconf.WEIGHTS / f"{net}.safetensors", "")
     folder = hubconf.WEIGHTS.parent / "experiments" / "records" / trained.config.folder
     assert json.loads((folder / record.RESULT).read_text()) == trained.result
     recorded = [(record.RIGHT + record.WRONG).index(character) % 10 for character in record.read_predictions(folder) or ""]
-    agreeing = sum(one == other for one, other in zip(predicted.tolist(), recorded[:1_000], strict=True))
-    assert agreeing >= 990, "fp32 here, the run's precision there"
+    agreeing = sum(one == other for one, other in zip(predicted.tolist(), recorded[:250], strict=True))
+    assert agreeing >= 247, "fp32 here, the run's precision there"
 
 
 @pytest.mark.parametrize("format", ["safetensors", "torchscript"])
