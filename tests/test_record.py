@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from reproduce.errors import RunLocked, UserError
 from reproduce.schema import Diverged
 from tests.conftest import assert_equal
 from tests.fake_records import SESSION, make_curve
+from tests.test_config import ExtendedConfig
 
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
 IDENTITY = record.checkpoint_identity(Config(), "fingerprint")
@@ -225,56 +226,17 @@ def test_each_session_is_recorded_without_the_users_folders(tmp_path: Path):
         assert record.read_sessions(tmp_path)[-1].command == "python reproduce/run.py --data mnist"
 
 
-# Keys -------------------------------------------------------------------------------------------------------------------
+# Later fields ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_field_but_the_seed_changes_the_key():
-    default = Config()
-    assert default.key == Config(seed=5).key
-    others = [
-        Config(depth=26), Config(residual=False), Config(shortcut="B"), Config(block="bn-after-add"),
-        Config(optimizer="adam"), Config(lr=0.2), Config(momentum=0.8), Config(weight_decay=0), Config(batch_size=64),
-        Config(iterations=100), Config(warmup="error"), Config(augment=False), Config(split="val"),
-        Config(precision="bf16"), Config(normalization="channel-mean"), Config(initialization="fan-out"),
-        Config(last_layer="uniform"), Config(decay="weights"), Config(bn_statistics="population"),
-        Config(bn_batch="halves"), Config(last_batch="drop"), Config(dataset="synthetic"),
-        Config(family="resnet18"), Config(schedule="cosine"), Config(trainable="head"), Config(initial="00"),
-        Config(dataset="pictures", classes="a/b", pictures="1"), Config(dataset="pictures", classes="a/b", pictures="2"),
-    ]  # fmt: skip
-    keys = {config.key for config in (default, *others)}
-    assert len(keys) == 1 + len(others) == len(asdict(default))
-
-
-KEYS = {
-    "dece074e": Config(),
-    "27aafb12": Config(depth=20, precision="bf16"),
-    "843053a6": Config(depth=56, residual=False),
-    "33634f61": Config(depth=110),
-    "65b9c68a": Config(depth=32, block="bn-after-add", precision="bf16"),
-    "7389fd68": Config(depth=56, optimizer="adamw", weight_decay=0.01),
-    "4b079079": Config(split="val", bn_batch="halves", dataset="synthetic", iterations=100),
-}
-
-
-@dataclass(frozen=True)
-class LaterConfig(Config):
-    """Config with one more field, whose default changes nothing."""
-
-    label_smoothing: float = 0.0
-
-
-def test_a_later_field_moves_no_key_and_keeps_records_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert {config.key: config for config in KEYS.values()} == KEYS, "records of earlier runs would not be found"
-    monkeypatch.setattr(record, "Config", LaterConfig)
-    for key, config in KEYS.items():
-        assert LaterConfig(**asdict(config)).key == key
-        assert LaterConfig(**asdict(config), label_smoothing=0.1).key not in KEYS
+def test_a_later_field_keeps_records_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(record, "Config", ExtendedConfig)
     for folder in record.list_run_folders(RECORDS):
         config = record.read_config(folder)
-        assert isinstance(config, LaterConfig) and config.folder == folder.relative_to(RECORDS)
+        assert isinstance(config, ExtendedConfig) and config.folder == folder.relative_to(RECORDS)
     for path in (RECORDS.parents[1] / "weights").glob("*.safetensors"):
-        assert isinstance(record.read_weights_header(path)[0], LaterConfig)
-    for config in (LaterConfig(), replace(LaterConfig(), label_smoothing=0.1)):
+        assert isinstance(record.read_weights_header(path)[0], ExtendedConfig)
+    for config in (ExtendedConfig(), replace(ExtendedConfig(), label_smoothing=0.1)):
         with record.open_run_folder(config, tmp_path) as folder:
             assert ("label_smoothing" in json.loads((folder / record.CONFIG).read_text())) == (config.label_smoothing > 0)
             assert record.read_config(folder) == config

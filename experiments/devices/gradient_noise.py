@@ -1,4 +1,4 @@
-"""Measure the error of bf16 gradients beside the noise of the mini-batches.
+"""Compare the error of bf16 gradients with the noise of the mini-batches.
 
     python experiments/devices/gradient_noise.py --data DIR
 
