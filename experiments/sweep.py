@@ -27,12 +27,12 @@ from experiments.engine.concurrency import choose_concurrency, count_cores
 from experiments.engine.dashboard import Dashboard
 from experiments.engine.local_engine import check_device_names, find_devices, train_locally
 from experiments.engine.ray_engine import train_on_cluster
-from experiments.engine.run_queue import STOPPED, RunQueue
+from experiments.engine.run_queue import RunQueue
 from experiments.engine.status import find_result, format_run, format_state, has_ended, print_dry_run, print_status, read_state
 from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, Config, Precision, RunOptions, require
 from reproduce.dataset import detect_dataset, find_data_folder, read_dataset, resolve_dataset
-from reproduce.errors import UserError
+from reproduce.errors import STOPPED, UserError
 
 # Required and one of EXPERIMENTS, as Sweep checks: tyro would need a Literal with all names for its own check.
 Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]

@@ -143,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
     write_image_folders(transfer.work, transfer.data, transfer.seeds)
     for seed in transfer.seeds:
         pretraining, *others = list_commands(transfer, seed)
-        if status := run.run(pretraining):
+        if status := run.main(pretraining):
             return status
         weights = pretrained_weights_path(transfer, seed)
         if not weights.exists():
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
             data = ["--data", str(transfer.work / "first")]
             export.main([str(folder), "--format", "safetensors", "--output", str(weights), *data])
         for flags in others:
-            if status := run.run(flags):
+            if status := run.main(flags):
                 return status
     return 0
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import io
+import os
 import platform
 import re
 import sys
@@ -12,9 +13,11 @@ from typing import Any, TypeVar
 
 import tyro
 
-from reproduce.errors import UserError, is_out_of_memory
+from reproduce.errors import ABORTED, USER_ERROR, UserError, is_out_of_memory
 
 T = TypeVar("T")
+BROKEN_PIPE = 141
+"""Exit status if the reader of the output has gone, as in `... | head`; a shell reports the same for SIGPIPE."""
 
 
 def parse_args(target: Callable[..., T], arguments: Sequence[str], prog: str, description: str | None, *markers: Any) -> T:
@@ -37,18 +40,12 @@ def parse_args(target: Callable[..., T], arguments: Sequence[str], prog: str, de
 
 
 def format_version() -> str:
-    """Return the versions of this package, Python and torch, and the commit."""
+    """Return the commit and the versions of Python and torch."""
     from reproduce.record import describe_git
 
     code = describe_git()
     commit = "unknown commit" if code is None else f"commit {code['commit'][:8]}{' with changes' if code['dirty'] else ''}"
-    versions = []
-    for package in ("cifar10-resnet-reproduction", "torch"):
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{package} (not installed)")
-    return "; ".join([versions[0], commit, f"Python {platform.python_version()}", versions[1]])
+    return f"{commit}; Python {platform.python_version()}; torch {importlib.metadata.version('torch')}"
 
 
 def summarize_parser_error(box: str) -> str:
@@ -68,26 +65,33 @@ def summarize_parser_error(box: str) -> str:
 
 def run_cli(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """Return the exit status of `main`; after a user error print one sentence and return 2, after Ctrl-C return 130."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed, as by >&-
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without the line of code
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may contain characters that stdout cannot encode
     try:
-        return main(arguments)
+        try:
+            return main(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
-    except (UserError, OSError) as error:
-        print(f"error: {format_error(error)}", file=sys.stderr)
-        return 2
+        return ABORTED
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {format_os_error(error)}", file=sys.stderr)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         print(f"error: out of memory ({str(error).strip().partition(chr(10))[0]})", file=sys.stderr)
-        return 2
+    return USER_ERROR
 
 
-def format_error(error: UserError | OSError) -> str:
-    """Return the sentence to print for an error that the user can correct."""
-    if isinstance(error, OSError):
-        return f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}"
-    return str(error)
+def format_os_error(error: OSError) -> str:
+    return f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}"

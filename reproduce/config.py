@@ -7,12 +7,13 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import tyro
 
 from reproduce.dataset import DATASETS, DatasetInfo, DatasetName, detect_dataset
 from reproduce.errors import UserError
+from reproduce.schema import convert
 
 SCHEMA = 1
 """Version of the configuration format; part of every key."""
@@ -142,8 +143,6 @@ class Config:
         require(self.bn_batch == "whole" or self.batch_size % 2 == 0, "batch-size must be even for halves", self.batch_size)
         require(self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(self.schedule == "steps" or self.warmup == "none", "warmup must be none unless schedule is steps", self.warmup)
-        has_folder = (bool(self.classes), bool(self.pictures))
-        require(has_folder == (self.dataset == "pictures",) * 2, "classes and pictures are for an image folder", self.dataset)
         require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63", self.seed)
 
     @property
@@ -175,11 +174,7 @@ class Config:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how to train; not part of a run's identity.
-
-    Raises:
-        UserError: a value is out of range.
-    """
+    """Where and how to train; not part of a run's identity."""
 
     device: DeviceChoice = "auto"
     """auto uses the first available device of npu, cuda, cpu."""
@@ -205,7 +200,6 @@ class RunOptions:
     """Also write the metrics as TensorBoard logs into the run folder."""
 
     def __post_init__(self):
-        check_types(self)
         require(self.time_limit is None or 0 < self.time_limit < math.inf, "time-limit must be positive", self.time_limit)
         require(self.eval_every >= 1, "eval-every must be at least 1", self.eval_every)
         require(self.checkpoint_every >= 1, "checkpoint-every must be at least 1", self.checkpoint_every)
@@ -224,34 +218,29 @@ def format_flags(config: Config, options: RunOptions | None = None) -> list[str]
         options = RunOptions(data=config.dataset_info.given, initial=Path("FILE") if config.initial else None)
     elif config.dataset == "mnist" and detect_dataset(options.data) == "cifar10":
         options = replace(options, data=str(Path(options.data) / config.dataset_info.folder))
-    assert detect_dataset(options.data) == config.dataset
-    assert bool(config.initial) == (options.initial is not None)
     automatic = replace(config, lr=None, warmup="auto")  # their defaults depend on other fields
+    defaults = asdict(type(config)()) | {"lr": automatic.lr, "warmup": automatic.warmup} | asdict(RunOptions())
+    values = {name: value for name, value in asdict(config).items() if name not in FIELDS_FROM_OPTIONS} | asdict(options)
     flags = []
-    for settings in (config, options):
-        for field in fields(settings):
-            value = getattr(settings, field.name)
-            default = getattr(automatic, field.name) if field.name in ("lr", "warmup") else field.default
-            if value == default or (settings is config and field.name in FIELDS_FROM_OPTIONS):
-                continue
-            flag = field.name.replace("_", "-")
-            if isinstance(value, bool):
-                flags.append(f"--{flag}" if value else f"--no-{flag}")
-            else:
-                flags += [f"--{flag}", str(value)]
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if value != defaults[name]:
+            flags += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     return flags
 
 
+def diff_from_paper(config: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the hyperparameters that differ from the paper's, with our value and the paper's."""
+    ours, paper = asdict(config), asdict(Config(depth=config.depth))
+    ours["initial"], paper["initial"] = config.initial[:8] or "random", "random"
+    names = [name for name in ours if name not in ("residual", "seed", "classes", "pictures")]
+    return {name.replace("_", "-"): (ours[name], paper[name]) for name in names if ours[name] != paper[name]}
+
+
 def format_recipe(config: Config) -> str:
-    """Return the differences from the paper's hyperparameters, such as "lr 0.05 (paper: 0.1)"."""
-    ours, paper = asdict(config), asdict(Config(depth=config.depth)) | {"initial": "random"}
-    ours["initial"] = config.initial[:8] or "random"
-    changed = [
-        f"{name.replace('_', '-')} {value} (paper: {paper[name]})"
-        for name, value in ours.items()
-        if name not in ("residual", "seed", "classes", "pictures") and value != paper[name]
-    ]
-    return f"the paper's except {', '.join(changed)}" if changed else "the paper's"
+    """Return the differences from the paper's hyperparameters, such as "the paper's except lr 0.05 (paper: 0.1)"."""
+    changes = [f"{name} {ours} (paper: {paper})" for name, (ours, paper) in diff_from_paper(config).items()]
+    return f"the paper's except {', '.join(changes)}" if changes else "the paper's"
 
 
 def require(condition: bool, rule: str, value: object):
@@ -260,23 +249,14 @@ def require(condition: bool, rule: str, value: object):
         raise UserError(f"{rule}, got {value}")
 
 
-cached_type_hints = cache(get_type_hints)
+@cache
+def field_types(config: type[Config]) -> Any:
+    return TypedDict("field_types", get_type_hints(config))  # pyright: ignore
 
 
-def check_types(settings: Config | RunOptions):
-    """Reject values of a wrong type, such as a depth of "20", and convert an integer where a float is declared.
-
-    Raises:
-        UserError: a field has the wrong type.
-    """
-    hints = cached_type_hints(type(settings))
-    for field in fields(settings):
-        allowed = get_args(hints[field.name]) or (hints[field.name],)
-        value = getattr(settings, field.name)
-        if get_origin(hints[field.name]) is Literal:
-            require(value in allowed, f"{field.name} must be one of {', '.join(allowed)}", repr(value))
-            continue
-        if float in allowed and type(value) is int:
-            object.__setattr__(settings, field.name, float(value))
-        elif not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-            require(False, f"{field.name} must be of type {allowed[0].__name__}", repr(value))
+def check_types(config: Config):
+    """Convert integers where a float is declared; raise UserError if a field has another type."""
+    try:
+        config.__dict__.update(convert(vars(config), field_types(type(config))))
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -1,14 +1,19 @@
-"""Errors that the user can correct; each message is one sentence that says what is wrong and what to do."""
+"""Exit statuses, and errors that the user can correct; each message is one sentence: what is wrong and what to do."""
+
+FINISHED, USER_ERROR, DIVERGED, STOPPED, ABORTED = 0, 2, 3, 75, 130
+"""Exit statuses of run.py. STOPPED: early, with a checkpoint."""
 
 
 class UserError(ValueError):
     """An error that the user can correct."""
 
+    status = USER_ERROR  # reported by train_many.py for its run; a command exits with USER_ERROR after all of these
+
 
 class RunLocked(UserError):
     """Another process is training this run."""
 
-    status = 4  # reported by train_many.py; run.py exits with 2 after every UserError
+    status = 4
 
 
 class UnsupportedPrecision(UserError):

@@ -2,17 +2,14 @@
 
 import hashlib
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from reproduce.config import PAPER_ITERATIONS, Config
+from reproduce.config import PAPER_ITERATIONS, Config, diff_from_paper
 from reproduce.errors import UserError
 
 MARK = "this repository. Record: `"
 """Occurs in every model card."""
-UNLISTED = ("residual", "seed", "classes", "pictures")
-"""Fields that are not listed as changes from the paper."""
 
 
 def sha256_of_file(path: Path) -> str:
@@ -35,14 +32,10 @@ def check_sha256(path: Path):
 
 def format_model_card(config: Config, result: dict[str, Any], sha256: str) -> str:
     """Return the model card of a weights file in Markdown."""
-    dataset, paper = config.dataset_info, Config(depth=config.depth)
+    dataset = config.dataset_info
     network = f"{config.net.rstrip('0123456789')} network of {config.depth} layers" if config.family == "6n+2" else config.net
     schedule = "divided by 10 after 1/2 and 3/4 of" if config.schedule == "steps" else f"({config.schedule}) over"
-    changes = [
-        f"{field.name.replace('_', '-')} {getattr(config, field.name)}"
-        for field in fields(Config)
-        if field.name not in UNLISTED and getattr(config, field.name) != getattr(paper, field.name)
-    ]
+    changes = [f"{name} {value}" for name, (value, _) in diff_from_paper(config).items()]
     classes = f"{len(dataset.class_names)} classes"
     class_names = f" ({', '.join(dataset.class_names)})" if config.classes else ""
     split = "nine tenths of the training images" if config.split == "val" else "all training images"

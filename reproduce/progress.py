@@ -4,11 +4,9 @@ import math
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from msgspec import to_builtins
@@ -19,8 +17,6 @@ from reproduce.schema import Row
 
 FIRST_LINE, LINE_INTERVAL = 10.0, 60.0
 """Seconds until the first status line, and between status lines without a progress bar."""
-SPEED_CHUNKS, SLOWDOWN = 9, 3
-"""The throughput is the median over this many chunks; a drop by this factor is reported."""
 
 
 def print_line(line: str):
@@ -73,33 +69,27 @@ def format_header(
 
 
 class Progress:
-    """Progress of one session.
+    """Progress of one session. rows: the evaluations of earlier sessions."""
 
-    rows: the evaluations of earlier sessions. threads: number of CPU threads, None on an accelerator.
-    """
-
-    def __init__(self, config: Config, iteration: int, rows: Sequence[Row], threads: int | None):
-        self.config, self.start_iteration, self.iteration, self.threads = config, iteration, iteration, threads
+    def __init__(self, config: Config, iteration: int, rows: Sequence[Row]):
+        self.config, self.start_iteration, self.iteration = config, iteration, iteration
         self.name = f"{config.net} seed {config.seed}"
         self.bar = tqdm(total=config.iterations, initial=iteration, desc=config.net, unit="it", disable=not sys.stderr.isatty())
         self.best = min((row.test_error for row in rows), default=math.inf)
         self.start = time.monotonic()
         self.next_line = self.start + FIRST_LINE
-        self.speeds: deque[float] = deque(maxlen=SPEED_CHUNKS)
-        self.fastest = 0.0
+        self.throughput = 0.0
 
     def show_chunk(self, losses: Sequence[float], wrong: Sequence[int], seconds: float):
         """Show a chunk of iterations, from the loss and the number of misclassified images of each."""
         images = len(losses) * self.config.batch_size
-        loss, error, speed = sum(losses) / len(losses), 100 * sum(wrong) / images, images / seconds
+        loss, error = sum(losses) / len(losses), 100 * sum(wrong) / images
+        self.throughput = images / seconds
         self.iteration += len(losses)
-        self.bar.set_postfix_str(f"loss {loss:.3f}, error {error:.1f}%, {speed:.0f} images/s", refresh=False)
+        self.bar.set_postfix_str(f"loss {loss:.3f}, error {error:.1f}%, {self.throughput:.0f} images/s", refresh=False)
         self.bar.update(len(losses))
-        self.speeds.append(speed)
         if time.monotonic() >= self.next_line:
             self.print_status(f"loss {loss:.3f}  training error {error:.1f}%")
-        if self.threads is not None and len(self.speeds) == SPEED_CHUNKS:
-            self.check_speed(self.threads)
 
     def show_row(self, row: Row):
         """Print an evaluation, with the best test error so far."""
@@ -119,15 +109,5 @@ class Progress:
             duration = timedelta(seconds=round((now - self.start) / (self.iteration - self.start_iteration) * remaining))
             end = f"{duration} left, until {datetime.now() + duration:%Y-%m-%d %H:%M}"
         at = f"iteration {self.iteration}/{self.config.iterations}"
-        print_line(f"{self.name}  {at}  {measurements}  {median(self.speeds):.0f} images/s  {end}")
+        print_line(f"{self.name}  {at}  {measurements}  {self.throughput:.0f} images/s  {end}")
         self.next_line = now + LINE_INTERVAL if self.bar.disable else math.inf
-
-    def check_speed(self, threads: int):
-        """Warn once if a CPU has become slow because other processes use it."""
-        speed = median(self.speeds)
-        self.fastest = max(self.fastest, speed)
-        if SLOWDOWN * speed > self.fastest:
-            return
-        advice = "; with other work on the CPU, set OMP_NUM_THREADS=1 and train one run per core" if threads > 1 else ""
-        print_line(f"{self.name}  only {speed:.0f} images/s, down from {self.fastest:.0f}: the CPU is busy{advice}")
-        self.threads = None

@@ -16,17 +16,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import tyro
 
 from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, RunOptions
 from reproduce.dataset import resolve_dataset
-from reproduce.errors import UserError
+from reproduce.errors import DIVERGED, FINISHED, STOPPED, UserError
 from reproduce.model_card import sha256_of_file
 from reproduce.progress import print_line
-from reproduce.record import BEST, add_session, open_run_folder, read_config, read_record, read_result, read_sessions
+from reproduce.record import BEST, add_session, open_run_folder, read_config, read_record, read_result
 from reproduce.schema import Diverged, Result
 from reproduce.signals import collect_stop_signals
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from reproduce.interleave import Task
     from reproduce.sampling import Data
 
-FINISHED, DIVERGED, STOPPED = 0, 3, 75
-"""Exit statuses of runs."""
 STOPPING = "stopping with a checkpoint within seconds; press Ctrl-C again to abort"
 
 
@@ -51,37 +49,19 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that is ready to train.
-
-    flags: from `set_numerics`. deadline: the value of time.monotonic() at which to stop.
-    """
+    """A run that is ready to train. deadline: the value of time.monotonic() at which to stop."""
 
     config: Config
     options: RunOptions
     device: "Device"
-    flags: dict[str, Any]
     data: "Data"
     network: "nn.Module"
     deadline: float
 
 
 def main(arguments: Sequence[str]) -> int:
-    return cli.run_cli(run, arguments)
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Train one run and return the exit status. SIGTERM, SIGINT and SIGHUP stop it with a checkpoint.
-
-    Raises:
-        UserError: a flag, a file or the device is unusable.
-        OSError: the dataset or the run folder cannot be read or written.
-    """
-    outcome = prepare(arguments)
-    if isinstance(outcome, PreparedRun):
-        from reproduce.interleave import run_task
-
-        with collect_stop_signals(STOPPING, abort=True) as requests:
-            outcome = run_task(training_task(outcome, requests))
+    """Train one run and return the exit status; raises like `train_run`."""
+    outcome = train_run(*parse(arguments))
     print_line(outcome.message)
     return outcome.status
 
@@ -114,25 +94,39 @@ def hash_weights_file(path: Path) -> str:
     return sha256_of_file(path)
 
 
-def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
-    """Parse the flags, load the data and build the network. If the run has already ended, return its outcome.
+def train_run(config: Config, options: RunOptions) -> Outcome:
+    """Train a run to its end. SIGTERM, SIGINT and SIGHUP stop it with a checkpoint.
+
+    Raises:
+        UserError: a file or the device is unusable.
+        OSError: the dataset or the run folder cannot be read or written.
+    """
+    prepared = prepare(config, options)
+    if isinstance(prepared, Outcome):
+        return prepared
+
+    from reproduce.interleave import run_task
+
+    with collect_stop_signals(STOPPING, abort=True) as stop_signals:
+        return run_task(training_task(prepared, stop_signals))
+
+
+def prepare(config: Config, options: RunOptions) -> PreparedRun | Outcome:
+    """Load the data and build the network. If the run has already ended, return its outcome.
 
     Writes nothing to the run folder. --time-limit counts from here.
 
     Raises:
-        UserError: a flag, a file or the device is unusable.
+        UserError: a file or the device is unusable.
         OSError: the dataset cannot be read or written, or the run folder cannot be read.
     """
     start = time.monotonic()
-    config, options = parse(arguments)
     folder = options.out / config.folder
     result = read_result(folder)
     if result is not None:
         read_record(folder)  # report damage now
         outcome = describe_result(config, folder, result)
         return Outcome(outcome.status, f"nothing to do, the run has already ended: {outcome.message}")
-    read_config(folder)  # report damage before loading the data
-    read_sessions(folder)
 
     from reproduce import device as devices  # must be imported before torch
     from reproduce.dataset import find_data_folder
@@ -141,7 +135,7 @@ def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
     from reproduce.sampling import load_data_cached
 
     device = devices.choose_device(options.device)
-    flags = devices.set_numerics(device, config.precision, options.deterministic)
+    devices.set_numerics(device, config.precision, options.deterministic)  # report an unsupported precision now
     check_memory(config, device)
     with explain_out_of_memory(config, device):
         data = load_data_cached(config, find_data_folder(config.dataset, options.data), device.torch_device)
@@ -151,11 +145,11 @@ def prepare(arguments: Sequence[str]) -> PreparedRun | Outcome:
 
             data = load_initial_weights(options.initial, network, config, data)
     deadline = math.inf if options.time_limit is None else start + options.time_limit
-    return PreparedRun(config, options, device, flags, data, network, deadline)
+    return PreparedRun(config, options, device, data, network, deadline)
 
 
-def training_task(prepared: PreparedRun, requests: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":
-    """Train until the end, the time limit, or the first signal in `requests` (see signals.py).
+def training_task(prepared: PreparedRun, stop_signals: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":
+    """Train until the end, the time limit, or the first signal in `stop_signals` (see signals.py).
 
     concurrent: number of other runs in training at the start.
 
@@ -173,10 +167,13 @@ def training_task(prepared: PreparedRun, requests: Sequence[int], concurrent: in
     config, options, device, data = prepared.config, prepared.options, prepared.device, prepared.data
     set_numerics = partial(devices.set_numerics, device, config.precision, options.deterministic)
     with open_run_folder(config, options.out) as folder, explain_out_of_memory(config, device):
-        session = {"flags": prepared.flags, "data": describe_data(config, data), "beside": concurrent}
+        described = {"name": config.dataset, "sha256": data.fingerprint}
+        if config.dataset == "pictures":
+            described |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
+        session = {"flags": set_numerics(), "data": described, "beside": concurrent}
         add_session(folder, config, options, devices.describe_device(device) | session)
         devices.reset_peak_memory(device)
-        training = train.train(config, options, data, device, folder, prepared.deadline, requests, prepared.network)
+        training = train.train(config, options, data, device, folder, prepared.deadline, stop_signals, prepared.network)
         yield from on_own_stream(device, training, set_numerics)
         result = read_result(folder)
     if result is None:
@@ -184,24 +181,16 @@ def training_task(prepared: PreparedRun, requests: Sequence[int], concurrent: in
     return describe_result(config, folder, result)
 
 
-def describe_data(config: Config, data: "Data") -> dict[str, Any]:
-    """Describe the dataset for the record; for an image folder, include its classes and number of images."""
-    description = {"name": config.dataset, "sha256": data.fingerprint}
-    if config.dataset == "pictures":
-        description |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
-    return description
-
-
 def describe_result(config: Config, folder: Path, result: Result) -> Outcome:
     """Return the outcome of a run that has finished or diverged."""
     if isinstance(result, Diverged):
         return Outcome(DIVERGED, f"{config.net}: diverged at iteration {result.iteration:,}; run folder {folder}")
     message = f"{config.net}: final test error {result.test_error:.2f}% after {config.iterations:,} iterations"
-    if config.net == f"residual{config.depth}" and config.depth in PAPER_TEST_ERROR:
-        message += f" (paper: {PAPER_TEST_ERROR[config.depth]:.2f}% on CIFAR-10 after {PAPER_ITERATIONS:,})"
+    if config.dataset == "cifar10" and config.net == f"residual{config.depth}" and config.depth in PAPER_TEST_ERROR:
+        message += f" (paper: {PAPER_TEST_ERROR[config.depth]:.2f}% after {PAPER_ITERATIONS:,})"
     has_published = config.dataset_info.iterations is not None
     return Outcome(FINISHED, f"{message}; {'compare: python analysis/compare.py' if has_published else 'run folder'} {folder}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(cli.run_cli(main, sys.argv[1:]))

@@ -14,14 +14,14 @@ def collect_stop_signals(message: str = "", abort: bool = False) -> Iterator[lis
 
     message: printed to stderr at the first signal. abort: a second SIGINT raises KeyboardInterrupt.
     """
-    requests: list[int] = []
+    stop_signals: list[int] = []
 
     def handle(number: int, _: object):
-        requests.append(number)
-        if message and len(requests) == 1:
+        stop_signals.append(number)
+        if message and len(stop_signals) == 1:
             with suppress(OSError):  # not through sys.stderr, which the signal may have interrupted
                 os.write(2, f"\n{message}\n".encode())
-        if abort and requests.count(signal.SIGINT) > 1:
+        if abort and stop_signals.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
@@ -30,7 +30,7 @@ def collect_stop_signals(message: str = "", abort: bool = False) -> Iterator[lis
     for number in handlers:
         signal.signal(number, handle)
     try:
-        yield requests
+        yield stop_signals
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from reproduce import record
 from reproduce.config import Config, RunOptions
-from reproduce.device import Device, count_threads, format_device, peak_memory
+from reproduce.device import Device, format_device, peak_memory
 from reproduce.errors import UserError
 from reproduce.evaluation import TestEvaluation, evaluate_test_set, measure_error, update_population_statistics
 from reproduce.interleave import Task
@@ -67,15 +67,15 @@ def train(
     device: Device,
     folder: Path,
     deadline: float,
-    requests: Sequence[int],
+    stop_signals: Sequence[int],
     network: nn.Module | None = None,
 ) -> Task[Ending]:
     """Train a run from its newest checkpoint, or from the start, until its end, the deadline, or a stop signal.
 
     The result does not depend on other tasks on the same device.
 
-    deadline: the value of time.monotonic() at which to stop. requests: signals received (see signals.py); the first one stops
-    the run. network: from `build_network`.
+    deadline: the value of time.monotonic() at which to stop. stop_signals: signals received (see signals.py); the first one
+    stops the run. network: from `build_network`.
 
     Returns: "finished" or "diverged", with result.json written, or "stopped", with a checkpoint.
 
@@ -86,7 +86,7 @@ def train(
     training = Training(config, data, device, options.capture, network)
     history, rows = resume_run(training, folder, options)
     start_time = time.monotonic() - history.seconds
-    progress = Progress(config, history.iteration, rows, count_threads(device))
+    progress = Progress(config, history.iteration, rows)
     final: TestEvaluation | None = None
     max_chunk = EAGER_ITERATIONS  # until the throughput is known
 
@@ -99,7 +99,7 @@ def train(
     tensorboard = open_tensorboard(folder, history.iteration) if options.tensorboard else nullcontext()
     with progress.bar, tensorboard as board:
         while history.iteration < config.iterations:
-            if requests or time.monotonic() >= deadline:
+            if stop_signals or time.monotonic() >= deadline:
                 save()
                 return "stopped"
             start, end = history.iteration, next_chunk_end(config, options, history, min(device.chunk_iterations, max_chunk))

@@ -36,10 +36,10 @@ from reproduce import (
     cli,
     device,  # noqa: F401 - must be imported before torch
 )
-from reproduce.errors import OutOfMemory, RunLocked, UnsupportedPrecision, UserError
+from reproduce.errors import STOPPED, USER_ERROR, UserError
 from reproduce.interleave import PAUSE, Task
 from reproduce.progress import print_line
-from reproduce.run import STOPPED, STOPPING, Outcome, prepare, training_task
+from reproduce.run import STOPPING, Outcome, parse, prepare, training_task
 from reproduce.signals import collect_stop_signals
 
 IDLE = 0.1
@@ -54,22 +54,22 @@ class Options:
     """Append one JSON object per ended run: line (its number), status (its exit status), message (its final message)."""
 
 
-def train_line(line: str, requests: Sequence[int], concurrent: int) -> Task[Outcome]:
+def train_line(line: str, stop_signals: Sequence[int], concurrent: int) -> Task[Outcome]:
     """Train the run that a line of flags describes; errors become outcomes."""
     try:
         flags = shlex.split(line)
     except ValueError as error:  # unbalanced quotes
-        return Outcome(2, f"cannot split the line into flags ({error})")
+        return Outcome(USER_ERROR, f"cannot split the line into flags ({error})")
     try:
-        prepared = prepare(flags)
+        prepared = prepare(*parse(flags))
         if isinstance(prepared, Outcome):
             return prepared
         yield  # loading data takes a while: let the other runs continue
-        return (yield from training_task(prepared, requests, concurrent))
-    except (RunLocked, UnsupportedPrecision, OutOfMemory) as error:
+        return (yield from training_task(prepared, stop_signals, concurrent))
+    except UserError as error:
         return Outcome(error.status, str(error))
-    except (UserError, OSError) as error:
-        return Outcome(2, cli.format_error(error))
+    except OSError as error:
+        return Outcome(USER_ERROR, cli.format_os_error(error))
     except Exception as error:  # a bug must not stop the other runs
         traceback.print_exc()
         return Outcome(1, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
@@ -101,16 +101,16 @@ def train_lines(lines: Iterable[str], outcomes: Path | None = None) -> int:
                 file.write(json.dumps({"line": number, "status": outcome.status, "message": outcome.message}) + "\n")
 
     threading.Thread(target=read_lines, daemon=True).start()
-    with collect_stop_signals(STOPPING, abort=True) as requests:
-        while training or (not at_end and not (requests and arrivals.empty())):
+    with collect_stop_signals(STOPPING, abort=True) as stop_signals:
+        while training or (not at_end and not (stop_signals and arrivals.empty())):
             with contextlib.suppress(queue.Empty):
                 arrival = arrivals.get(timeout=PAUSE if training else IDLE)
                 if arrival is None:
                     at_end = True
-                elif requests:
+                elif stop_signals:
                     report(arrival[0], Outcome(STOPPED, "not started"))
                 elif arrival[1].strip():
-                    training[arrival[0]] = train_line(arrival[1], requests, concurrent=len(training))
+                    training[arrival[0]] = train_line(arrival[1], stop_signals, concurrent=len(training))
             for number, run in list(training.items()):
                 try:
                     next(run)
@@ -121,15 +121,9 @@ def train_lines(lines: Iterable[str], outcomes: Path | None = None) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train the runs that standard input describes.
-
-    Raises:
-        UserError: a flag is wrong, or there is no standard input.
-        OSError: the outcomes cannot be written.
-    """
+    """Train the runs that standard input describes; raises OSError if the outcomes cannot be written."""
     options = cli.parse_args(Options, arguments, "train_many.py", __doc__)
-    if not isinstance(sys.stdin, io.TextIOWrapper):
-        raise UserError("train_many.py reads the runs from standard input, which is closed")
+    assert isinstance(sys.stdin, io.TextIOWrapper)
     sys.stdin.reconfigure(errors="surrogateescape")  # a path may be any bytes
     return train_lines(sys.stdin, options.outcomes)
 

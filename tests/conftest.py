@@ -40,8 +40,8 @@ QUICK = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 
 def train_alone(config: Config, options: RunOptions, data: Data, device: Device, folder: Path) -> train.Ending:
     """Train one run alone, stopped by SIGTERM and SIGINT, like run.py."""
-    with collect_stop_signals() as requests, own_stream(device):
-        return run_task(train.train(config, options, data, device, folder, math.inf, requests))
+    with collect_stop_signals() as stop_signals, own_stream(device):
+        return run_task(train.train(config, options, data, device, folder, math.inf, stop_signals))
 
 
 def build(config: Config) -> Network:

@@ -148,7 +148,7 @@ def test_damage_is_found(folder: Path, damage: str):
 
 
 READERS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "run.py": (run.run, "--depth 20 --out records --device cpu"),
+    "run.py": (run.main, "--depth 20 --out records --device cpu"),
     "sweep.py --status": (sweep.main, "degradation --out records --status"),
     "sweep.py --dry-run": (sweep.main, "degradation --out records --dry-run"),
     "table.py": (table.main, "--records records"),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision import models
 
-from reproduce import evaluate, export, image_folder, record, run, weights
+from reproduce import cli, evaluate, export, image_folder, record, run, weights
 from reproduce.config import Config, format_flags
 from reproduce.errors import UserError
 from reproduce.evaluation import measure_error, update_population_statistics
@@ -160,7 +160,7 @@ def test_a_fine_tuned_network_keeps_the_pretrained_normalization(place: Path, ca
     assert evaluate.main([str(folder), "--data", "after", "--device", "cpu"]) == 0
     measured, recorded = capsys.readouterr().out.splitlines()[:2]
     assert recorded.split()[-1] in measured
-    assert run.main([*AFTER, "--normalization", "channel-mean"]) == 2
+    assert cli.run_cli(run.main, [*AFTER, "--normalization", "channel-mean"]) == 2
 
 
 # Identity and resuming --------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_a_file_that_does_not_fit_is_a_user_error(place: Path, capsys: pytest.Ca
     flags, make, message = WRONG[wrong]
     path = Path("wrong.pth" if "resnet18" in flags else "wrong.safetensors")
     make(path)
-    assert run.main([*flags.split(), "--device", "cpu", "--data", "after", "--initial", str(path)]) == 2
+    assert cli.run_cli(run.main, [*flags.split(), "--device", "cpu", "--data", "after", "--initial", str(path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith(f"error: {message}") and captured.err.count("\n") == 1
     assert not Path("runs").exists()

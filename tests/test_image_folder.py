@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from experiments import sweep
-from reproduce import evaluate, export, image_folder, predict, record, run
+from reproduce import cli, evaluate, export, image_folder, predict, record, run
 from reproduce.dataset import generate_stripes
 from reproduce.errors import UserError
 from reproduce.image_folder import describe_image_folder, read_image_folder
@@ -207,7 +207,7 @@ def test_a_broken_folder_is_refused_in_one_sentence_and_nothing_is_written(
     break_folder, sentence = BROKEN[kind]
     break_folder(photos)
     before = sorted(Path().rglob("*"))
-    assert run.main([*FLAGS, *(["--split", "val"] if "validation" in kind else [])]) == 2
+    assert cli.run_cli(run.main, [*FLAGS, *(["--split", "val"] if "validation" in kind else [])]) == 2
     out, err = capsys.readouterr()
     assert (out, err.replace(f"{Path().resolve()}/", "")) == ("", f"error: {sentence}\n")
     assert sorted(Path().rglob("*")) == before

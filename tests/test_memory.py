@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduce import memory, record, run, train_many
+from reproduce import cli, memory, record, run, train_many
 from reproduce.config import Config
 from reproduce.errors import OutOfMemory
 from reproduce.step import Training
@@ -56,7 +56,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_is_built(
     small: None, workplace: Path, capsys: pytest.CaptureFixture[str], flags: str, lower: str
 ):
     before = sorted(workplace.rglob("*"))
-    assert run.main(f"{flags} --data synthetic --device cpu".split()) == 2
+    assert cli.run_cli(run.main, f"{flags} --data synthetic --device cpu".split()) == 2
     printed = capsys.readouterr().err
     assert "GB of memory, but the cpu has 16.0 GB" in printed and printed.endswith(f": lower {lower}\n")
     assert sorted(workplace.rglob("*")) == before
@@ -76,7 +76,7 @@ def test_running_out_of_memory_is_one_sentence(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ):
     monkeypatch.setattr(Training, "step", lambda self: (_ for _ in ()).throw(error))
-    assert run.main(QUICK_FLAGS.split()) == 2
+    assert cli.run_cli(run.main, QUICK_FLAGS.split()) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("error: out of memory: training residual8") and printed.count("\n") == 1
 
@@ -92,7 +92,7 @@ def test_iterations_before_memory_ran_out_are_kept(workplace: Path, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "step", fail_late)
-        assert run.main(f"{QUICK_FLAGS} --checkpoint-every 10 --eval-every 10".split()) == 2
+        assert cli.run_cli(run.main, f"{QUICK_FLAGS} --checkpoint-every 10 --eval-every 10".split()) == 2
     folder = workplace / "runs" / QUICK_FOLDER
     assert len((folder / record.METRICS).read_text().splitlines()) == 1
     assert run.main(QUICK_FLAGS.split()) == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reproduce.config import Config, RunOptions
-from reproduce.progress import FIRST_LINE, LINE_INTERVAL, SPEED_CHUNKS, Progress, format_header, print_line
+from reproduce.progress import FIRST_LINE, LINE_INTERVAL, Progress, format_header, print_line
 from reproduce.schema import Row
 
 CONFIG = Config(depth=20, batch_size=100, iterations=1000)
@@ -67,7 +67,7 @@ def test_training_continues_without_output_if_stdout_fails(monkeypatch: pytest.M
 
 
 def test_regular_lines_estimate_the_remaining_time(train, capsys):
-    progress = Progress(CONFIG, 500, [], threads=1)
+    progress = Progress(CONFIG, 500, [])
     go = train(progress)
     assert go(FIRST_LINE - 1) == []
     (line,) = go(1)  # 20 iterations in 10 s; 480 are left
@@ -82,25 +82,14 @@ def test_regular_lines_estimate_the_remaining_time(train, capsys):
 
 def test_a_terminal_gets_one_estimate_beside_the_bar(train, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    go = train(Progress(CONFIG, 0, [], threads=1))
+    go = train(Progress(CONFIG, 0, []))
     assert [len(go(FIRST_LINE)), *(len(go(LINE_INTERVAL)) for _ in range(3))] == [1, 0, 0, 0]
 
 
 def test_the_best_test_error_includes_earlier_sessions(train, capsys):
-    progress = Progress(CONFIG, 100, [row(30.0), row(40.0)], threads=1)
+    progress = Progress(CONFIG, 100, [row(30.0), row(40.0)])
     train(progress)(1)
     for test_error in (35.0, 25.0, 25.5):
         progress.show_row(row(test_error))
     printed = [line.partition("test error ")[2].partition(")")[0] for line in capsys.readouterr().out.splitlines()]
     assert printed == ["35.00% (best so far 30.00%", "25.00% (best so far", "25.50% (best so far 25.00%"]
-
-
-@pytest.mark.parametrize(("threads", "warned", "advised"), [(2, True, True), (1, True, False), (None, False, False)])
-def test_a_slowdown_of_the_cpu_is_reported_once(train, threads: int | None, warned: bool, advised: bool):
-    go = train(Progress(CONFIG, 0, [], threads))
-    fast = [line for _ in range(SPEED_CHUNKS) for line in go(0.1)]
-    short_slowdown = [line for _ in range(SPEED_CHUNKS // 2) for line in go(1)]
-    assert fast == short_slowdown == []
-    lines = [line for _ in range(4 * SPEED_CHUNKS) for line in go(1) if "only 1000 images/s, down from 10000" in line]
-    assert len(lines) == warned
-    assert any("OMP_NUM_THREADS=1" in line for line in lines) == advised

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reproduce import record
-from reproduce.cli import format_error
+from reproduce.cli import format_os_error
 from reproduce.config import Config, RunOptions
 from reproduce.errors import RunLocked, UserError
 from reproduce.schema import Diverged
@@ -164,7 +164,7 @@ def test_a_full_disk_leaves_the_old_files(
     monkeypatch.setattr(record, "open", open_full, raising=False)
     with pytest.raises(OSError) as caught:
         write(tmp_path)
-    assert str(tmp_path / name) in format_error(caught.value)
+    assert str(tmp_path / name) in format_os_error(caught.value)
     assert read_files(tmp_path) == before
 
 

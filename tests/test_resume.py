@@ -153,7 +153,7 @@ def test_a_new_optimizer_resumes(synthetic: Data, tmp_path: Path, monkeypatch: p
         return make(config, network, rate, device)
 
     monkeypatch.setitem(Config.__annotations__, "optimizer", Literal["sgd", "adam", "adamw", "rmsprop"])
-    monkeypatch.setattr(configs, "cached_type_hints", configs.get_type_hints)
+    monkeypatch.setattr(configs, "field_types", configs.field_types.__wrapped__)
     monkeypatch.setitem(configs.DEFAULT_LR, "rmsprop", 1e-3)
     for module in (optimizer, step):
         monkeypatch.setattr(module, "make_optimizer", make_with_rmsprop)

@@ -1,9 +1,7 @@
 """run.py: flags, user errors, exit statuses, and complete runs."""
 
-import errno
 import json
 import math
-import os
 import resource
 import signal
 import subprocess
@@ -17,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reproduce import device
+from reproduce.cli import run_cli
 from reproduce.config import Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.interleave import run_task
@@ -43,7 +41,7 @@ def run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Return a function that runs a command line in this process."""
 
     def run(flags: str) -> Ended:
-        status = main(flags.split())
+        status = run_cli(main, flags.split())
         captured = capsys.readouterr()
         return Ended(status, captured.out, captured.err)
 
@@ -77,20 +75,6 @@ def test_flags_become_config_and_options():
         assert parse(["--data", data])[0] == Config(dataset="mnist")
 
 
-WRONG = {
-    "--depth 21": "6n+2", "--depth": "--depth", "--depth twenty": "--depth", "--lr nan": "lr", "--precision fp16": "fp16",
-    "--no-residual --block bn-after-add": "plain", "--unknown 1": "--unknown", "--time-limit 0": "time-limit", "44": "44",
-    "--dataset synthetic": "--dataset", "--trainable head": "--initial", "--initial nowhere.safetensors": "nowhere.safetensors",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("flags", "part"), WRONG.items())
-def test_a_wrong_flag_is_one_sentence(flags: str, part: str):
-    with pytest.raises(UserError) as caught:
-        parse(flags.split())
-    assert part in str(caught.value) and "\n" not in str(caught.value)
-
-
 FLAGS = [f"--{name.replace('_', '-')}" for settings in (Config, RunOptions) for name in settings.__dataclass_fields__]
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 NUMBER = st.one_of(st.integers(), st.floats()).map(str)
@@ -115,40 +99,6 @@ def test_help_lists_every_flag(capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr().out
     for flag in FLAGS:
         assert (flag in printed) == (flag not in ("--dataset", "--classes", "--pictures"))
-
-
-# User errors that leave nothing behind ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("flags", "part"),
-    [
-        ("--data nowhere --device cpu", "MD5 c58f30108f718f92721af3b95e74349a"),
-        ("--data synthetic --precision tf32 --device cpu", "tf32"),
-        ("--data synthetic --device npu", "torch_npu is not installed"),
-    ],
-)
-def test_a_user_error_leaves_nothing_behind(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch, flags: str, part: str):
-    def download(*_: object):
-        raise OSError("no network")
-
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", download)
-    monkeypatch.setattr(device, "NPU_PROBLEM", "torch_npu is not installed")
-    before = sorted(workplace.rglob("*"))
-    assert_user_error(run(flags), part)
-    assert sorted(workplace.rglob("*")) == before
-
-
-def test_an_output_folder_that_cannot_be_created(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
-    def mkdir(path: Path, **_: object):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))  # root has all permissions
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", mkdir)
-        assert_user_error(run(QUICK_FLAGS), "Permission denied")
-    (workplace / "runs").write_text("")
-    assert_user_error(run(QUICK_FLAGS), "runs")
-    assert (workplace / "runs").read_text() == ""
 
 
 def test_a_full_disk_is_a_user_error_and_the_run_can_be_repeated(workplace: Path, run: Run):
@@ -200,24 +150,13 @@ def test_a_run_from_start_to_finish_and_repeated(workplace: Path, run: Run):
 
 
 def test_preparing_a_run_leaves_its_folder_alone(workplace: Path):
-    prepared = prepare(f"{QUICK_FLAGS} --time-limit 1000".split())
+    prepared = prepare(*parse(f"{QUICK_FLAGS} --time-limit 1000".split()))
     assert isinstance(prepared, PreparedRun) and len(prepared.data.test) > 0
     assert 0 < prepared.deadline - time.monotonic() <= 1000
     assert not (workplace / "runs").exists()
     assert run_task(training_task(prepared, [], concurrent=2)).status == 0
     (session,) = json.loads((workplace / "runs" / QUICK_FOLDER / "environment.json").read_text())
     assert (session["beside"], session["flags"]["precision"]) == (2, "fp32")
-
-
-def test_a_signal_while_data_are_loaded_ends_the_process_at_once(workplace: Path):
-    code = (
-        "import os, sys\nfrom reproduce import device, sampling, run\n"
-        f"sampling.load_data_cached = lambda *_: os.kill(os.getpid(), {int(signal.SIGTERM)})\n"
-        "sys.exit(run.main(sys.argv[1:]))"
-    )
-    process = subprocess.run([sys.executable, "-c", code, *QUICK_FLAGS.split()])
-    assert process.returncode == -signal.SIGTERM
-    assert not (workplace / "runs").exists()
 
 
 def test_the_validation_error_is_reported(workplace: Path, run: Run):
@@ -233,16 +172,6 @@ def test_the_time_limit_stops_with_a_checkpoint_and_the_command_resumes(workplac
     assert (workplace / "runs" / QUICK_FOLDER / "checkpoint.pt").exists()
     resumed = run(QUICK_FLAGS)
     assert resumed.status == 0 and "resuming" in resumed.out
-
-
-def test_training_continues_after_a_broken_pipe(workplace: Path, monkeypatch: pytest.MonkeyPatch):
-    """As in run.py | head -1."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    with open(writer, "w") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        assert main(QUICK_FLAGS.split()) == 0
-    assert (workplace / "runs" / QUICK_FOLDER / "result.json").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

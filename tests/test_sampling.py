@@ -14,7 +14,7 @@ from scipy import stats
 from torch.nn import functional as F
 from torchvision import transforms
 
-from reproduce import run, sampling
+from reproduce import cli, run, sampling
 from reproduce.config import Config
 from reproduce.dataset import read_dataset
 from reproduce.errors import UserError
@@ -67,7 +67,7 @@ def test_dropping_the_last_batch_gives_whole_batches_of_each_permutation():
 def test_batches_larger_than_the_training_set_are_refused(
     workplace: Path, synthetic_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert run.main("--depth 8 --last-batch drop --data synthetic --device cpu --batch-size 2001".split()) == 2
+    assert cli.run_cli(run.main, "--depth 8 --last-batch drop --data synthetic --device cpu --batch-size 2001".split()) == 2
     assert "batch-size must be at most 2,000" in capsys.readouterr().err and not (workplace / "runs").exists()
     dropping = Config(batch_size=1801, last_batch="drop", split="val", dataset="synthetic")
     with pytest.raises(UserError, match="at most 1,800"):

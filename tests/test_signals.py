@@ -10,10 +10,10 @@ from reproduce.signals import collect_stop_signals
 
 def test_signals_are_collected_and_handlers_restored():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with pytest.raises(ZeroDivisionError), collect_stop_signals() as requests:
+    with pytest.raises(ZeroDivisionError), collect_stop_signals() as stop_signals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
-        assert requests == [signal.SIGINT, signal.SIGTERM, signal.SIGINT]
+        assert stop_signals == [signal.SIGINT, signal.SIGTERM, signal.SIGINT]
         raise ZeroDivisionError
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
@@ -32,8 +32,8 @@ def test_the_first_signal_is_acknowledged_and_a_second_ctrl_c_aborts(capfd: pyte
 def test_a_closed_terminal_is_a_request_except_under_nohup(handler: signal.Handlers, collected: list[int]):
     before = signal.signal(signal.SIGHUP, handler)
     try:
-        with collect_stop_signals() as requests:
+        with collect_stop_signals() as stop_signals:
             os.kill(os.getpid(), signal.SIGHUP)
-        assert requests == collected and signal.getsignal(signal.SIGHUP) is handler
+        assert stop_signals == collected and signal.getsignal(signal.SIGHUP) is handler
     finally:
         signal.signal(signal.SIGHUP, before)

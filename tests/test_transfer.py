@@ -73,7 +73,7 @@ def test_the_image_folders_and_the_runs(images: list[np.ndarray], capsys: pytest
 
 def test_a_stopped_run_stops_the_experiment(images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch):
     Path("folders/.first.unfinished/train/airplane").mkdir(parents=True)  # left by a killed process
-    monkeypatch.setattr("reproduce.run.run", lambda line: 75)
+    monkeypatch.setattr("reproduce.run.main", lambda line: 75)
     assert transfer.main(FLAGS) == 75 and not Path("folders/first-seed1.safetensors").exists()
 
 

@@ -34,7 +34,7 @@ from scipy import stats
 from reproduce import cli, run
 from reproduce.config import Config, DeviceChoice, Precision, RunOptions, format_flags, require
 from reproduce.dataset import detect_dataset
-from reproduce.errors import UserError
+from reproduce.errors import STOPPED, UserError
 from reproduce.progress import print_line
 from reproduce.record import Record, list_run_folders, read_record
 from reproduce.schema import Diverged
@@ -177,8 +177,8 @@ def main(arguments: Sequence[str]) -> int:
         half = config.iterations // 2
         shared = RunOptions(options.device, options.data, out=out, eval_every=half, checkpoint_every=config.iterations)
         print_line(f"run {number} of {len(configs)}: {config.net}, seed {config.seed}")
-        status = run.run(format_flags(config, replace(shared, capture=options.capture)))
-        if status == run.STOPPED:
+        status = run.main(format_flags(config, replace(shared, capture=options.capture)))
+        if status == STOPPED:
             print_line("stopped before the comparison; the same command starts over")
             return status
     found = load_runs(out)

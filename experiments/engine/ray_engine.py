@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.engine.local_engine import STOPPING
-from experiments.engine.run_queue import RETRY_INTERVAL, STOPPED, RunQueue
+from experiments.engine.run_queue import RETRY_INTERVAL, RunQueue
 from experiments.engine.worker import start_worker
 from reproduce.config import Config, RunOptions
-from reproduce.errors import RunLocked, UserError
+from reproduce.errors import STOPPED, RunLocked, UserError
 from reproduce.signals import collect_stop_signals
 
 RESOURCES: dict[str, str] = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}

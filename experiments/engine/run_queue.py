@@ -9,12 +9,10 @@ from filelock import FileLock, Timeout
 from experiments.engine.dashboard import Dashboard
 from experiments.engine.status import format_state, has_ended
 from reproduce.config import Config
-from reproduce.errors import RunLocked
+from reproduce.errors import ABORTED, STOPPED, RunLocked
 
 RETRY_INTERVAL = 5.0
 """Seconds until a run that another process was training is tried again."""
-STOPPED, ABORTED = 75, 130
-"""Exit statuses of a run that stopped early with a checkpoint, and of a process after a second Ctrl-C."""
 
 
 def is_locked(folder: Path) -> bool:

@@ -12,8 +12,8 @@ from subprocess import PIPE, STDOUT, Popen
 from typing import IO
 
 import reproduce
-from experiments.engine.run_queue import STOPPED
 from reproduce.config import Config, RunOptions, format_flags
+from reproduce.errors import STOPPED
 
 PROGRAM = Path(reproduce.__file__).with_name("train_many.py")
 TAIL = 12
