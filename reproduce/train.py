@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from reproduce import record
 from reproduce.config import Config, RunOptions
+from reproduce.dataset import find_data_folder
 from reproduce.device import Device, format_device, peak_memory
 from reproduce.errors import UserError
 from reproduce.evaluation import TestEvaluation, evaluate_test_set, measure_error, update_population_statistics
@@ -92,7 +93,7 @@ def train(
 
     def save(is_best: bool = False):
         history.seconds = time.monotonic() - start_time
-        save_checkpoint(folder, training, history, rows, is_best)
+        save_checkpoint(folder, training, history, rows, options, is_best)
 
     if options.keep_best and is_best_evaluation(config, rows) and history.evaluated == history.iteration:
         save(is_best=True)  # the last session may have ended before it wrote best.pt
@@ -199,12 +200,12 @@ def check_tensors(owner: str, found: Any, expected: dict[str, Tensor]):
             raise ValueError(f"{name} of its {owner} is missing or has another shape or type")
 
 
-def save_checkpoint(folder: Path, training: Training, history: History, rows: list[Row], is_best: bool):
+def save_checkpoint(folder: Path, training: Training, history: History, rows: list[Row], options: RunOptions, is_best: bool):
+    """Save the state of the run, with the normalization and the data folder for the commands that use the network."""
     config, data = training.config, training.data
     state = record.checkpoint_identity(config, data.fingerprint) | training.state()
-    state |= {"history": asdict(history), "rows": to_builtins(rows)}
-    if config.initial:  # the pretrained network's normalization
-        state |= {"mean": data.mean.cpu(), "std": data.std.cpu()}
+    state |= {"history": asdict(history), "rows": to_builtins(rows), "mean": data.mean.cpu(), "std": data.std.cpu()}
+    state |= {"data_folder": str(find_data_folder(config.dataset, options.data).absolute())}
     record.save_checkpoint(folder, state, is_best)
 
 
