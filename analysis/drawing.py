@@ -1,5 +1,6 @@
-"""Code shared by the figures: command line, choice of runs, curves, saving."""
+"""Code shared by the figures: command line, selection of runs, curves, saving."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,20 +19,25 @@ from matplotlib.transforms import offset_copy
 from matplotlib.typing import ColorType
 
 from analysis.estimates import MINIMUM
+from analysis.markdown import group_labels
 from analysis.records import RECORDS, finished_runs, load_records, select_runs
 from analysis.sample import choose_precision
 from reproduce.cli import parse_args
-from reproduce.config import PAPER_ITERATIONS, Config
+from reproduce.config import PAPER_ITERATIONS, Config, require
 from reproduce.errors import UserError
 
 FIGURES = Path(__file__).parent / "figures"
 FORMATS = (".svg", ".png", ".pdf")
 PALETTE = sns.color_palette("colorblind")
 DEPTH_COLOR = {20: PALETTE[1], 32: PALETTE[9], 44: PALETTE[2], 56: PALETTE[4], 110: PALETTE[0]}
+OTHER_COLORS = [PALETTE[i] for i in (3, 5, 6, 8, 7)]
+"""Colors of other depths than the paper's."""
 ERROR_LIMIT = 20
 """Upper limit of the error axis of Fig. 6, in %."""
-TRAIN = {"linestyle": "--", "linewidth": 1.0}
-TEST = {"linestyle": "-", "linewidth": 2.0}
+LINE_STYLES = {
+    "train_error": {"linestyle": "--", "linewidth": 1.0},
+    "test_error": {"linestyle": "-", "linewidth": 2.0},
+}
 Draw = Callable[[pd.DataFrame, pd.DataFrame], Figure]
 """Takes the runs and the curves of `load_records`; raises UserError if there is no run to draw."""
 
@@ -42,32 +48,11 @@ class FigureOptions:
 
     records: Path = RECORDS
     """Folder that contains the run folders."""
-    iterations: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """Draw runs of this length (default: full-length runs, or else the most common length)."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """File to write (.svg, .png or .pdf), or its name without suffix for .svg and .png (default: analysis/figures/NAME)."""
+    """File to write: .svg, .png or .pdf (default: analysis/figures/NAME.svg and NAME.png)."""
 
-
-@dataclass(frozen=True)
-class Selection:
-    """Finished runs of one length and precision, by configuration."""
-
-    runs: dict[Config, pd.DataFrame]
-    iterations: int
-    precision: str
-    failures: str
-    """Number of diverged and unfinished runs, or an empty string."""
-
-    @property
-    def is_full(self) -> bool:
-        return self.iterations == PAPER_ITERATIONS
-
-    def subtitle(self) -> str:
-        """Return the line above the figure."""
-        several = any(len(runs) >= MINIMUM for runs in self.runs.values())
-        lines = f"mean ± one standard deviation (n < {MINIMUM}: single runs)" if several else "each line is one run"
-        shortened = f"{self.iterations:,} of {PAPER_ITERATIONS:,} iterations, not comparable with the paper; "
-        return f"{'' if self.is_full else shortened}{self.precision}; {lines}{self.failures}"
+    def __post_init__(self):
+        require(self.output is None or self.output.suffix in FORMATS, f"--output must end in {', '.join(FORMATS)}", self.output)
 
 
 def make_figure(name: str, draw: Draw, description: str | None, arguments: Sequence[str]) -> int:
@@ -77,55 +62,65 @@ def make_figure(name: str, draw: Draw, description: str | None, arguments: Seque
         UserError: wrong arguments, damaged records, or no run to draw.
     """
     options = parse_args(FigureOptions, arguments, f"plot_{name}.py", description)
-    output = options.output or FIGURES / (name if options.iterations is None else f"{name}_{options.iterations}")
-    if output.suffix not in ("", *FORMATS):
-        raise UserError(f"--output must end in {', '.join(FORMATS)} or have no suffix, got {output}")
     matplotlib.use("Agg")
     sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
     plt.rcParams.update({"svg.hashsalt": "analysis", "grid.color": "0.9", "axes.titlesize": "medium"})
-    runs, curves = load_records(options.records)
-    if options.iterations is not None:
-        runs = runs[runs["iterations"] == options.iterations]
-    save_figure(draw(runs, curves), output)
+    figure = draw(*load_records(options.records))
+    save_figure(figure, [options.output] if options.output else [FIGURES / f"{name}{suffix}" for suffix in (".svg", ".png")])
     return 0
 
 
-def save_figure(figure: Figure, output: Path):
-    """Save the figure, as .svg and .png if `output` has no suffix, and print the paths."""
-    paths = [output] if output.suffix in FORMATS else [output.with_name(output.name + suffix) for suffix in FORMATS[:2]]
-    output.parent.mkdir(parents=True, exist_ok=True)
+def save_figure(figure: Figure, paths: Sequence[Path]):
+    """Save the figure and print the paths."""
     for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
         print(path)
     plt.close(figure)
 
 
-def select_for_figure(
-    runs: pd.DataFrame, configs: Sequence[Config], experiment: str, required: Sequence[Config] | None = None
-) -> Selection:
+@dataclass(frozen=True)
+class Selection:
+    """Finished runs of one length and precision, by configuration."""
+
+    runs: dict[Config, pd.DataFrame]
+    iterations: int
+    precision: str
+    omitted: str
+    """The configurations without a finished run, and the number of diverged and unfinished runs."""
+
+    @property
+    def is_full(self) -> bool:
+        return self.iterations == PAPER_ITERATIONS
+
+    def subtitle(self) -> str:
+        """Return the text above the figure."""
+        several = any(len(runs) >= MINIMUM for runs in self.runs.values())
+        lines = f"mean ± one standard deviation (n < {MINIMUM}: single runs)" if several else "each line is one run"
+        shortened = f"{self.iterations:,} of {PAPER_ITERATIONS:,} iterations, not comparable with the paper; "
+        return textwrap.fill(f"{'' if self.is_full else shortened}{self.precision}; {lines}{self.omitted}", 110)
+
+
+def select_for_figure(runs: pd.DataFrame, configs: Sequence[Config], experiment: str) -> Selection:
     """Select the full-length runs, or if there are none, the shortened runs of the most common length.
 
-    required: take length and precision from the runs of these configurations (default: of all).
-
     Raises:
-        UserError: no required configuration has a finished run.
+        UserError: no configuration has a finished run.
     """
-    recorded = [select_runs(runs, config, free=("iterations",)) for config in (configs if required is None else required)]
-    done = finished_runs(pd.concat([runs[:0], *recorded]))
-    if done.empty:
+    every = pd.concat([runs[:0], *(select_runs(runs, config, free=("iterations",)) for config in configs)])
+    lengths = finished_runs(every)["iterations"]
+    if lengths.empty:
         raise no_runs_error(f"sweep.py {experiment}")
-    is_full = (done["iterations"] == PAPER_ITERATIONS).any()
-    iterations = PAPER_ITERATIONS if is_full else int(done["iterations"].mode().max())
-    precisions = done.loc[done["iterations"] == iterations, "precision"]
-    runs = runs[(runs["iterations"] == iterations) & runs["precision"].isin(precisions)]
+    iterations = PAPER_ITERATIONS if (lengths == PAPER_ITERATIONS).any() else int(lengths.mode().max())
     at_length = {config: replace(config, iterations=iterations) for config in configs}
-    precision = choose_precision(runs, list(at_length.values()))
-    same = runs[runs["precision"] == precision]
-    found = {config: select_runs(same, at_length[config]) for config in configs}
-    status = pd.concat(list(found.values()))["status"].value_counts()
-    failures = "".join(f"; {status[name]} {name} not drawn" for name in ("diverged", "unfinished") if name in status)
-    drawn = {config: finished_runs(group) for config, group in found.items()}
-    return Selection({config: group for config, group in drawn.items() if len(group)}, iterations, precision, failures)
+    precision = choose_precision(every, list(at_length.values()))
+    every = every[(every["iterations"] == iterations) & (every["precision"] == precision)]
+    drawn = {config: finished_runs(select_runs(every, at_length[config])) for config in configs}
+    missing = [config for config, group in drawn.items() if group.empty]
+    omitted = f"; not run: {group_labels(missing)}" if missing else ""
+    counts = every["status"].value_counts()
+    omitted += "".join(f"; {counts[name]} {name} not drawn" for name in ("diverged", "unfinished") if name in counts)
+    return Selection({config: group for config, group in drawn.items() if len(group)}, iterations, precision, omitted)
 
 
 def no_runs_error(script: str) -> UserError:
@@ -133,8 +128,14 @@ def no_runs_error(script: str) -> UserError:
     return UserError(f"no finished run to draw: train some with python experiments/{script} or set --records to their folder")
 
 
+def label_depths(configs: Sequence[Config]) -> dict[Config, tuple[str, ColorType]]:
+    """Return a label and a color for each configuration, by its depth."""
+    others = sorted({config.depth for config in configs} - set(DEPTH_COLOR))
+    colors = DEPTH_COLOR | {depth: OTHER_COLORS[i % len(OTHER_COLORS)] for i, depth in enumerate(others)}
+    return {config: (f"{config.depth} layers", colors[config.depth]) for config in configs}
+
+
 def draw_panel(
-    figure: Figure,
     axes: Axes,
     selection: Selection,
     curves: pd.DataFrame,
@@ -151,39 +152,36 @@ def draw_panel(
     for config, (label, color) in styles.items():
         if config in selection.runs:
             runs = selection.runs[config]
-            draw_curves(axes, runs, curves, color)
+            for column, style in LINE_STYLES.items():
+                shown = curves[curves["folder"].isin(runs["folder"])]
+                draw_lines(axes, shown.pivot(index="folder", columns="iteration", values=column), color=color, **style)
             handles.append(Line2D([], [], color=color, linewidth=2, label=f"{label} (n={len(runs)})"))
             if selection.is_full and runs["test_error"].mean() > limit:
                 off_scale.append(label)
     axes.set(xlabel="iterations", title=title, xlim=(0, selection.iterations))
     drawn = curves[curves["folder"].isin(pd.concat(list(selection.runs.values()))["folder"])]
-    axes.set_ylim(0, limit if selection.is_full else 1.05 * drawn[["train_error", "test_error"]].to_numpy().max())
+    axes.set_ylim(0, limit if selection.is_full else 1.05 * drawn[list(LINE_STYLES)].to_numpy().max())
     if selection.is_full and limit == ERROR_LIMIT:
         axes.set_yticks(range(0, ERROR_LIMIT + 1, 5))
     format_thousands(axes)
-    if not handles:
-        axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center")
     if off_scale:
         text = f"{', '.join(off_scale)}: above {limit}%, not displayed"
         axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize="small", backgroundcolor="white")
-    below = offset_copy(axes.transAxes, figure, y=-30, units="points")  # clear of the axis label
+    below = offset_copy(axes.transAxes, axes.get_figure(root=True), y=-30, units="points")  # clear of the axis label
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "ncols": 2}
     axes.legend(handles=handles, fontsize="small", frameon=False, handlelength=1.6, columnspacing=1.2, **place)
 
 
-def draw_curves(axes: Axes, runs: pd.DataFrame, curves: pd.DataFrame, color: ColorType):
-    """Draw every run if there are fewer than MINIMUM, or else the mean in a band of ± one standard deviation."""
-    curves = curves[curves["folder"].isin(runs["folder"])]
-    for column, style in (("train_error", TRAIN), ("test_error", TEST)):
-        if len(runs) < MINIMUM:
-            for _, curve in curves.groupby("folder"):
-                axes.plot(curve["iteration"], curve[column], color=color, **style)
-            continue
-        points = curves.groupby("iteration")[column].agg(["mean", "std", "count"])
-        points = points[points["count"] == len(runs)]  # iterations at which every run was evaluated
-        axes.plot(points.index, points["mean"], color=color, **style)
-        low, high = points["mean"] - points["std"], points["mean"] + points["std"]
-        axes.fill_between(points.index, low, high, color=color, alpha=0.2, linewidth=0)
+def draw_lines(axes: Axes, values: pd.DataFrame, **style: ColorType | float):
+    """Draw the rows of `values`, one per run, or for MINIMUM or more runs their mean in a band of ± one standard deviation."""
+    if len(values) < MINIMUM:
+        for _, row in values.iterrows():
+            axes.plot(row.dropna(), **style)
+        return
+    values = values.dropna(axis="columns")  # keep the points that every run has
+    mean, std = values.mean(), values.std()
+    axes.plot(mean, **style)
+    axes.fill_between(values.columns, mean - std, mean + std, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def format_thousands(axes: Axes):
@@ -191,8 +189,10 @@ def format_thousands(axes: Axes):
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0"))
 
 
-def add_legend(figure: Figure, *handles: Line2D):
-    """Add a legend below the panels: the line styles of both errors, then `handles`."""
-    errors = (("training error", TRAIN), ("test error", TEST))
-    every = [*(Line2D([], [], color="0.4", label=label, **style) for label, style in errors), *handles]
+def add_header_and_legend(figure: Figure, selection: Selection, *handles: Line2D):
+    """Add the subtitle and, below the panels, a legend: the line styles of both errors, then `handles`."""
+    figure.suptitle(selection.subtitle(), fontsize="small")
+    names = {"train_error": "training error", "test_error": "test error"}
+    errors = [Line2D([], [], color="0.4", label=names[column], **style) for column, style in LINE_STYLES.items()]
+    every = [*errors, *handles]
     figure.legend(handles=every, loc="outside lower center", ncols=len(every), frameon=False, fontsize="small")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -38,44 +39,44 @@ Y_MAX = 9
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw the curves before and after in two panels, and below them the final test errors by depth."""
-    selection = drawing.select_for_figure(runs, BEFORE + AFTER, "bn_placement", required=AFTER)
+    selection = drawing.select_for_figure(runs, BEFORE + AFTER, "bn_placement")
     figure, panels = plt.subplot_mosaic([["before", "after"], ["final", "final"]], figsize=(8, 7.4), layout="constrained")
     for name, title, configs in zip(("before", "after"), TITLES, (BEFORE, AFTER), strict=True):
-        styles = {config: (f"{config.depth} layers", drawing.DEPTH_COLOR[config.depth]) for config in configs}
-        drawing.draw_panel(figure, panels[name], selection, curves, styles, title)
+        drawing.draw_panel(panels[name], selection, curves, drawing.label_depths(configs), title)
     panels["before"].set_ylabel("error (%)")
     draw_final(panels["final"], selection)
-    drawing.add_legend(figure)
-    figure.suptitle(selection.subtitle(), fontsize="small")
+    drawing.add_header_and_legend(figure, selection)
     return figure
 
 
 def draw_final(axes: Axes, selection: drawing.Selection):
     """Draw the final test error of every run, joining the means before and after, and the published pairs."""
     errors = {net: runs["test_error"] for net, runs in selection.runs.items()}
-    several = any(len(values) >= MINIMUM for values in errors.values())
     for pair in zip(BEFORE, AFTER, strict=True):
-        middle = X_POSITIONS[pair[0].depth]
-        draw_connector(axes, middle, [errors[net].mean() if net in errors else float("nan") for net in pair])
-        for net, place, color in zip(pair, (middle - HALF_WIDTH, middle + HALF_WIDTH), COLORS, strict=True):
+        places = X_POSITIONS[pair[0].depth] - HALF_WIDTH, X_POSITIONS[pair[0].depth] + HALF_WIDTH
+        if pair[0] in errors and pair[1] in errors:
+            draw_connector(axes, places, [errors[net].mean() for net in pair])
+        for net, place, color in zip(pair, places, COLORS, strict=True):
             if net in errors:
                 axes.plot([place] * len(errors[net]), errors[net], "o", color=color, markersize=5)
                 mean = estimate(errors[net])
                 if mean.n >= MINIMUM:
-                    bar = [[mean.mean - mean.low], [mean.high - mean.mean]]
-                    axes.errorbar(place, mean.mean, bar, fmt="_", markersize=10, color=color, capsize=3)
+                    half = mean.high - mean.mean
+                    axes.errorbar(place, mean.mean, half, fmt="_", markersize=10, color=color, capsize=3)
     handles = [Line2D([], [], color=c, marker="o", ls="none", label=t) for c, t in zip(COLORS, TITLES, strict=True)]
-    handles += draw_published(axes) if selection.is_full else []
+    if selection.is_full:
+        handles += draw_published(axes)
     axes.set(xticks=list(X_POSITIONS.values()), xticklabels=DEPTHS, xlabel="layers", ylabel="final test error (%)")
     axes.set_xlim(-0.4, max(X_POSITIONS.values()) + 1)
+    several = any(len(values) >= MINIMUM for values in errors.values())
     bars = f"; bars: mean and 95% interval (n \u2265 {MINIMUM})" if several else ""
     axes.set_title(f"each dot is one run, lines join the means{bars}; hollow: published", fontsize="small", pad=36)
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small", frameon=False)
 
 
-def draw_connector(axes: Axes, middle: float, errors: Sequence[float]):
+def draw_connector(axes: Axes, places: Sequence[float], errors: Sequence[float]):
     """Draw a thin line from the error before to the error after."""
-    axes.plot([middle - HALF_WIDTH, middle + HALF_WIDTH], errors, color="0.6", linewidth=1, zorder=1)
+    axes.plot(places, errors, color="0.6", linewidth=1, zorder=1)
 
 
 def draw_published(axes: Axes) -> list[Line2D]:
@@ -88,20 +89,18 @@ def draw_published(axes: Axes) -> list[Line2D]:
     for depth, group in pairs.groupby(pairs["depth"].astype(int)):
         for position, (_, pair) in enumerate(group.iterrows(), start=1):
             middle, errors = X_POSITIONS[int(depth)] + position * PAIR_SPACING, [pair["original"], pair["bn-after-add"]]
-            draw_connector(axes, middle, errors)
-            for error, place, color in zip(errors, (middle - HALF_WIDTH, middle + HALF_WIDTH), COLORS, strict=True):
+            places = middle - HALF_WIDTH, middle + HALF_WIDTH
+            draw_connector(axes, places, errors)
+            for error, place, color in zip(errors, places, COLORS, strict=True):
                 axes.plot(place, error, markers[pair["source"]], color=color, fillstyle="none")
             if max(errors) > top:
-                place = (middle - HALF_WIDTH, top - 0.1)
                 text = f"{max(errors):.2f} \u2191"
-                axes.annotate(text, place, ha="right", va="top", fontsize="small", color=COLORS[1])
+                axes.annotate(text, (places[0], top - 0.1), ha="right", va="top", fontsize="small", color=COLORS[1])
     axes.set_ylim(top=top)
     return [Line2D([], [], color="0.4", marker=m, ls="none", fillstyle="none", label=s) for s, m in markers.items()]
 
 
-def main(arguments: Sequence[str]) -> int:
-    return drawing.make_figure("bn_placement", draw, __doc__, arguments)
-
+main = partial(drawing.make_figure, "bn_placement", draw, __doc__)
 
 if __name__ == "__main__":
     sys.exit(run_cli(main, sys.argv[1:]))

@@ -2,8 +2,9 @@
 
     python analysis/plot_degradation.py
 
-Writes analysis/figures/degradation.svg and .png from the finished full-length runs. The narrow panels show the paper's final
-test errors: those of residual nets from Table 6, those of plain nets read off its Fig. 6.
+Writes analysis/figures/degradation.svg and .png from the finished full-length runs, those of other depths than the paper's
+included. The narrow panels show the paper's final test errors: those of residual nets from Table 6, those of plain nets read
+off its Fig. 6.
 """
 
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -20,26 +23,31 @@ from matplotlib.lines import Line2D
 
 from analysis import drawing
 from analysis.paper import HE, load_paper, published
-from experiments.degradation import DEPTHS, PLAIN, RESIDUAL
+from analysis.records import finished_runs, group_configurations
+from experiments import degradation
 from reproduce.cli import run_cli
+from reproduce.config import PAPER_ITERATIONS, Config
 
 MARKER_STYLE = {"marker": "o", "markersize": 5, "linestyle": "none", "zorder": 3}
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw plain and residual nets in two panels, each beside the paper's numbers if the runs have full length."""
-    selection = drawing.select_for_figure(runs, PLAIN + RESIDUAL, "degradation")
+    recorded = {replace(config, iterations=PAPER_ITERATIONS) for config in group_configurations(finished_runs(runs))}
+    others = {config for config in recorded if config == Config(depth=config.depth, residual=config.residual)}
+    configs = [*degradation.CONFIGS, *sorted(others - {*degradation.CONFIGS}, key=lambda config: config.depth)]
+    selection = drawing.select_for_figure(runs, configs, "degradation")
+    styles = drawing.label_depths(configs)
     figure, panels = plt.subplots(1, 2, figsize=(8, 4.4), sharey=True, layout="constrained")
-    for kind, configs, axes in zip(("plain", "residual"), (PLAIN, RESIDUAL), panels, strict=True):
-        styles = {config: (f"{config.depth} layers", drawing.DEPTH_COLOR[config.depth]) for config in configs}
-        drawing.draw_panel(figure, axes, selection, curves, styles, f"{kind} nets")
+    for kind, is_residual, axes in zip(("plain", "residual"), (False, True), panels, strict=True):
+        nets = [config for config in selection.runs if config.residual == is_residual]
+        drawing.draw_panel(axes, selection, curves, {net: styles[net] for net in nets}, f"{kind} nets")
         if selection.is_full:
-            draw_published(axes, kind, [config.depth for config in configs if config in selection.runs])
+            draw_published(axes, kind, [net.depth for net in nets])
     handles = [Line2D([], [], color="0.4", **MARKER_STYLE, label="the paper's Table 6")]
     handles += [Line2D([], [], color="0.4", fillstyle="none", **MARKER_STYLE, label="read off the paper's Fig. 6")]
     panels[0].set_ylabel("error (%)")
-    drawing.add_legend(figure, *(handles if selection.is_full else []))
-    figure.suptitle(selection.subtitle(), fontsize="small")
+    drawing.add_header_and_legend(figure, selection, *(handles if selection.is_full else []))
     return figure
 
 
@@ -47,20 +55,19 @@ def draw_published(panel: Axes, kind: str, depths: Sequence[int]):
     """Draw the paper's final test errors beside a panel; hollow if read off its plot, with a bar if read as a range."""
     axes = panel.inset_axes((1.01, 0, 0.12, 1), sharey=panel)
     numbers = published(load_paper(), source=HE, kind=kind, quantity="test error")
-    for _, row in numbers[numbers["depth"].isin(depths) & (numbers["value"] < drawing.ERROR_LIMIT)].iterrows():
-        place, color = DEPTHS.index(int(row["depth"])), drawing.DEPTH_COLOR[int(row["depth"])]
-        top = row["value"] if pd.isna(row["upto"]) else row["upto"]
-        fill = "none" if row["read_off_plot"] == "yes" else "full"
-        axes.plot([place] * 2, [row["value"], top], color=color, linewidth=1.5)
-        axes.plot(place, (row["value"] + top) / 2, color=color, fillstyle=fill, **MARKER_STYLE)
-    axes.set(xticks=[], xlim=(-0.8, len(DEPTHS) - 0.2))
+    numbers = numbers[numbers["depth"].isin(depths) & (numbers["value"] < drawing.ERROR_LIMIT)]
+    for depth, value, upto, plot in numbers[["depth", "value", "upto", "read_off_plot"]].itertuples(index=False):
+        place, color = degradation.DEPTHS.index(depth), drawing.DEPTH_COLOR[depth]
+        top = value if pd.isna(upto) else upto
+        axes.plot([place] * 2, [value, top], color=color, linewidth=1.5)
+        fill = "none" if plot == "yes" else "full"
+        axes.plot(place, (value + top) / 2, color=color, fillstyle=fill, **MARKER_STYLE)
+    axes.set(xticks=[], xlim=(-0.8, len(degradation.DEPTHS) - 0.2))
     axes.set_title("paper", fontsize="small")
     axes.tick_params(labelleft=False)
 
 
-def main(arguments: Sequence[str]) -> int:
-    return drawing.make_figure("degradation", draw, __doc__, arguments)
-
+main = partial(drawing.make_figure, "degradation", draw, __doc__)
 
 if __name__ == "__main__":
     sys.exit(run_cli(main, sys.argv[1:]))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-from collections.abc import Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from analysis import drawing
-from analysis.estimates import MINIMUM
 from analysis.markdown import format_net
 from analysis.questions.layer_responses import NETS
 from reproduce.cli import run_cli
@@ -32,18 +31,13 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     selection = drawing.select_for_figure(runs[runs["responses"].notna()], NETS, "degradation")
     figure, panels = plt.subplots(2, 1, figsize=(8, 5.2), sharex=True, sharey=True, layout="constrained")
     for axes, is_sorted in zip(panels, (False, True), strict=True):
-        for net, cell in selection.runs.items():
-            std = np.array(cell["responses"].tolist(), dtype=float)  # runs x layers
-            std = -np.sort(-std, axis=1) if is_sorted else std
-            style = {"color": drawing.DEPTH_COLOR[net.depth], "linestyle": "-" if net.residual else "--"}
-            layers, mean = np.arange(1, std.shape[1] + 1), std.mean(0)
-            drawn = std if len(std) < MINIMUM else [mean]
-            for line in drawn:
-                axes.plot(layers, line, linewidth=1.5, **style)
-            if len(std) >= MINIMUM:
-                band = std.std(0, ddof=1)
-                axes.fill_between(layers, mean - band, mean + band, color=style["color"], alpha=0.2, linewidth=0)
-            axes.plot([], [], linewidth=1.5, label=f"{format_net(net)} (n={len(std)})", **style)
+        for net, group in selection.runs.items():
+            std = np.array(group["responses"].tolist())  # runs x layers
+            if is_sorted:
+                std = -np.sort(-std)
+            style = {"color": drawing.DEPTH_COLOR[net.depth], "linestyle": "-" if net.residual else "--", "linewidth": 1.5}
+            drawing.draw_lines(axes, pd.DataFrame(std, columns=range(1, net.depth)), **style)
+            axes.plot([], [], label=f"{format_net(net)} (n={len(group)})", **style)
         axes.set(xlabel=f"layer index ({'sorted by magnitude' if is_sorted else 'original'})", ylabel="std")
         axes.set(xlim=(0, max(net.depth for net in selection.runs)), ylim=(0, max(Y_MAX, axes.dataLim.ymax)))
         axes.xaxis.set_major_locator(MultipleLocator(20))
@@ -54,9 +48,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(arguments: Sequence[str]) -> int:
-    return drawing.make_figure("layer_responses", draw, __doc__, arguments)
-
+main = partial(drawing.make_figure, "layer_responses", draw, __doc__)
 
 if __name__ == "__main__":
     sys.exit(run_cli(main, sys.argv[1:]))

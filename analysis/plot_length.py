@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -54,9 +54,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(arguments: Sequence[str]) -> int:
-    return drawing.make_figure("length", draw, __doc__, arguments)
-
+main = partial(drawing.make_figure, "length", draw, __doc__)
 
 if __name__ == "__main__":
     sys.exit(run_cli(main, sys.argv[1:]))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-from collections.abc import Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -30,14 +30,11 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a panel for every net with runs of Adam or AdamW, one color per optimizer, learning rate and decay."""
     # Runs on the validation split only served to choose a learning rate.
     settings = optimizer_settings(runs[(runs["split"] == "full") & (runs["dataset"] == "cifar10")], free=("iterations",))
-    others = [config for _, *configs in settings.values() for config in configs]
-    selection = drawing.select_for_figure(runs, [*settings, *others], "optimizer", required=others)
+    selection = drawing.select_for_figure(runs, [config for configs in settings.values() for config in configs], "optimizer")
     drawn = {net: [config for config in configs if config in selection.runs] for net, configs in settings.items()}
     drawn = {net: configs for net, configs in drawn.items() if set(configs) - {net}}
     names = list(dict.fromkeys(name_setting(config) for configs in drawn.values() for config in configs))
-    names.sort(key=lambda name: not name.startswith("SGD"))
-    palette = drawing.PALETTE if len(names) <= len(drawing.PALETTE) else sns.color_palette("husl", len(names))
-    colors = dict(zip(names, palette, strict=False))
+    colors = dict(zip(names, sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names)), strict=True))
     rows, columns = (len(drawn) + 1) // 2, min(len(drawn), 2)
     figure, panels = plt.subplots(rows, columns, figsize=(8, 0.9 + 3.2 * rows), squeeze=False, layout="constrained")
     for axes in panels.flat[len(drawn) :]:
@@ -47,11 +44,10 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         worst = max(selection.runs[config]["test_error"].mean() for config in configs)
         limit = drawing.ERROR_LIMIT if worst <= drawing.ERROR_LIMIT else 1.3 * worst
         styles = {config: (name_setting(config), colors[name_setting(config)]) for config in configs}
-        drawing.draw_panel(figure, axes, selection, curves, styles, title, limit)
+        drawing.draw_panel(axes, selection, curves, styles, title, limit)
     for axes in panels[:, 0]:
         axes.set_ylabel("error (%)")
-    drawing.add_legend(figure)
-    figure.suptitle(selection.subtitle(), fontsize="small")
+    drawing.add_header_and_legend(figure, selection)
     return figure
 
 
@@ -61,9 +57,7 @@ def name_setting(config: Config) -> str:
     return f"{OPTIMIZERS[config.optimizer]}, lr {config.lr:g}{decay}"
 
 
-def main(arguments: Sequence[str]) -> int:
-    return drawing.make_figure("optimizer", draw, __doc__, arguments)
-
+main = partial(drawing.make_figure, "optimizer", draw, __doc__)
 
 if __name__ == "__main__":
     sys.exit(run_cli(main, sys.argv[1:]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 import textwrap
-from collections.abc import Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -42,9 +42,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(arguments: Sequence[str]) -> int:
-    return drawing.make_figure("transfer", draw, __doc__, arguments)
-
+main = partial(drawing.make_figure, "transfer", draw, __doc__)
 
 if __name__ == "__main__":
     sys.exit(run_cli(main, sys.argv[1:]))

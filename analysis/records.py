@@ -23,7 +23,7 @@ STUCK_ERROR = 80.0
 CONFIG_FIELDS = [field.name for field in fields(Config)]
 RESULT_FIELDS = ["status", "iteration", *(name for name in Finished.__struct_fields__ if name != "iterations")]
 RECORD_COLUMNS = ["responses", "predictions", "confusion", "sessions"]
-RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "cell", *RESULT_FIELDS, *RECORD_COLUMNS]
+RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "configuration", *RESULT_FIELDS, *RECORD_COLUMNS]
 CURVE_COLUMNS = ["folder", *Row.__struct_fields__]
 
 
@@ -31,11 +31,11 @@ def load_records(records: Path, folders: Iterable[Path] | None = None) -> tuple[
     """Read the run folders NET-KEY/seedN in `records`, or only `folders` of them.
 
     Returns:
-        runs: one row per run, with the fields of Config and of a finished result (missing without one), and `folder`; `cell`,
-            the same for all seeds and precisions of a configuration; `status` (finished, diverged or unfinished);
-            `iteration`, the last one reached; `responses`, the standard deviation of each 3x3 layer; `predictions`, one
-            character per test image (see record.write_predictions); `confusion`, test images by true and predicted class;
-            `sessions`, the content of environment.json.
+        runs: one row per run, with the fields of Config and of a finished result (missing without one), and `folder`;
+            `configuration`, the same for all seeds and precisions of a configuration; `status` (finished, diverged or
+            unfinished); `iteration`, the last one reached; `responses`, the standard deviation of each 3x3 layer;
+            `predictions`, one character per test image (see record.write_predictions); `confusion`, test images by true and
+            predicted class; `sessions`, the content of environment.json.
         curves: one row per evaluation, with the fields of metrics.jsonl and the run's `folder`.
 
     Raises:
@@ -56,7 +56,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     record = read_record(folder)
     name = record.config.folder.as_posix()
     curve = [structs.asdict(row) | {"folder": name} for row in record.rows]
-    row = asdict(record.config) | {"folder": name, "cell": configuration_key(record.config)}
+    row = asdict(record.config) | {"folder": name, "configuration": configuration_key(record.config)}
     row |= {"responses": record.responses, "predictions": record.predictions, "confusion": record.confusion}
     row |= {"sessions": to_builtins(record.sessions), "status": "unfinished"}
     row["iteration"], row["seconds"] = (record.rows[-1].iteration, record.rows[-1].seconds) if record.rows else (0, 0.0)
@@ -76,7 +76,7 @@ def configuration_key(config: Config) -> str:
 def select_runs(runs: pd.DataFrame, config: Config, free: Iterable[str] = ()) -> pd.DataFrame:
     """Return the runs that equal `config` in every field except the seed, the precision and those in `free`."""
     if not free:
-        return runs[runs["cell"] == configuration_key(config)]
+        return runs[runs["configuration"] == configuration_key(config)]
     chosen = pd.Series(True, index=runs.index)
     for name, value in asdict(config).items():
         if name not in ("seed", "precision", *free):
@@ -86,7 +86,7 @@ def select_runs(runs: pd.DataFrame, config: Config, free: Iterable[str] = ()) ->
 
 def group_configurations(runs: pd.DataFrame) -> list[Config]:
     """Return the distinct configurations, with the default seed and precision."""
-    default, distinct = Config(), to_configs(runs.drop_duplicates("cell"))
+    default, distinct = Config(), to_configs(runs.drop_duplicates("configuration"))
     return [replace(config, seed=default.seed, precision=default.precision) for config in distinct]
 
 

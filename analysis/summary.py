@@ -33,8 +33,8 @@ def describe_scope(runs: pd.DataFrame) -> str:
     ours, precision = choose_runs(runs, degradation.CONFIGS)
     done = finished_runs(ours[ours["dataset"] == "cifar10"])
     return (
-        f"{len(done)} full-length runs of {done['cell'].nunique()} configurations on CIFAR-10 in {precision}, and shorter "
-        f"experiments on block design, optimizers, LeNet and transfer learning; {runs['seconds'].sum() / 3600:.0f} hours of "
+        f"{len(done)} full-length runs of {done['configuration'].nunique()} configurations on CIFAR-10 in {precision}, and "
+        f"shorter experiments on block design, optimizers, LeNet and transfer learning; {runs['seconds'].sum() / 3600:.0f} hours of "
         "training in total."
     )
 

@@ -300,7 +300,7 @@ def test_only_comparable_finished_runs_in_one_precision_count(tmp_path, name):
     runs.loc[runs["seed"] == 0, "precision"] = "tf32"
     assert judge(name, runs).seeds == 2
     if name in ("C6", "A5"):
-        runs.loc[runs["cell"] == runs["cell"].iloc[0], "precision"] = "fp32"
+        runs.loc[runs["configuration"] == runs["configuration"].iloc[0], "precision"] = "fp32"
         assert judge(name, runs).verdict.startswith(INCOMPLETE)
 
 
