@@ -5,12 +5,9 @@ Neither torch nor NumPy is imported at module level, so that --help is fast.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import socket
-import tempfile
-from collections.abc import Callable
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +26,8 @@ class DatasetInfo:
     """Description of a dataset.
 
     given: the usual value of --data. folder: the subfolder of --data that contains the files. side: image size in pixels.
-    iterations: training length of the published results, or None.
+    iterations: training length of the published results, or None. sha256: of all images and labels (see `read_dataset`), or
+    empty if they are not always the same.
     """
 
     title: str
@@ -39,30 +37,26 @@ class DatasetInfo:
     side: int = 32
     channels: int = 3
     iterations: int | None = None
+    sha256: str = ""
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_SHA256 = "6b3883dca6c867f1e58def548c063d1865569b8575fcbce06b3e468a89f9895a"
+CIFAR10_BINARY = "cifar-10-batches-bin"
+"""Folder of CIFAR-10's binary version."""
+MNIST_SHA256 = "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b"
+SYNTHETIC_FILE = "synthetic.npz"
 CYCLES = (2, 3, 5, 8, 12)
 """Frequencies of the synthetic stripes, in cycles per image."""
 STRIPES = tuple(f"{direction}-{cycles}" for direction in ("upright", "level") for cycles in CYCLES)
 DATASETS: dict[DatasetName, DatasetInfo] = {
-    "cifar10": DatasetInfo("CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", iterations=64_000),
+    "cifar10": DatasetInfo(
+        "CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", iterations=64_000, sha256=CIFAR10_SHA256
+    ),
     "synthetic": DatasetInfo("synthetic images", STRIPES, "synthetic", "cifar-10-batches-py"),
-    "mnist": DatasetInfo("MNIST", tuple("0123456789"), "mnist", "MNIST", side=28, channels=1, iterations=37_500),
+    "mnist": DatasetInfo("MNIST", tuple("0123456789"), "mnist", "MNIST", 28, 1, iterations=37_500, sha256=MNIST_SHA256),
     "pictures": DatasetInfo("image folder", (), "DIR", "train"),
 }
-
-MNIST_MD5 = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
-"""MD5 of MNIST's unpacked files; torchvision checks only the archives."""
-
-SYNTHETIC_FILE = "cifar-10-batches-py/synthetic.npz"
-DOWNLOAD_TIMEOUT = 30
-"""Seconds without data after which a download fails; torchvision sets no limit."""
 
 
 def detect_dataset(data: str) -> DatasetName:
@@ -87,169 +81,98 @@ def find_data_folder(name: DatasetName, data: str) -> Path:
     """
     if name == "synthetic":
         return Path("data/synthetic")
-    if name == "pictures":
-        return Path(data)
-    info = DATASETS[name]
-    folder = Path(DATASETS["cifar10"].given if data == info.given else data)
-    if folder.absolute().name != info.folder:
-        return folder
-    holds_files = name == "mnist" or (folder / "data_batch_1").is_file()
-    return folder.absolute().parent if holds_files else folder
-
-
-# Reading --------------------------------------------------------------------------------------------------------------
+    if name == data == "mnist":
+        return Path("data")
+    names_files = name != "pictures" and Path(data).absolute().name in (DATASETS[name].folder, CIFAR10_BINARY)
+    return Path(data).absolute().parent if names_files else Path(data)
 
 
 def read_dataset(name: DatasetName, folder: Path, classes: str = "") -> tuple[list[np.ndarray], str]:
-    """Read a dataset; download or generate it first if it is missing or damaged.
+    """Read a dataset; download or generate it first if it is missing.
 
     classes: class names of an image folder, separated by "/".
 
     Returns: training images (uint8, M x H x W x C) and labels (int64, M), test images and labels; the SHA-256 of all four.
 
     Raises:
-        UserError: the download failed, or the image folder cannot be used.
+        UserError: the download failed, the files are damaged, or the image folder cannot be used.
     """
-    try:
-        arrays = read_arrays(name, folder, classes)
-    except RuntimeError:  # torchvision's exception for missing or damaged files
-        download_dataset(name, folder)
-        arrays = read_arrays(name, folder, classes)
+    info = DATASETS[name]
+    if name == "pictures":
+        arrays = read_image_folder(folder, tuple(classes.split("/")), info.side)
+    elif name == "synthetic":
+        arrays = read_synthetic(folder)
+    else:
+        arrays = read_published(name, folder)
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(array.tobytes())
-    side, channels = DATASETS[name].side, DATASETS[name].channels
-    return [array.reshape(-1, side, side, channels) if array.ndim > 1 else array for array in arrays], digest.hexdigest()
+    sha256 = digest.hexdigest()
+    if info.sha256 not in ("", sha256):
+        raise UserError(f"{info.title} in {folder} is damaged: remove its files and repeat the command")
+    shape = (-1, info.side, info.side, info.channels)
+    return [array.reshape(shape) if array.ndim > 1 else array for array in arrays], sha256
 
 
-def read_arrays(name: DatasetName, folder: Path, classes: str) -> list[np.ndarray]:
-    """Read a dataset's four arrays.
+# CIFAR-10 and MNIST -----------------------------------------------------------------------------------------------------
+
+
+def read_published(name: DatasetName, folder: Path) -> list[np.ndarray]:
+    """Read CIFAR-10 or MNIST with torchvision, which downloads it if it is missing.
 
     Raises:
-        RuntimeError: a file is missing or damaged.
-        UserError: the image folder cannot be used.
+        UserError: the dataset is damaged, or missing and the download failed.
     """
-    if name == "pictures":
-        return read_image_folder(folder, tuple(classes.split("/")), DATASETS[name].side)
-    if name == "synthetic":
-        return read_synthetic(folder)
     import numpy as np
-
-    if name == "mnist" and find_damaged_files(name, folder, archives=False):
-        raise RuntimeError("MNIST is damaged")
-    parts = [get_reader(name)(folder, train=train) for train in (True, False)]
-    return [np.asarray(values) for part in parts for values in (part.data, part.targets)]
-
-
-def get_reader(name: DatasetName) -> Callable[..., Any]:
-    """Return torchvision's class for a dataset."""
     from torchvision.datasets import CIFAR10, MNIST
 
-    return {"cifar10": CIFAR10, "mnist": MNIST}[name]
+    info, is_new = DATASETS[name], not folder.exists()
+    try:
+        if name == "cifar10" and (folder / CIFAR10_BINARY).is_dir() and not (folder / info.folder).is_dir():
+            return read_cifar10_binary(folder / CIFAR10_BINARY)
+        reader = CIFAR10 if name == "cifar10" else MNIST
+        parts = [reader(folder, train=train, download=train) for train in (True, False)]
+        return [np.asarray(values) for part in parts for values in (part.data, part.targets)]
+    except Exception as error:  # a damaged file and a download can fail in any way
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise UserError(
+            f"{info.title} in {folder} is missing or damaged, and could not be downloaded ({reason}): "
+            f"put the folder {info.folder} or its archive there, as torchvision does"
+        ) from error
 
 
-def read_synthetic(folder: Path) -> list[np.ndarray]:
-    """Read the synthetic dataset. It is stored as plain arrays, so reading it cannot execute anything.
-
-    Raises:
-        RuntimeError: the file is missing or damaged.
-    """
+def read_cifar10_binary(folder: Path) -> list[np.ndarray]:
+    """Read CIFAR-10's binary version: for each image, its label and 3 x 32 x 32 pixels."""
     import numpy as np
 
+    files = [[f"data_batch_{number}.bin" for number in range(1, 6)], ["test_batch.bin"]]
     arrays = []
-    try:
-        with open(folder / SYNTHETIC_FILE, "rb") as file, np.load(file, allow_pickle=False) as content:
-            for part in ("train", "test"):
-                images, labels = content[f"{part}_images"], content[f"{part}_labels"]
-                if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3) or not set(labels) <= set(range(10)):
-                    raise ValueError("not images of ten classes")
-                arrays += [images, labels.astype(np.int64, casting="safe")]
-    except Exception as error:  # a damaged file can fail in any way
-        raise RuntimeError(f"the synthetic dataset is missing or damaged ({type(error).__name__})") from error
+    for names in files:
+        rows = np.concatenate([np.fromfile(folder / name, np.uint8) for name in names]).reshape(-1, 1 + 3 * 32 * 32)
+        arrays += [rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0].astype(np.int64)]
     return arrays
 
 
-# Downloading and generating -------------------------------------------------------------------------------------------
+# Synthetic images -------------------------------------------------------------------------------------------------------
 
 
-def list_dataset_files(name: DatasetName) -> tuple[dict[str, str], dict[str, str]]:
-    """Return a dataset's files and the archives they are unpacked from: path below --data -> MD5."""
-    from torchvision.datasets import CIFAR10, MNIST
+def read_synthetic(folder: Path) -> list[np.ndarray]:
+    """Read the synthetic images; generate them first if their file is missing or damaged."""
+    import numpy as np
 
-    if name == "synthetic":
-        return {SYNTHETIC_FILE: ""}, {}
-    if name == "mnist":
-        files, archives = MNIST_MD5.items(), MNIST.resources
-        return {f"MNIST/raw/{file}": md5 for file, md5 in files}, {f"MNIST/raw/{file}": md5 for file, md5 in archives}
-    members = [*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]]
-    return {f"{CIFAR10.base_folder}/{file}": md5 for file, md5 in members}, {CIFAR10.filename: CIFAR10.tgz_md5}
+    path = folder / DATASETS["synthetic"].folder / SYNTHETIC_FILE
 
+    def load_arrays() -> list[np.ndarray]:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+            return [content[f"{part}_{kind}"] for part in ("train", "test") for kind in ("images", "labels")]
 
-def find_damaged_files(name: DatasetName, folder: Path, archives: bool) -> list[Path]:
-    """Return the dataset's files in `folder`, with or without the archives, that exist but have a wrong MD5."""
-    from torchvision.datasets.utils import check_integrity
-
-    files, packed = list_dataset_files(name)
-    expected = {folder / path: md5 for path, md5 in (files | packed if archives else files).items()}
-    return [path for path, md5 in expected.items() if path.is_file() and not check_integrity(path, md5)]
-
-
-def download_dataset(name: DatasetName, folder: Path):
-    """Put a dataset's files into `folder`: unpack the archives there, download them, or generate the files.
-
-    Files are moved into place once complete; after a failure nothing is left behind.
-
-    Raises:
-        UserError: the dataset could not be downloaded.
-    """
-    missing_folders = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    files, archives = list_dataset_files(name)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
-            unfinished = Path(temporary)
-            for path in files | archives:
-                (unfinished / path).parent.mkdir(parents=True, exist_ok=True)
-            if name == "synthetic":
-                write_synthetic((unfinished / SYNTHETIC_FILE).parent)
-            else:
-                download_files(name, unfinished, archives, folder)
-            for path in files:
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(unfinished / path, folder / path)
-    finally:
-        with contextlib.suppress(OSError):  # not empty: the dataset is there
-            for path in missing_folders:
-                path.rmdir()
-
-
-def download_files(name: DatasetName, target: Path, archives: dict[str, str], folder: Path):
-    """Unpack the archives into `target`; download those that are missing or damaged in `folder`.
-
-    Raises:
-        UserError: the dataset could not be downloaded.
-    """
-    from torchvision.datasets.utils import check_integrity
-
-    for path, md5 in archives.items():
-        if check_integrity(folder / path, md5):
-            (target / path).symlink_to((folder / path).resolve())
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        get_reader(name)(target, download=True)
-    except (OSError, RuntimeError) as error:
-        damaged = ", ".join(map(str, find_damaged_files(name, folder, archives=True)))
-        state = f"in {folder} is damaged ({damaged})" if damaged else f"is not in {folder}"
-        reason = str(error).splitlines()[0].rstrip(":")
-        wanted = ", ".join(f"{path} (MD5 {md5})" for path, md5 in archives.items())
-        title, subfolder = DATASETS[name].title, DATASETS[name].folder
-        raise UserError(
-            f"{title} {state} and could not be downloaded ({reason}): "
-            f"put {wanted}, or the unpacked folder {subfolder}, into {folder}"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
+        return load_arrays()
+    except Exception:  # a damaged file can fail in any way
+        write_synthetic(path.parent)
+        return load_arrays()
 
 
 def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
@@ -264,13 +187,16 @@ def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
     generator = random_generator(0, SYNTHETIC)
     # In five parts to limit the memory; the random numbers depend on this split.
     images, labels = zip(*(generate_stripes(generator, count) for count in [train // 5] * 5 + [test]), strict=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"unfinished-{os.getpid()}.npz"
     np.savez(
-        folder / Path(SYNTHETIC_FILE).name,
+        unfinished,
         train_images=np.concatenate(images[:5]),
         train_labels=np.concatenate(labels[:5]),
         test_images=images[5],
         test_labels=labels[5],
     )
+    os.replace(unfinished, folder / SYNTHETIC_FILE)
 
 
 def generate_stripes(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """All device-specific code: device selection, precision flags, streams, graph capture, descriptions.
 
 Import this module before torch. If torch_npu is installed without CANN, torch's automatic loading of torch_npu makes
-`import torch` fail. This module imports torch without it, then tries to load torch_npu and keeps the reason of a failure.
+`import torch` fail. This module imports torch without it, then tries to load torch_npu and stores the reason if that fails.
 """
 
 import gc
@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -20,7 +21,7 @@ from reproduce.config import DeviceKind, Precision
 from reproduce.errors import UnsupportedPrecision, UserError
 
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
-_autoload_before = os.environ.get(AUTOLOAD)
+_autoload = os.environ.get(AUTOLOAD)
 os.environ[AUTOLOAD] = "0"
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for deterministic mode; read when cuBLAS starts
 # Hardware queues, read when CUDA starts. With fewer queues than streams, runs would wait for each other.
@@ -35,10 +36,6 @@ def format_exception(error: Exception) -> str:
 
 def load_torch_npu() -> str | None:
     """Load torch_npu and return the reason if it is unusable, else None."""
-    if hasattr(torch, "npu"):
-        return None
-    if _autoload_before == "0":
-        return f"{AUTOLOAD}=0 forbids loading torch_npu"
     if importlib.util.find_spec("torch_npu") is None:
         return "torch_npu is not installed"
     try:
@@ -52,18 +49,17 @@ def load_torch_npu() -> str | None:
 
 
 NPU_PROBLEM = load_torch_npu()
-if _autoload_before is None:
-    del os.environ[AUTOLOAD]
-else:
-    os.environ[AUTOLOAD] = _autoload_before
+os.environ.pop(AUTOLOAD, None)
+if _autoload is not None:
+    os.environ[AUTOLOAD] = _autoload
 
 
 @dataclass(frozen=True)
 class Device:
     """A device and its settings.
 
-    chunk_iterations: maximum number of iterations between synchronizations with the host. fused: whether
-    torch.optim's fused optimizers accept a learning rate on this device.
+    chunk_iterations: maximum number of iterations between synchronizations with the host. fused: whether torch.optim's fused
+    optimizers accept a learning rate tensor on this device.
     """
 
     kind: DeviceKind
@@ -93,7 +89,7 @@ DEVICES: dict[str, Device] = {
 }
 
 
-def unusable_reason(kind: str) -> str | None:
+def explain_unusable(kind: str) -> str | None:
     """Return why this kind of device cannot be used here, or None."""
     if kind == "npu":
         if NPU_PROBLEM is None and not torch.npu.is_available():  # pyright: ignore[reportAttributeAccessIssue]
@@ -113,8 +109,8 @@ def choose_device(kind: str) -> Device:
         UserError: the device is not usable.
     """
     if kind == "auto":
-        kind = next(kind for kind in DEVICES if unusable_reason(kind) is None)
-    reason = unusable_reason(kind)
+        kind = next(kind for kind in DEVICES if explain_unusable(kind) is None)
+    reason = explain_unusable(kind)
     if reason is not None:
         raise UserError(f"device {kind} is not usable: {reason}")
     return DEVICES[kind]
@@ -156,21 +152,16 @@ def autocast(device: Device, precision: Precision) -> AbstractContextManager:
     return torch.autocast(device.kind, torch.bfloat16, cache_enabled=False)
 
 
-def make_stream(device: Device) -> Any:
-    """Synchronize and return a new stream; None on a CPU."""
+def create_stream(device: Device) -> Any:
+    """Synchronize and return a new stream; None on a CPU. Capture is not allowed on the default stream."""
     if not device.is_accelerator:
         return None
     device.backend.synchronize()
     return device.backend.Stream()
 
 
-def on_stream(device: Device, stream: Any) -> AbstractContextManager:
+def use_stream(device: Device, stream: Any) -> AbstractContextManager:
     return nullcontext() if stream is None else device.backend.stream(stream)
-
-
-def own_stream(device: Device) -> AbstractContextManager:
-    """Run the block on a new stream (capture is not allowed on the default stream)."""
-    return on_stream(device, make_stream(device))
 
 
 def record_event(device: Device) -> Callable[[], bool]:
@@ -271,6 +262,5 @@ def find_version(package: str) -> str | None:
 def find_cpu_name() -> str:
     """Return the CPU's model name, or its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text() if cpuinfo.is_file() else "", re.MULTILINE)
+    return name[1] if name else platform.processor() or platform.machine()

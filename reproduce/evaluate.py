@@ -169,7 +169,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from reproduce import device as devices  # must be imported before torch
     from reproduce.dataset import find_data_folder
-    from reproduce.sampling import load_data_cached
+    from reproduce.sampling import load_data
     from reproduce.weights import load_network
 
     device = devices.choose_device(options.device)
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str]) -> int:
     for number, trained in enumerate(networks):
         devices.set_numerics(device, trained.config.precision, deterministic=False)
         folder = find_data_folder(trained.config.dataset, options.data)
-        data = trained.normalize(load_data_cached(trained.config, folder, device.torch_device))
+        data = trained.normalize(load_data(trained.config, folder, device.torch_device))
         probabilities, labels = predict_all(trained, data, device)
         names = trained.config.dataset_info.class_names
         print(("\n\n" if number else "") + format_evaluation(trained, probabilities, labels, names))

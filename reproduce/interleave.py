@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
-from reproduce.device import Device, make_stream, on_stream
+from reproduce.device import Device, use_stream
 
 T = TypeVar("T")
 Task = Generator[None, None, T]
@@ -13,15 +13,10 @@ PAUSE = 1e-4
 """Seconds between two rounds, in each of which every task runs to its next yield."""
 
 
-def on_own_stream(device: Device, task: Task[T], before_resume: Callable[[], Any]) -> Task[T]:
-    """Run the task on a stream of its own and call `before_resume` each time before it resumes."""
-    return (yield from resume_on_stream(make_stream(device), device, task, before_resume))
-
-
-def resume_on_stream(stream: Any, device: Device, task: Task[T], before_resume: Callable[[], Any]) -> Task[T]:
-    """Like `on_own_stream`, on a stream from `make_stream`."""
+def run_on_stream(device: Device, stream: Any, task: Task[T], before_resume: Callable[[], Any]) -> Task[T]:
+    """Run the task on a stream from `create_stream`; call `before_resume` each time before it resumes."""
     while True:
-        with on_stream(device, stream):
+        with use_stream(device, stream):
             before_resume()
             try:
                 next(task)

@@ -32,11 +32,10 @@ class ZeroPaddedShortcut(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
         self.stride = stride
-        self.before = (out_channels - in_channels) // 2
-        self.after = out_channels - in_channels - self.before
+        self.padding = (out_channels - in_channels) // 2
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return F.pad(x_NCHW[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+        return F.pad(x_NCHW[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
 
 
 def make_shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -109,10 +108,13 @@ class Network(nn.Module):
                 in_channels = out_channels
         self.blocks = nn.Sequential(*blocks)
         # The pre-activation designs need an activation after the last addition (Identity Mappings, appendix).
-        self.last = {
-            "full-preactivation": lambda: nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU()),
-            "relu-only-preactivation": nn.ReLU,
-        }.get(config.block, nn.Identity)()
+        match config.block:
+            case "full-preactivation":
+                self.last = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU())
+            case "relu-only-preactivation":
+                self.last = nn.ReLU()
+            case _:
+                self.last = nn.Identity()
         self.linear = nn.Linear(in_channels, len(config.dataset_info.class_names))
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -138,11 +140,11 @@ def build_network(config: Config) -> nn.Module:
     generator = random_generator(config.seed, INITIALIZATION)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for layer in layers:
-        fan, window = (layer.weight.shape[1], layer.weight[0, 0].numel())
+        fan, kernel_size = layer.weight.shape[1], layer.weight[0, 0].numel()
         if config.initialization == "fan-out" and isinstance(layer, nn.Conv2d):
             fan = layer.out_channels // layer.groups
         draws = generator.standard_normal(tuple(layer.weight.shape), dtype=np.float32)
-        layer.weight.data.copy_(torch.from_numpy(draws).mul_(math.sqrt(2 / (fan * window))))
+        layer.weight.data.copy_(torch.from_numpy(draws).mul_(math.sqrt(2 / (fan * kernel_size))))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     if config.last_layer == "uniform":

@@ -90,7 +90,9 @@ class Settings:
     """Folder of CIFAR-10, or synthetic."""
 
 
-def train_and_print(settings: Settings):
+def main(arguments: Sequence[str]) -> int:
+    """Train a network and print its errors; return the exit status."""
+    settings = cli.parse_args(Settings, arguments, "reference.py", __doc__)
     # "The first layer is 3x3 convolutions. Then we use a stack of 6n layers with 3x3 convolutions on the feature maps of sizes
     # {32, 16, 8} respectively [...] The numbers of filters are {16, 32, 64} respectively [...] The network ends with a global
     # average pooling, a 10-way fully-connected layer, and softmax." BN follows each convolution; there is no dropout.
@@ -111,10 +113,6 @@ def train_and_print(settings: Settings):
                 f"error of this batch {batch_error:.2f}%, test error {test_error:.2f}%",
                 flush=True,
             )
-
-
-def main(arguments: Sequence[str]) -> int:
-    train_and_print(cli.parse_args(Settings, arguments, "reference.py", __doc__))
     return 0
 
 

@@ -132,13 +132,13 @@ def prepare(config: Config, options: RunOptions) -> PreparedRun | Outcome:
     from reproduce.dataset import find_data_folder
     from reproduce.memory import check_memory, explain_out_of_memory
     from reproduce.model import build_network
-    from reproduce.sampling import load_data_cached
+    from reproduce.sampling import load_data
 
     device = devices.choose_device(options.device)
     devices.set_numerics(device, config.precision, options.deterministic)  # report an unsupported precision now
     check_memory(config, device)
     with explain_out_of_memory(config, device):
-        data = load_data_cached(config, find_data_folder(config.dataset, options.data), device.torch_device)
+        data = load_data(config, find_data_folder(config.dataset, options.data), device.torch_device)
         network = build_network(config)
         if options.initial is not None:
             from reproduce.weights import load_initial_weights
@@ -161,7 +161,7 @@ def training_task(prepared: PreparedRun, stop_signals: Sequence[int], concurrent
     """
     from reproduce import device as devices
     from reproduce import train
-    from reproduce.interleave import on_own_stream
+    from reproduce.interleave import run_on_stream
     from reproduce.memory import explain_out_of_memory
 
     config, options, device, data = prepared.config, prepared.options, prepared.device, prepared.data
@@ -174,7 +174,7 @@ def training_task(prepared: PreparedRun, stop_signals: Sequence[int], concurrent
         add_session(folder, config, options, devices.describe_device(device) | session)
         devices.reset_peak_memory(device)
         training = train.train(config, options, data, device, folder, prepared.deadline, stop_signals, prepared.network)
-        yield from on_own_stream(device, training, set_numerics)
+        yield from run_on_stream(device, devices.create_stream(device), training, set_numerics)
         result = read_result(folder)
     if result is None:
         return Outcome(STOPPED, f"stopped early with a checkpoint in {folder}; repeat the command to resume")

@@ -8,7 +8,6 @@ subtraction, as if the image had been padded afterwards (section 4.2).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,26 +73,20 @@ class Data:
 def load_data(config: Config, folder: Path, device: torch.device) -> Data:
     """Read the configuration's dataset, downloading or generating it if missing, and put it on the device.
 
+    Runs of this process that need the same data share it.
+
     Raises:
         UserError: the dataset cannot be read or downloaded, or is too small.
     """
-    return _load(config, folder, device, build_data)
-
-
-def load_data_cached(config: Config, folder: Path, device: torch.device) -> Data:
-    """Like `load_data`, but runs of this process that need the same data share it."""
-    return _load(config, folder.resolve(), device, _build_data_cached)
-
-
-def _load(config: Config, folder: Path, device: torch.device, build: Callable[..., Data]) -> Data:
     split_seed = config.seed if config.split == "val" else None
-    data = build(config.dataset, config.classes, config.normalization, split_seed, folder, device)
+    data = build_data(config.dataset, config.classes, config.normalization, split_seed, folder.resolve(), device)
     count = len(data.train)
     rule = f"batch-size must be at most {count:,}, the number of training images, with --last-batch drop"
     require(config.last_batch == "stream" or config.batch_size <= count, rule, config.batch_size)
     return data
 
 
+@lru_cache(maxsize=4)
 def build_data(
     dataset: DatasetName,
     classes: str,
@@ -119,9 +112,6 @@ def build_data(
         std=torch.from_numpy(std_C).float().to(device),
         fingerprint=fingerprint,
     )
-
-
-_build_data_cached = lru_cache(maxsize=4)(build_data)
 
 
 def validation_mask(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 from reproduce import device, train
 from reproduce.config import Config, RunOptions
 from reproduce.dataset import write_synthetic
-from reproduce.device import Device, own_stream
+from reproduce.device import Device, create_stream, use_stream
 from reproduce.interleave import run_task
 from reproduce.model import Network, build_network
 from reproduce.sampling import Data, Images, load_data
@@ -40,7 +40,7 @@ QUICK = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 
 def train_alone(config: Config, options: RunOptions, data: Data, device: Device, folder: Path) -> train.Ending:
     """Train one run alone, stopped by SIGTERM and SIGINT, like run.py."""
-    with collect_stop_signals() as stop_signals, own_stream(device):
+    with collect_stop_signals() as stop_signals, use_stream(device, create_stream(device)):
         return run_task(train.train(config, options, data, device, folder, math.inf, stop_signals))
 
 

@@ -25,7 +25,7 @@ from tests.test_resume import interrupt
 import torch  # isort: skip
 from torch.nn import functional as F
 
-KIND = next((kind for kind in ("npu", "cuda") if devices.unusable_reason(kind) is None), "none")
+KIND = next((kind for kind in ("npu", "cuda") if devices.explain_unusable(kind) is None), "none")
 STEPS = 53
 """Three before capture and fifty captured."""
 
@@ -45,7 +45,7 @@ def train_steps(
     device = replace(device, chunk_iterations=STEPS)
     devices.set_numerics(device, config.precision, deterministic=True)
     data = load_data(config, folder, device.torch_device)
-    with devices.own_stream(device):
+    with devices.use_stream(device, devices.create_stream(device)):
         training = Training(config, data, device, capture)
         losses, _ = run_task(training.train_chunk(0, STEPS, [config.lr or 0.0] * STEPS))
         return losses, training.state(), training.replay is not None

@@ -163,7 +163,7 @@ def test_the_layers_before_the_first_and_after_the_last_block(design: BlockDesig
     torch.testing.assert_close(first_input[0], torch.relu(network.bn(network.conv(images))))
     pooled = last_output[0]
     if design == "full-preactivation":
-        pooled = network.last[0](pooled)
+        pooled = network.last.get_submodule("0")(pooled)
     if design.endswith("preactivation"):
         pooled = torch.relu(pooled)
     torch.testing.assert_close(logits, network.linear(pooled.mean((2, 3))))

@@ -118,8 +118,9 @@ def test_the_standin_is_as_strict_as_an_npu(on_standin: Callable[..., Any], expr
 
 def on_standin_capture(statement: str) -> bytes:
     x = torch.arange(3.0, device="npu")
-    with devices.own_stream(devices.choose_device("npu")):
-        return pack(devices.capture_graph(devices.choose_device("npu"), lambda: exec(statement, {"torch": torch, "x": x})))
+    device = devices.choose_device("npu")
+    with devices.use_stream(device, devices.create_stream(device)):
+        return pack(devices.capture_graph(device, lambda: exec(statement, {"torch": torch, "x": x})))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def on_standin_train(kind: str, config: Config, folder: Path, capture: bool = Fa
         training.replay = lambda: (replays.append(1), replay())[1]
 
     training.capture_step = counted
-    with devices.own_stream(training.device):
+    with devices.use_stream(training.device, devices.create_stream(training.device)):
         chunk = interleave.run_task(training.train_chunk(0, STEPS, [config.lr or 0.0] * STEPS))
     return pack({"chunk": chunk, "state": training.state(), "replays": len(replays)})
 
@@ -170,7 +171,7 @@ def on_standin_fail_capture(variable: str, fault: str, folder: Path) -> bytes:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as printed:
         patch.setenv(variable, fault)
         training = prepare("npu", CONFIGS["plain"], folder, capture=True)
-        with devices.own_stream(training.device):
+        with devices.use_stream(training.device, devices.create_stream(training.device)):
             chunk = interleave.run_task(training.train_chunk(0, STEPS, [0.1] * STEPS))
     return pack({"printed": printed.getvalue(), "chunk": chunk, "state": training.state()})
 
@@ -203,7 +204,7 @@ def on_standin_count(config: Config, folder: Path, capture: bool, steps: int) ->
     import torch_npu  # pyright: ignore[reportMissingImports]
 
     training = prepare("npu", config, folder, capture)
-    with devices.own_stream(training.device):
+    with devices.use_stream(training.device, devices.create_stream(training.device)):
         interleave.run_task(training.train_chunk(0, 5, [0.1] * 5))  # the optimizer's state, the capture
         name = "replay" if capture else "step"
         step, seen = getattr(training, name), []

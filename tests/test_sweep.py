@@ -241,7 +241,7 @@ def test_each_worker_sees_one_device_and_trains_two_runs_on_it(out, monkeypatch,
 def test_devices_are_those_of_the_machine(monkeypatch):
     from reproduce import device as devices
 
-    monkeypatch.setattr(devices, "unusable_reason", lambda kind: None if kind in ("cuda", "cpu") else "there is none")
+    monkeypatch.setattr(devices, "explain_unusable", lambda kind: None if kind in ("cuda", "cpu") else "there is none")
     monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 2)
     assert local_engine.find_devices([]) == local_engine.find_devices(["cuda"]) == ["cuda:0", "cuda:1"]
     assert local_engine.find_devices(["cuda:1", "cpu"]) == ["cuda:1", "cpu"]

@@ -127,7 +127,7 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
         for device in (first, second):
             devices.set_numerics(device, config.precision, deterministic=False)
         for device in {device.kind: device for device in (first, second)}.values():
-            streams.enter_context(devices.own_stream(device))
+            streams.enter_context(devices.use_stream(device, devices.create_stream(device)))
         reference, other, repeating = [
             Training(config, load_data(config, folder, device.torch_device), device, capture)
             for device, capture in ((first, False), (second, True), (second, False))

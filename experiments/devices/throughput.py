@@ -46,8 +46,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from reproduce.device import Device, make_stream
-from reproduce.interleave import Task, resume_on_stream, run_interleaved
+from reproduce.device import Device, create_stream
+from reproduce.interleave import Task, run_interleaved, run_on_stream
 from reproduce.model import build_network
 from reproduce.record import describe_git, write_json
 from reproduce.reference import make_sgd, train_network
@@ -157,13 +157,13 @@ def make_interleaved(runs: Sequence[Training], device: Device) -> TrainFunction:
 
     It raises a RuntimeError if a run falls back from its captured step to an eager one.
     """
-    start, streams, captured = 0, [make_stream(device) for _ in runs], [run.may_capture for run in runs]
+    start, streams, captured = 0, [create_stream(device) for _ in runs], [run.may_capture for run in runs]
 
     def train(iterations: int) -> float:
         nonlocal start
         stop = start + iterations
         each = zip(streams, runs, strict=True)
-        tasks = [resume_on_stream(stream, device, train_iterations(run, start, stop), lambda: None) for stream, run in each]
+        tasks = [run_on_stream(device, stream, train_iterations(run, start, stop), lambda: None) for stream, run in each]
         before = time.perf_counter()
         run_interleaved(tasks)
         if captured != [run.may_capture for run in runs]:

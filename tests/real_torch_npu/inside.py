@@ -149,7 +149,7 @@ def use():
             device = replace(device, chunk_iterations=10)
             one = replace(config, residual=residual, precision=precision)
             devices.set_numerics(device, one.precision, deterministic=False)
-            with devices.own_stream(device):
+            with devices.use_stream(device, devices.create_stream(device)):
                 training = Training(one, load_data(one, Path("data/synthetic"), device.torch_device), device, capture=True)
                 losses, _ = run_task(training.train_chunk(0, 5, [0.1] * 5))
             outcomes.append((losses, training.state()["network"]))
