@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.claims import NOT_REPRODUCED, NOT_RUN, REPRODUCED, SUGGESTS, SUGGESTS_OTHERWISE, Verdict, count_verdicts, judge
-from analysis.devices import name_device
 from analysis.estimates import Interval, compare_predictions, holm_adjust
 from analysis.markdown import format_estimates, format_net, format_number, format_table, join_words, wrap_paragraphs
 from analysis.paper import HE, load_paper, paper_value, published
@@ -34,8 +33,8 @@ def describe_scope(runs: pd.DataFrame) -> str:
     done = finished_runs(ours[ours["dataset"] == "cifar10"])
     return (
         f"{len(done)} full-length runs of {done['configuration'].nunique()} configurations on CIFAR-10 in {precision}, and "
-        f"shorter experiments on block design, optimizers, LeNet and transfer learning; {runs['seconds'].sum() / 3600:.0f} hours of "
-        "training in total."
+        "shorter experiments on block design, optimizers, LeNet and transfer learning; "
+        f"{runs['seconds'].sum() / 3600:.0f} hours of training in total."
     )
 
 
@@ -178,7 +177,7 @@ def describe_residual(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
         f"{gap}. "
     )
     paired = compare_on_test_images(ours, nets[-1], first)
-    return f"{sentence}{paired}{describe_confound(ours, curves)}{describe_published_56()}"
+    return f"{sentence}{paired}{describe_confound(ours)}{describe_published_56()}"
 
 
 def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) -> str:
@@ -194,25 +193,23 @@ def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) ->
     )
 
 
-def describe_confound(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
-    """Return which networks were trained mostly on an accelerator, if only some were."""
-    accelerated = [net for net in degradation.CONFIGS if list_accelerators(ours, net, curves)]
+def describe_confound(ours: pd.DataFrame) -> str:
+    """Return which networks were trained at least partly on an accelerator, if only some were."""
+    accelerated = [net for net in degradation.CONFIGS if list_accelerators(ours, net)]
     trained = recorded(ours, degradation.CONFIGS)
     if not accelerated or len(accelerated) == len(trained):
         return ""
-    devices = sorted({name for net in accelerated for name in list_accelerators(ours, net, curves)})
+    devices = sorted({name for net in accelerated for name in list_accelerators(ours, net)})
     return (
-        f"Depth and device are confounded: {join_words([format_net(net) for net in accelerated])} were trained mostly on "
-        f"an accelerator ({join_words(devices)}), the others on CPUs. "
+        f"Depth and device are confounded: {join_words([format_net(net) for net in accelerated])} were trained at least "
+        f"partly on an accelerator ({join_words(devices)}), the others on CPUs. "
     )
 
 
-def list_accelerators(ours: pd.DataFrame, net: Config, curves: pd.DataFrame) -> list[str]:
-    """Return the accelerators that trained most of the iterations of a network's runs."""
-    done = finished_runs(select_runs(ours, net))
-    names = {name_device(run, curves) for _, run in done.iterrows()}
-    kinds = {session["device_name"]: session.get("device") for sessions in done["sessions"] for session in sessions}
-    return sorted(name for name in names if kinds.get(name) not in (None, "cpu"))
+def list_accelerators(ours: pd.DataFrame, net: Config) -> list[str]:
+    """Return the accelerators that trained a network's runs, at least for a part of the iterations."""
+    sessions = finished_runs(select_runs(ours, net))["sessions"].explode().dropna()
+    return sorted({session["device_name"] for session in sessions if session["device"] != "cpu"})
 
 
 def describe_published_56() -> str:

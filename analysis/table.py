@@ -1,7 +1,7 @@
-"""Write RESULTS.md, the README's results, docs/devices.md and analysis/tables/*.csv from the run folders.
+"""Write RESULTS.md, docs/devices.md, docs/statistics.md, analysis/tables/*.csv and two blocks of README.md from the records.
 
-    python analysis/table.py            writes them
-    python analysis/table.py --check    writes nothing; exit status 1 and the files that are out of date, or figures missing
+    python analysis/table.py            writes them into the current folder, the root of the checkout
+    python analysis/table.py --check    writes nothing; prints the files that are out of date and returns exit status 1
 
 README.md is changed only between the lines <!-- results:begin --> and <!-- results:end -->, and those of weights.
 """
@@ -10,11 +10,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from string import Template
 from typing import Annotated
 
@@ -48,22 +46,22 @@ from reproduce.errors import UserError
 
 
 @dataclass(frozen=True)
-class Options:
+class TableOptions:
+    """What to read, and whether to write."""
+
     check: bool = False
     """Write nothing; exit with status 1 if a file is out of date."""
     records: Annotated[Path, tyro.conf.arg(metavar="DIR")] = RECORDS
-    """Folder of the run folders."""
-    root: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path()
-    """Checkout whose files to write."""
+    """Folder that contains the run folders."""
 
 
 def format_results(
-    runs: pd.DataFrame, curves: pd.DataFrame, findings: Sequence[str], verdicts: Sequence[Verdict], records_folder: str
+    runs: pd.DataFrame, curves: pd.DataFrame, findings: Sequence[str], verdicts: Sequence[Verdict], records: Path
 ) -> str:
-    """Return RESULTS.md; `records_folder` is the link to the run folders."""
+    """Return RESULTS.md; `records` is the folder of the run folders."""
     sections = {question: question.format_section(runs, curves).strip() for question in QUESTIONS}
     text = Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
-        records_folder=records_folder,
+        records_folder=records.as_posix(),
         minimum=MINIMUM,
         scope=describe_scope(runs),
         answer=describe_answer(runs),
@@ -75,7 +73,7 @@ def format_results(
         not_run="\n".join(f"- {question.NOT_RUN}" for question, text in sections.items() if not text) or "Nothing.",
         verdicts=format_verdicts(verdicts),
         counts=describe_verdicts(verdicts),
-        devices=describe_moves(runs, curves),
+        devices=describe_moves(runs),
     )
     return wrap_paragraphs(text)
 
@@ -84,31 +82,31 @@ def replace_block(readme: str, name: str, text: str) -> str:
     """Return the README with `text` between the markers of a block.
 
     Raises:
-        UserError: a marker is missing or repeated.
+        UserError: the markers are missing or repeated.
     """
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+    replaced, count = re.subn(f"(?s){begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", readme)
+    if count != 1:
         raise UserError(f"README.md needs the lines {begin} and {end} once each, in this order")
-    before, _, rest = readme.partition(begin)
-    return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+    return replaced
 
 
-def format_files(records: Path, root: Path) -> dict[Path, str]:
-    """Return every generated file of the checkout at `root` with its text."""
+def format_files(records: Path) -> dict[Path, str]:
+    """Return every generated file with its text."""
     runs, curves = load_records(records)
     verdicts = judge_all(runs)
     findings = list_findings(runs, curves)
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    readme = replace_block(readme, "results", format_readme_results(runs, findings))
-    return {
-        root / "RESULTS.md": format_results(runs, curves, findings, verdicts, Path(os.path.relpath(records, root)).as_posix()),
-        root / "README.md": replace_block(readme, "weights", format_weights(runs, root / "weights")),
-        root / "docs" / "devices.md": wrap_paragraphs(format_devices(runs, curves, records)),
-        root / "docs" / "statistics.md": wrap_paragraphs(format_statistics(runs)),
-        root / "analysis" / "tables" / "runs.csv": format_runs_csv(runs, curves),
-        root / "analysis" / "tables" / "classes.csv": format_classes_csv(runs),
-        root / "analysis" / "tables" / "claims.csv": format_claims_csv(verdicts),
+    readme = replace_block(Path("README.md").read_text(encoding="utf-8"), "results", format_readme_results(runs, findings))
+    files = {
+        "RESULTS.md": format_results(runs, curves, findings, verdicts, records),
+        "README.md": replace_block(readme, "weights", format_weights(runs, Path("weights"))),
+        "docs/devices.md": wrap_paragraphs(format_devices(runs, records)),
+        "docs/statistics.md": wrap_paragraphs(format_statistics(runs)),
+        "analysis/tables/runs.csv": format_runs_csv(runs),
+        "analysis/tables/classes.csv": format_classes_csv(runs),
+        "analysis/tables/claims.csv": format_claims_csv(verdicts),
     }
+    return {Path(name): text for name, text in files.items()}
 
 
 def check_files(files: dict[Path, str]) -> int:
@@ -127,10 +125,10 @@ def main(arguments: Sequence[str]) -> int:
     """Write or check the files and return the exit status.
 
     Raises:
-        UserError, OSError: shown as one sentence with exit status 2.
+        UserError: wrong arguments, a damaged record, or a README without the markers.
     """
-    options = cli.parse_args(Options, arguments, "table.py", __doc__, tyro.conf.FlagCreatePairsOff)
-    files = format_files(options.records, options.root)
+    options = cli.parse_args(TableOptions, arguments, "table.py", __doc__, tyro.conf.FlagCreatePairsOff)
+    files = format_files(options.records)
     if options.check:
         return check_files(files)
     for path, text in files.items():
