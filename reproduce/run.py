@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,11 +31,7 @@ from reproduce.schema import Diverged, Result
 from reproduce.signals import collect_stop_signals
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
-    from torch import nn
-
-    from reproduce.device import Device
     from reproduce.interleave import Task
-    from reproduce.sampling import Data
 
 STOPPING = "stopping with a checkpoint within seconds; press Ctrl-C again to abort"
 
@@ -45,18 +41,6 @@ class Outcome(NamedTuple):
 
     status: int
     message: str
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run that is ready to train. deadline: the value of time.monotonic() at which to stop."""
-
-    config: Config
-    options: RunOptions
-    device: "Device"
-    data: "Data"
-    network: "nn.Module"
-    deadline: float
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -95,47 +79,44 @@ def hash_weights_file(path: Path) -> str:
 
 
 def train_run(config: Config, options: RunOptions) -> Outcome:
-    """Train a run to its end. SIGTERM, SIGINT and SIGHUP stop it with a checkpoint.
-
-    Raises:
-        UserError: a file or the device is unusable.
-        OSError: the dataset or the run folder cannot be read or written.
-    """
-    prepared = prepare(config, options)
-    if isinstance(prepared, Outcome):
-        return prepared
-
+    """Train a run; SIGTERM, SIGINT and SIGHUP stop it with a checkpoint. Raises like `training_task`."""
     from reproduce.interleave import run_task
 
     with collect_stop_signals(STOPPING, abort=True) as stop_signals:
-        return run_task(training_task(prepared, stop_signals))
+        return run_task(training_task(config, options, stop_signals))
 
 
-def prepare(config: Config, options: RunOptions) -> PreparedRun | Outcome:
-    """Load the data and build the network. If the run has already ended, return its outcome.
+def training_task(config: Config, options: RunOptions, stop_signals: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":
+    """Train until the end, the time limit, or the first signal in `stop_signals` (see signals.py).
 
-    Writes nothing to the run folder. --time-limit counts from here.
+    A run that has already ended is only reported. Nothing is written before the data are loaded and the network is built.
+
+    concurrent: number of other runs in training at the start.
 
     Raises:
-        UserError: a file or the device is unusable.
-        OSError: the dataset cannot be read or written, or the run folder cannot be read.
+        RunLocked: another process is training the run.
+        OutOfMemory: training does not fit into the device's memory.
+        UserError: a file or the device is unusable, or the run folder is damaged.
+        OSError: the dataset or the run folder cannot be read or written.
     """
     start = time.monotonic()
-    folder = options.out / config.folder
-    result = read_result(folder)
+    result = read_result(options.out / config.folder)
     if result is not None:
-        read_record(folder)  # report damage now
-        outcome = describe_result(config, folder, result)
+        read_record(options.out / config.folder)  # raises if another file is damaged
+        outcome = describe_result(config, options.out / config.folder, result)
         return Outcome(outcome.status, f"nothing to do, the run has already ended: {outcome.message}")
 
     from reproduce import device as devices  # must be imported before torch
+    from reproduce import train
     from reproduce.dataset import find_data_folder
+    from reproduce.interleave import run_on_stream
     from reproduce.memory import check_memory, explain_out_of_memory
     from reproduce.model import build_network
     from reproduce.sampling import load_data
 
     device = devices.choose_device(options.device)
-    devices.set_numerics(device, config.precision, options.deterministic)  # report an unsupported precision now
+    set_numerics = partial(devices.set_numerics, device, config.precision, options.deterministic)
+    flags = set_numerics()
     check_memory(config, device)
     with explain_out_of_memory(config, device):
         data = load_data(config, find_data_folder(config.dataset, options.data), device.torch_device)
@@ -144,38 +125,18 @@ def prepare(config: Config, options: RunOptions) -> PreparedRun | Outcome:
             from reproduce.weights import load_initial_weights
 
             data = load_initial_weights(options.initial, network, config, data)
-    deadline = math.inf if options.time_limit is None else start + options.time_limit
-    return PreparedRun(config, options, device, data, network, deadline)
-
-
-def training_task(prepared: PreparedRun, stop_signals: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":
-    """Train until the end, the time limit, or the first signal in `stop_signals` (see signals.py).
-
-    concurrent: number of other runs in training at the start.
-
-    Raises:
-        RunLocked: another process is training the run.
-        OutOfMemory: training does not fit into the device's memory.
-        UserError: the run folder is damaged or belongs to another run.
-        OSError: the run folder cannot be read or written.
-    """
-    from reproduce import device as devices
-    from reproduce import train
-    from reproduce.interleave import run_on_stream
-    from reproduce.memory import explain_out_of_memory
-
-    config, options, device, data = prepared.config, prepared.options, prepared.device, prepared.data
-    set_numerics = partial(devices.set_numerics, device, config.precision, options.deterministic)
-    with open_run_folder(config, options.out) as folder, explain_out_of_memory(config, device):
-        described = {"name": config.dataset, "sha256": data.fingerprint}
-        if config.dataset == "pictures":
-            described |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
-        session = {"flags": set_numerics(), "data": described, "beside": concurrent}
-        add_session(folder, config, options, devices.describe_device(device) | session)
-        devices.reset_peak_memory(device)
-        training = train.train(config, options, data, device, folder, prepared.deadline, stop_signals, prepared.network)
-        yield from run_on_stream(device, devices.create_stream(device), training, set_numerics)
-        result = read_result(folder)
+        yield  # loading takes a while: let the other runs continue
+        with open_run_folder(config, options.out) as folder:
+            described = {"name": config.dataset, "sha256": data.fingerprint}
+            if config.dataset == "pictures":
+                described |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
+            session = {"flags": flags, "data": described, "beside": concurrent}
+            add_session(folder, config, options, devices.describe_device(device) | session)
+            devices.reset_peak_memory(device)
+            deadline = math.inf if options.time_limit is None else start + options.time_limit
+            training = train.train(config, options, data, device, folder, deadline, stop_signals, network)
+            yield from run_on_stream(device, devices.create_stream(device), training, set_numerics)
+            result = read_result(folder)
     if result is None:
         return Outcome(STOPPED, f"stopped early with a checkpoint in {folder}; repeat the command to resume")
     return describe_result(config, folder, result)

@@ -39,7 +39,7 @@ from reproduce import (
 from reproduce.errors import STOPPED, USER_ERROR, UserError
 from reproduce.interleave import PAUSE, Task
 from reproduce.progress import print_line
-from reproduce.run import STOPPING, Outcome, parse, prepare, training_task
+from reproduce.run import STOPPING, Outcome, parse, training_task
 from reproduce.signals import collect_stop_signals
 
 IDLE = 0.1
@@ -61,11 +61,7 @@ def train_line(line: str, stop_signals: Sequence[int], concurrent: int) -> Task[
     except ValueError as error:  # unbalanced quotes
         return Outcome(USER_ERROR, f"cannot split the line into flags ({error})")
     try:
-        prepared = prepare(*parse(flags))
-        if isinstance(prepared, Outcome):
-            return prepared
-        yield  # loading data takes a while: let the other runs continue
-        return (yield from training_task(prepared, stop_signals, concurrent))
+        return (yield from training_task(*parse(flags), stop_signals, concurrent))
     except UserError as error:
         return Outcome(error.status, str(error))
     except OSError as error:

@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from reproduce.cli import run_cli
 from reproduce.config import Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.interleave import run_task
-from reproduce.run import STOPPING, PreparedRun, main, parse, prepare, training_task
+from reproduce.run import STOPPING, main, parse, training_task
 from tests.fake_records import write_run
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
@@ -149,12 +148,11 @@ def test_a_run_from_start_to_finish_and_repeated(workplace: Path, run: Run):
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_preparing_a_run_leaves_its_folder_alone(workplace: Path):
-    prepared = prepare(*parse(f"{QUICK_FLAGS} --time-limit 1000".split()))
-    assert isinstance(prepared, PreparedRun) and len(prepared.data.test) > 0
-    assert 0 < prepared.deadline - time.monotonic() <= 1000
+def test_a_session_is_recorded_once_training_begins(workplace: Path):
+    task = training_task(*parse(QUICK_FLAGS.split()), [], concurrent=2)
+    next(task)  # the data are loaded
     assert not (workplace / "runs").exists()
-    assert run_task(training_task(prepared, [], concurrent=2)).status == 0
+    assert run_task(task).status == 0
     (session,) = json.loads((workplace / "runs" / QUICK_FOLDER / "environment.json").read_text())
     assert (session["beside"], session["flags"]["precision"]) == (2, "fp32")
 
