@@ -10,7 +10,7 @@ from reproduce import record
 from reproduce.config import SCHEMA
 from reproduce.schema import Finished
 
-TIMES = {"seconds", "training_seconds", "images_per_second"}
+TIMES = {"seconds", "training_seconds", "images_per_second", "data_folder"}
 """Fields that differ between two equal runs."""
 
 
