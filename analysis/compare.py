@@ -3,9 +3,9 @@
     python analysis/compare.py runs/residual20-dece074e/seed0
     python analysis/compare.py runs/*/seed* --output mine.png
 
-For each run, print how its recipe differs from the paper's and its environment from that of the records, and whether its test
-error is within the 95% prediction interval for one more run. The interval comes from the recorded seeds if there are three,
-or else from published standard deviations. An unfinished run is compared at the last iteration it has reached.
+For each run, print how its recipe differs from the paper's, and whether its test error is within the 95% prediction interval
+for one more run. The interval comes from the recorded seeds if there are three, or else from published standard deviations. An
+unfinished run is compared at the last iteration it has reached. Further runs are also compared with the first one.
 """
 
 import sys
@@ -15,23 +15,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whateve
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import matplotlib
 import pandas as pd
 import tyro
 
-from analysis.estimates import MINIMUM, Estimate, estimate, prediction
+from analysis.drawing import FORMATS, LINE_STYLES, save_figure
+from analysis.estimates import MINIMUM, Estimate, compare_predictions, estimate, prediction
 from analysis.markdown import format_label, format_number
 from analysis.paper import HE, kind_of, load_paper, published, published_std
 from analysis.records import PRECISIONS, RECORDS, comparable_runs, finished_runs, load_records, select_runs, to_configs
 from reproduce.cli import parse_args, run_cli
 from reproduce.config import Config, format_recipe, require
 from reproduce.errors import UserError
-from reproduce.record import list_run_folders
-
-FORMATS = (".svg", ".png", ".pdf")
+from reproduce.record import is_run_folder
 
 
 @dataclass(frozen=True)
@@ -47,97 +46,77 @@ class CompareOptions:
 
     def __post_init__(self):
         require(len(self.runs) > 0, "name at least one run folder", "none")
-        if self.output is not None:
-            require(self.output.suffix in FORMATS, f"--output must end in {', '.join(FORMATS)}", self.output)
+        require(self.output is None or self.output.suffix in FORMATS, f"--output must end in {', '.join(FORMATS)}", self.output)
 
 
-def load_run(folder: Path) -> tuple[pd.Series, pd.DataFrame]:
-    """Return the row and the curve of one run, as in `load_records`.
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run, and the recorded runs of its configuration: the rows and curves of `load_records`."""
+
+    config: Config
+    row: pd.Series
+    curve: pd.DataFrame
+    is_record: bool
+    recorded: pd.DataFrame
+    """In one precision, that of the run if possible, without the run itself."""
+    recorded_curves: pd.DataFrame
+
+    @property
+    def state(self) -> str:
+        return f"{self.row['status']} at iteration {self.row['iteration']:,} of {self.config.iterations:,}"
+
+
+def load_run(folder: Path, records: Path, recorded: pd.DataFrame, curves: pd.DataFrame) -> ComparedRun:
+    """Read a run, and find the recorded runs to compare it with.
 
     Raises:
         UserError: it is not a run folder, or it is damaged.
     """
-    if not (folder / "config.json").is_file():
-        below = len(list_run_folders(folder)) if folder.is_dir() else 0
-        hint = f"; it contains {below}: name those" if below else ""
-        raise UserError(f"{folder} is not a run folder (NET-KEY/seedN){hint}")
-    runs, curves = load_records(folder.parents[1], [folder])
-    return runs.iloc[0], curves
-
-
-def find_recorded(run: pd.Series, runs: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """Return the other recorded runs of a configuration in one precision, that of `run` if possible."""
-    others = select_runs(runs[~is_same_run(run, runs)], config)
+    if not is_run_folder(folder):
+        raise UserError(f"{folder} is not a run folder (NET-KEY/seedN)")
+    runs, curve = load_records(folder.parents[1], [folder])
+    run, (config,) = runs.iloc[0], to_configs(runs)
+    is_record = folder == (records / config.folder).resolve()
+    others = select_runs(recorded[recorded["folder"] != run["folder"]] if is_record else recorded, config)
     if run["status"] == "finished":
         others = finished_runs(others)
-    for precision in (run["precision"], *PRECISIONS):
-        if (others["precision"] == precision).any():
-            return others[others["precision"] == precision]
-    return others
+    available = [precision for precision in (config.precision, *PRECISIONS) if (others["precision"] == precision).any()]
+    others = others[others["precision"].isin(available[:1])]
+    return ComparedRun(config, run, curve, is_record, others, curves[curves["folder"].isin(others["folder"])])
 
 
-def is_same_run(run: pd.Series, runs: pd.DataFrame) -> pd.Series:
-    return (runs["folder"] == run["folder"]) & (runs["seconds"] == run["seconds"])
-
-
-def compare_run(run: pd.Series, curve: pd.DataFrame, runs: pd.DataFrame, curves: pd.DataFrame) -> str:
+def describe_run(run: ComparedRun) -> str:
     """Return the report on one run."""
-    config = to_configs(pd.DataFrame([run]))[0]
-    recorded = find_recorded(run, runs, config)
-    note = " (one of the records, compared with the others)" if is_same_run(run, runs).any() else ""
-    reached = f"{run['status']} at iteration {run['iteration']:,} of {config.iterations:,}"
     lines = [
-        f"{run['folder']}{note}",
-        f"{format_label(config)}, {config.precision}: {reached}",
-        f"recipe: {format_recipe(config)}",
-        f"environment: {compare_environments(run['sessions'], (recorded if len(recorded) else runs)['sessions'])}",
+        f"{run.row['folder']}{' (one of the records, compared with the others)' if run.is_record else ''}",
+        f"{format_label(run.config)}, {run.config.precision}: {run.state}",
+        f"recipe: {format_recipe(run.config)}",
     ]
-    if run["status"] == "finished":
-        lines += compare_finished(run, config, recorded)
-    elif run["status"] == "unfinished":
-        lines += compare_unfinished(curve, recorded, curves)
+    if run.row["status"] == "finished":
+        lines += compare_finished(run)
+    elif run.row["status"] == "unfinished":
+        lines += compare_unfinished(run)
     else:
         lines.append("the run diverged: there is no test error to compare")
     return "\n  ".join(lines)
 
 
-def compare_environments(sessions: list[dict[str, Any]], recorded: pd.Series) -> str:
-    """Return how the last session of a run differs from the last sessions of the recorded runs."""
-    if not sessions or recorded.empty:
-        return "unknown"
-    theirs = [summarize_session(each[-1]) for each in recorded if each]
-    differences = []
-    for name, value in summarize_session(sessions[-1]).items():
-        values = sorted({str(session.get(name)) for session in theirs})
-        if value not in values:
-            differences.append(f"{name} {value} (recorded: {', '.join(values)})")
-    return f"differs in {'; '.join(differences)}" if differences else "as recorded"
-
-
-def summarize_session(session: dict[str, Any]) -> dict[str, str]:
-    """Return device, versions and data hash."""
-    versions = {name: str(version) for name, version in session["versions"].items() if version is not None}
-    return {"device": session["device_name"], **versions, "data": session["data"]["sha256"][:8]}
-
-
-def compare_finished(run: pd.Series, config: Config, recorded: pd.DataFrame) -> list[str]:
+def compare_finished(run: ComparedRun) -> list[str]:
     """Compare the final test error with recorded and published ones."""
-    error, best, errors = float(run["test_error"]), float(run["best_test_error"]), list(recorded["test_error"].astype(float))
-    is_comparable = len(comparable_runs(pd.DataFrame([run]))) > 0
-    lines = []
+    error, best = run.row["test_error"], run.row["best_test_error"]
+    errors, config = run.recorded["test_error"].astype(float).tolist(), run.config
+    lines, std, source = [], math.inf, "the recorded mean"
     if errors:
-        precision = recorded["precision"].iloc[0]
-        other = "" if precision == run["precision"] else f" in {precision}"
+        precision = run.recorded["precision"].iloc[0]
+        other = "" if precision == config.precision else f" in {precision}"
         lines.append(f"recorded{other}: {estimate(errors)}; seeds {', '.join(f'{value:.2f}' for value in errors)}")
-    if is_comparable:
+    if is_published_task(run):
         numbers = published(load_paper(), kind=kind_of(config), depth=config.depth, quantity="test error", variant="")
         shown = "; ".join(f"{row['source']} {format_number(row)}" for _, row in numbers.iterrows())
         lines += [f"published for this network: {shown}"] if shown else []
-    std = published_std(config) if is_comparable else math.inf
-    source = "the recorded mean"
-    if not errors and config == Config(depth=config.depth, seed=config.seed, precision=config.precision):
-        exact = published(load_paper(), source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
-        errors, source = list(exact.loc[exact["upto"].isna(), "value"]), "the paper's number"
+        std = published_std(config)
+        if not errors and is_paper_recipe(config):
+            errors, source = list_paper_errors(config), "the paper's number"
     if verdict := judge_error(error, errors, std, source):
         lines.append(f"test error {verdict}")
     elif errors:
@@ -151,14 +130,30 @@ def compare_finished(run: pd.Series, config: Config, recorded: pd.DataFrame) -> 
     return lines
 
 
-def compare_unfinished(curve: pd.DataFrame, recorded: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
+def is_published_task(run: ComparedRun) -> bool:
+    """Whether published results are for the dataset, split and length of this run."""
+    dataset = "mnist" if run.config.family == "lenet" else "cifar10"
+    return run.config.dataset == dataset and len(comparable_runs(run.row.to_frame().T)) > 0
+
+
+def is_paper_recipe(config: Config) -> bool:
+    return config == Config(depth=config.depth, residual=config.residual, seed=config.seed, precision=config.precision)
+
+
+def list_paper_errors(config: Config) -> list[float]:
+    """Return the paper's exact test error of this network, if it reports one."""
+    numbers = published(load_paper(), source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
+    return numbers.loc[numbers["upto"].isna(), "value"].tolist()
+
+
+def compare_unfinished(run: ComparedRun) -> list[str]:
     """Compare the last evaluation with the recorded runs at the same iteration."""
-    if curve.empty:
+    if run.curve.empty:
         return ["it has no evaluation yet"]
-    last, lines = curve.iloc[-1], []
-    there = curves[curves["folder"].isin(recorded["folder"]) & (curves["iteration"] == last["iteration"])]
+    last, lines = run.curve.iloc[-1], []
+    there = run.recorded_curves[run.recorded_curves["iteration"] == last["iteration"]]
     for column, name in (("train_error", "training error"), ("test_error", "test error")):
-        error, errors = float(last[column]), list(there[column].astype(float))
+        error, errors = float(last[column]), there[column].astype(float).tolist()
         if verdict := judge_error(error, errors, math.inf, ""):
             lines.append(f"{name} {verdict}")
         else:
@@ -182,40 +177,57 @@ def judge_error(error: float, errors: Sequence[float], std: float, source: str) 
     return f"{error:.2f}% is {position} the 95% prediction interval {origin}, {expected.low:.2f} to {expected.high:.2f}%"
 
 
-def draw_runs(own: Sequence[tuple[pd.Series, pd.DataFrame]], runs: pd.DataFrame, curves: pd.DataFrame, output: Path):
-    """Draw a panel for each run, over the recorded runs of its configuration."""
+def compare_pair(first: ComparedRun, second: ComparedRun) -> str:
+    """Return the differences of two runs in configuration, test error and misclassified images."""
+    ours, theirs = asdict(first.config), asdict(second.config)
+    differing = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if ours[name] != theirs[name]]
+    lines = [f"{second.row['folder']} compared with {first.row['folder']}", f"config: {', '.join(differing) or 'equal'}"]
+    if first.row["status"] == second.row["status"] == "finished":
+        lines.append(f"test error: {second.row['test_error'] - first.row['test_error']:+.2f} points")
+    texts = [run.row["predictions"] for run in (first, second)]
+    is_paired = all(isinstance(text, str) for text in texts) and ours["dataset"] == theirs["dataset"]
+    if is_paired and ours["pictures"] == theirs["pictures"]:
+        only_first, only_second, p = compare_predictions(*texts)
+        lines.append(
+            f"test images that only one misclassifies: {only_second}, the other {only_first} (McNemar's test of these two "
+            f"networks: p = {p:.2g})"
+        )
+    return "\n  ".join(lines)
+
+
+def draw_runs(own: Sequence[ComparedRun], output: Path):
+    """Draw a panel for each run, over the recorded runs of its configuration and the paper's test error."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, len(own), figsize=(1 + 4.5 * len(own), 3.8), squeeze=False, layout="constrained")
-    for (run, curve), axes in zip(own, panels[0], strict=True):
-        config = to_configs(pd.DataFrame([run]))[0]
-        recorded = find_recorded(run, runs, config)
-        for column, style in (("train_error", "--"), ("test_error", "-")):
-            for folder in recorded["folder"]:
-                theirs = curves[curves["folder"] == folder]
-                axes.plot(theirs["iteration"], theirs[column], style, color="0.6", linewidth=0.8)
-            axes.plot(curve["iteration"], curve[column], style, marker=".", color="C3")
-        state = "" if run["status"] == "finished" else f", {run['status']} at {run['iteration']:,}"
-        seeds = ", ".join(map(str, recorded["seed"])) or "none"
-        title = f"{format_label(config)}, seed {config.seed}{state}; recorded seeds: {seeds}"
+    for run, axes in zip(own, panels[0], strict=True):
+        for column, style in LINE_STYLES.items():
+            for _, curve in run.recorded_curves.groupby("folder"):
+                axes.plot(curve["iteration"], curve[column], color="0.6", **style)
+            axes.plot(run.curve["iteration"], run.curve[column], color="C3", marker=".", **style)
+        if is_published_task(run) and is_paper_recipe(run.config):
+            for error in list_paper_errors(run.config):
+                axes.axhline(error, color="C0", linewidth=1)
+        seeds = ", ".join(map(str, run.recorded["seed"])) or "none"
+        name = f"{format_label(run.config)}, seed {run.config.seed}{' (a record)' if run.is_record else ''}"
+        title = f"{name}, {run.state}; {'other ' if run.is_record else ''}recorded seeds: {seeds}"
         axes.set_title(textwrap.fill(title, 60), fontsize="small")
-        axes.set(xlabel="iterations", xlim=(0, 1.02 * config.iterations), ylim=(0, 100 if curve.empty else None))
+        axes.set(xlabel="iterations", xlim=(0, 1.02 * run.config.iterations), ylim=(0, 100 if run.curve.empty else None))
     panels[0][0].set_ylabel("error (%)")
-    figure.suptitle("red: this run, grey: recorded runs; dashed: training error, solid: test error", fontsize="small")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150)
-    plt.close(figure)
-    print(output)
+    text = "red: this run, grey: recorded runs, blue: the paper's test error; dashed: training error, solid: test error"
+    figure.suptitle(textwrap.fill(text, 60 * len(own)), fontsize="small")
+    save_figure(figure, [output])
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parse_args(CompareOptions, arguments, "compare.py", __doc__)
-    own = [load_run(folder.resolve()) for folder in options.runs]
     runs, curves = load_records(options.records)
-    print("\n\n".join(compare_run(run, curve, runs, curves) for run, curve in own))
+    own = [load_run(folder.resolve(), options.records, runs, curves) for folder in options.runs]
+    reports = [describe_run(run) for run in own] + [compare_pair(own[0], run) for run in own[1:]]
+    print("\n\n".join(reports))
     if options.output is not None:
-        draw_runs(own, runs, curves, options.output)
+        draw_runs(own, options.output)
     return 0
 
 

@@ -77,11 +77,8 @@ def select_runs(runs: pd.DataFrame, config: Config, free: Iterable[str] = ()) ->
     """Return the runs that equal `config` in every field except the seed, the precision and those in `free`."""
     if not free:
         return runs[runs["configuration"] == configuration_key(config)]
-    chosen = pd.Series(True, index=runs.index)
-    for name, value in asdict(config).items():
-        if name not in ("seed", "precision", *free):
-            chosen &= runs[name] == value
-    return runs[chosen]
+    fixed = {name: value for name, value in asdict(config).items() if name not in ("seed", "precision", *free)}
+    return runs[(runs[list(fixed)] == pd.Series(fixed)).all(axis="columns")]
 
 
 def group_configurations(runs: pd.DataFrame) -> list[Config]:
