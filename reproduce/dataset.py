@@ -78,7 +78,14 @@ def find_data_folder(name: DatasetName, data: str) -> Path:
     """Return the folder that contains or will receive the dataset's files.
 
     data: the value of --data; it may also name the subfolder with the files themselves.
+
+    Raises:
+        UserError: `data` is a file or the keyword of another dataset.
     """
+    if data in ("synthetic", "mnist") and data != name:
+        raise UserError(f"the network needs {DATASETS[name].title}, got --data {data}")
+    if Path(data).is_file():
+        raise UserError(f"--data must be a folder, synthetic or mnist, got the file {data}")
     if name == "synthetic":
         return Path("data/synthetic")
     if name == data == "mnist":
@@ -121,12 +128,18 @@ def read_published(name: DatasetName, folder: Path) -> list[np.ndarray]:
     """Read CIFAR-10 or MNIST with torchvision, which downloads it if it is missing.
 
     Raises:
-        UserError: the dataset is damaged, or missing and the download failed.
+        UserError: the dataset is damaged, the download failed, or the folder contains something else.
     """
     import numpy as np
     from torchvision.datasets import CIFAR10, MNIST
 
     info, is_new = DATASETS[name], not folder.exists()
+    names = [] if is_new else sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if names and not any(name.startswith(("cifar-10", "MNIST", "synthetic")) for name in names):
+        raise UserError(
+            f"{folder} contains {', '.join(names[:3])}{', ...' * (len(names) > 3)}, but neither {info.title} ({info.folder}) "
+            f"nor train/CLASS and test/CLASS of an image folder; name a new folder to download {info.title}"
+        )
     try:
         if name == "cifar10" and (folder / CIFAR10_BINARY).is_dir() and not (folder / info.folder).is_dir():
             return read_cifar10_binary(folder / CIFAR10_BINARY)

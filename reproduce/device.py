@@ -226,15 +226,11 @@ def reset_peak_memory(device: Device):
         device.backend.reset_peak_memory_stats()
 
 
-def count_threads(device: Device) -> int | None:
-    """Return the number of intra-op threads; None on an accelerator."""
-    return None if device.is_accelerator else torch.get_num_threads()
-
-
 def format_device(device: Device) -> str:
     """Return a short description, such as "cpu (its name), 2 threads"."""
-    about, threads = describe_device(device), count_threads(device)
-    return f"{device.kind} ({about['device_name']})" + (f", {threads} thread{'s' * (threads > 1)}" if threads else "")
+    about = describe_device(device)
+    name, threads = f"{device.kind} ({about['device_name']})", about["threads"]
+    return name if device.is_accelerator else f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 
 def describe_device(device: Device) -> dict[str, Any]:

@@ -66,10 +66,16 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         UserError: there is none, or one that ImageFolder would skip.
     """
-    found = (Path(parent) / name for parent, _, names in os.walk(folder, followlinks=True) for name in names)
-    files = sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    files, visited = [], set()
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if os.path.realpath(parent) in visited:
+            raise UserError(f"{parent} links to a folder whose images have been read: remove the link")
+        visited.add(os.path.realpath(parent))
+        files += [Path(parent) / name for name in names if not name.startswith(".")]
+    files.sort()
     for path in files:
-        if path.suffix.lower() not in EXTENSIONS:
+        if path.suffix.lower() not in EXTENSIONS or not path.is_file():
             raise UserError(f"{path} is not an image file ({' '.join(EXTENSIONS)}): convert or remove it")
     if not files:
         raise UserError(f"{folder} contains no images")
@@ -106,7 +112,7 @@ def read_image(path: Path, side: int, channels: int) -> Image:
     """Read an image: apply its EXIF orientation, resize its shorter side to `side` pixels and crop its center.
 
     Raises:
-        UserError: the file is missing or cannot be decoded.
+        UserError: the file is missing, cannot be decoded, or has more than 8 bits per channel.
     """
     from PIL import Image, ImageOps
     from torchvision import transforms
@@ -114,13 +120,15 @@ def read_image(path: Path, side: int, channels: int) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, for very large images and damaged EXIF data
-            with Image.open(path) as image:
-                upright = image
+            with Image.open(path) as file:
+                image, mode = file, file.mode
                 with contextlib.suppress(Exception):  # damaged EXIF data: keep the orientation
-                    upright = ImageOps.exif_transpose(image)
-                converted = upright.convert("L" if channels == 1 else "RGB")
-                return transforms.CenterCrop(side)(transforms.Resize(side)(converted))
+                    image = ImageOps.exif_transpose(file)
+                image = transforms.Resize(side)(image.convert("L" if channels == 1 else "RGB"))
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except Exception as error:  # a foreign file can fail in any way
         raise UserError(f"{path} cannot be read as an image ({type(error).__name__})") from None
+    if mode.startswith(("I", "F")):  # Pillow clips these to 0 to 255
+        raise UserError(f"{path} has more than 8 bits per channel (mode {mode}): convert it to 8 bits")
+    return transforms.CenterCrop(side)(image)

@@ -138,7 +138,10 @@ def normalization_statistics(images_NHWC: np.ndarray, normalization: Normalizati
         return np.broadcast_to(mean_C, mean_HWC.shape), ones_C
     counts = [np.bincount(images_NHWC[..., channel].ravel(), minlength=256) for channel in range(len(mean_C))]
     squares_C = np.array([count @ (np.arange(256) / 255) ** 2 / count.sum() for count in counts])
-    return np.broadcast_to(mean_C, mean_HWC.shape), np.sqrt(squares_C - mean_C**2)
+    variance_C = squares_C - mean_C**2
+    if (variance_C < 1e-12).any():
+        raise UserError("--normalization channel-mean-std cannot divide by 0: the training images have a constant channel")
+    return np.broadcast_to(mean_C, mean_HWC.shape), np.sqrt(variance_C)
 
 
 def pad_mean(mean_HWC: np.ndarray) -> np.ndarray:

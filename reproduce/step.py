@@ -55,7 +55,7 @@ class Training:
         self.sampled_T4N, self.sampled_start = self.crops_T4N[:0].cpu(), 0
 
     def step(self):
-        """Train one iteration on the batch at the cursor, store its loss and number of errors, and advance the cursor."""
+        """Train on the batch at the cursor, store its loss and number of misclassified images, and advance the cursor."""
         crops_4N = self.crops_T4N.index_select(0, self.cursor)[0]
         self.rate.copy_(self.rates_T.index_select(0, self.cursor)[0])
         images_NCHW, labels_N = gather_batch(self.data.train, self.data, crops_4N)
@@ -74,7 +74,7 @@ class Training:
     def train_chunk(self, start: int, stop: int, rates: list[float]) -> Task[tuple[list[float], list[int]]]:
         """Train the iterations start <= i < stop, at most the device's chunk_iterations, with their learning rates.
 
-        Returns: the loss and the number of wrong answers of each iteration.
+        Returns: the loss and the number of misclassified images of each iteration.
         """
         # Copy the crops and learning rates of the whole chunk to the device.
         count = stop - start
@@ -92,7 +92,8 @@ class Training:
         for begin in range(done, count, BURST):
             while len(ahead) == BURSTS_AHEAD and not ahead[0]():
                 yield
-            self.train_burst(min(BURST, count - begin))
+            for _ in range(min(BURST, count - begin)):
+                (self.replay or self.step)()
             ahead.append(record_event(self.device))
             yield
         # Sample the next chunk while the device is busy.
@@ -104,12 +105,9 @@ class Training:
         # A replay may silently do nothing (seen in practice): check the cursor, and repeat the chunk without a graph.
         if self.replay is not None and int(self.cursor) != count:
             self.disable_capture("its replay does nothing")
-            self.train_burst(count - int(self.cursor))
+            for _ in range(count - int(self.cursor)):
+                self.step()
         return self.losses_T[:count].tolist(), self.wrong_T[:count].tolist()
-
-    def train_burst(self, count: int):
-        for _ in range(count):
-            (self.replay or self.step)()
 
     def get_crops(self, start: int, stop: int) -> Tensor:
         """Return the crops of the iterations; sample a whole chunk ahead and cache it."""

@@ -156,6 +156,25 @@ def test_a_missing_dataset_without_network_is_one_sentence(tmp_path: Path, name:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["cat.png", "cat/1.png", "train-00000-of-00001.parquet"])
+def test_nothing_is_downloaded_into_a_folder_of_something_else(tmp_path: Path, name: str):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".hidden").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=rf"contains {name.split('/')[0]}, but neither CIFAR-10 .*train/CLASS"):
+        read_dataset("cifar10", tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_data_that_cannot_be_the_networks_is_refused(tmp_path: Path):
+    (tmp_path / "images.npz").touch()
+    with pytest.raises(UserError, match="got the file"):
+        find_data_folder("cifar10", str(tmp_path / "images.npz"))
+    with pytest.raises(UserError, match="needs CIFAR-10, got --data synthetic"):
+        find_data_folder("cifar10", "synthetic")
+
+
 def test_the_folder_of_the_files_themselves_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     inner = tmp_path / CIFAR10.base_folder
     assert find_data_folder("cifar10", str(inner)) == tmp_path
@@ -165,9 +184,9 @@ def test_the_folder_of_the_files_themselves_may_be_named(tmp_path: Path, monkeyp
 
 
 def test_the_real_cifar10(cifar10_folder: Path):
-    (train, train_labels, test, test_labels), _ = read_dataset("cifar10", cifar10_folder)
+    (train, train_labels, test, test_labels), fingerprint = read_dataset("cifar10", cifar10_folder)
+    assert fingerprint == dataset.CIFAR10_SHA256 and (train.shape, test.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
     assert np.bincount(train_labels).tolist() == [5_000] * 10 and np.bincount(test_labels).tolist() == [1_000] * 10
-    assert (train / 255).mean((0, 1, 2)) == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-4)
 
 
 # MNIST ----------------------------------------------------------------------------------------------------------------
@@ -207,6 +226,6 @@ def test_the_real_mnist(tmp_path: Path):
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     for name in MNIST_FILES:
         (tmp_path / "MNIST" / "raw" / name).write_bytes(lzma.decompress((REAL_MNIST / f"{name}.xz").read_bytes()))
-    (train, _, test, test_labels), _ = read_dataset("mnist", tmp_path)
+    (train, _, test, test_labels), fingerprint = read_dataset("mnist", tmp_path)
+    assert fingerprint == dataset.MNIST_SHA256
     assert (len(train), len(test), test_labels[:5].tolist()) == (60_000, 10_000, [7, 2, 1, 0, 4])
-    assert ((train / 255).mean(), (train / 255).std()) == (pytest.approx(0.1307, abs=1e-4), pytest.approx(0.3081, abs=1e-4))
