@@ -13,7 +13,7 @@ import tyro
 
 from reproduce.dataset import DATASETS, DatasetInfo, DatasetName, detect_dataset
 from reproduce.errors import UserError
-from reproduce.schema import convert
+from reproduce.schema import convert, decode_json
 
 SCHEMA = 1
 """Version of the configuration format; part of every key."""
@@ -53,12 +53,8 @@ FIELDS_FROM_OPTIONS = ("dataset", "classes", "pictures", "initial")
 
 
 @dataclass(frozen=True)
-class Config:
-    """A network, its hyperparameters and a seed; the defaults are the paper's (section 4.2).
-
-    Raises:
-        UserError: a value is out of range, or two values contradict each other.
-    """
+class NetworkFlags:
+    """The network, by default ResNet-20 (section 4.2)."""
 
     depth: int = 20
     """Number of weighted layers, 6n+2; the paper trains 20, 32, 44, 56, 110 and 1202."""
@@ -68,55 +64,77 @@ class Config:
     """A: identity with zero-padded channels; B: projection where the shape changes; C: projection everywhere."""
     block: Block = "original"
     """Order of BN, ReLU and addition; the last four are from Identity Mappings (arXiv:1603.05027), Table 2."""
-    optimizer: Optimizer = "sgd"
-    """The paper uses SGD with momentum."""
-    lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
-    """Initial learning rate; default 0.1 for sgd, 0.001 for adam and adamw."""
-    momentum: float = 0.9
-    """Momentum of SGD (not Nesterov), or beta1 of Adam."""
-    weight_decay: float = 1e-4
-    """As in torch: L2 penalty for sgd and adam, decoupled for adamw."""
-    batch_size: int = 128
-    """Images per iteration."""
-    iterations: int = PAPER_ITERATIONS
-    """Number of training iterations."""
-    warmup: Warmup = "auto"
-    """Train at lr/10 until the training error falls below 80% (error), or for 400 iterations; auto: error from depth 110."""
-    augment: bool = True
-    """Random crops of the image padded by 4 pixels, and random horizontal flips."""
-    split: Split = "full"
-    """Train on all training images (full), or use a tenth of each class as a validation split (val)."""
-    precision: Precision = "fp32"
-    """fp32 disables TF32 and HF32; bf16 is autocast."""
-    normalization: Normalization = "pixel-mean"
-    """Subtract the mean of each pixel (the paper) or channel; channel-mean-std also divides by the channel's std."""
+    family: Family = "6n+2"
+    """Other networks: torchvision's, with a 3x3 stem and no max-pooling, or a small LeNet."""
     initialization: Literal["fan-in", "fan-out"] = "fan-in"
     """Mode of the He initialization of the convolutions."""
     last_layer: Literal["he", "uniform"] = "he"
     """Initialization of the linear layer: He with zero bias, or torch's default."""
-    decay: Literal["all", "weights"] = "all"
-    """Apply weight decay to all parameters, or only to the weights of convolutions and linear layers."""
-    bn_statistics: Literal["moving", "population"] = "moving"
-    """BN statistics for testing: moving averages, or averages over the training set computed before each evaluation."""
     bn_batch: Literal["whole", "halves"] = "whole"
     """BN in training normalizes over the mini-batch, or over each half of it, as on the paper's two GPUs."""
+    bn_statistics: Literal["moving", "population"] = "moving"
+    """BN statistics for testing: moving averages, or averages over the training set computed before each evaluation."""
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """How to train it, by default as in the paper."""
+
+    optimizer: Optimizer = "sgd"
+    """The paper uses SGD with momentum."""
+    lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.1; adam, adamw: 0.001)")] = None
+    """Initial learning rate."""
+    momentum: float = 0.9
+    """Momentum of SGD (not Nesterov), or beta1 of Adam."""
+    weight_decay: float = 1e-4
+    """As in torch: L2 penalty for sgd and adam, decoupled for adamw."""
+    decay: Literal["all", "weights"] = "all"
+    """Apply weight decay to all parameters, or only to the weights of convolutions and linear layers."""
+    batch_size: int = 128
+    """Images per iteration."""
     last_batch: LastBatch = "stream"
     """Incomplete last batch of an epoch: fill it from the next epoch (stream), or drop it."""
-    seed: int = 0
-    """Seed of the initialization, the order of the images, the augmentation and the validation split."""
-    dataset: tyro.conf.Suppress[DatasetName] = "cifar10"
-    """Set by `--data`."""
-    family: Family = "6n+2"
-    """Other networks: torchvision's, with a 3x3 stem and no max-pooling, or a small LeNet."""
+    iterations: int = PAPER_ITERATIONS
+    """Number of training iterations."""
     schedule: Schedule = "steps"
     """steps divides lr by 10 after 1/2 and 3/4 of training; onecycle is OneCycleLR with maximum lr; cosine decays to 0."""
+    warmup: Annotated[Warmup, tyro.conf.arg(help_behavior_hint="(default: error from depth 110, else none)")] = "auto"
+    """Train at lr/10 until the training error falls below 80% (error), or for 400 iterations (iterations)."""
     trainable: Trainable = "all"
     """Layers to fine-tune after --initial: all, the last stage and the linear layer, or only the linear layer (head)."""
-    classes: tyro.conf.Suppress[str] = ""
+    precision: Precision = "fp32"
+    """fp32 disables TF32 and HF32; bf16 is autocast."""
+    seed: int = 0
+    """Seed of the initialization, the order of the images, the augmentation and the validation split."""
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """What to train on, by default as in the paper."""
+
+    augment: bool = True
+    """Random crops of the image padded by 4 pixels, and random horizontal flips."""
+    split: Split = "full"
+    """Train on all training images (full), or use a tenth of each class as a validation split (val)."""
+    normalization: Normalization = "pixel-mean"
+    """Subtract the mean of each pixel (the paper) or channel; channel-mean-std also divides by the channel's std."""
+
+
+@dataclass(frozen=True)
+class Config(DataFlags, TrainingFlags, NetworkFlags):  # the fields are in reverse order, the network's first
+    """A network, its hyperparameters and a seed; the defaults are the paper's (section 4.2).
+
+    Raises:
+        UserError: a value is out of range, or two values contradict each other.
+    """
+
+    dataset: DatasetName = "cifar10"
+    """Set by `--data`."""
+    classes: str = ""
     """Class names of an image folder, separated by "/"; empty for the other datasets."""
-    pictures: tyro.conf.Suppress[str] = ""
+    pictures: str = ""
     """SHA-256 of all file names and contents of an image folder."""
-    initial: tyro.conf.Suppress[str] = ""
+    initial: str = ""
     """SHA-256 of the file given by `--initial`."""
 
     def __post_init__(self):
@@ -180,11 +198,11 @@ class RunOptions:
     """auto uses the first available device of npu, cuda, cpu."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "data"
     """Folder of CIFAR-10 or MNIST (downloaded if missing), or an image folder (train/CLASS, test/CLASS)."""
-    initial: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    initial: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: random weights)")] = None
     """Pretrained weights: a file of export.py, or a torchvision state_dict; the linear layer is new if the classes differ."""
     out: Path = Path("runs")
     """Folder for the run folders <net>-<key>/seed<k>."""
-    time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: no limit)")] = None
     """Stop with a checkpoint and exit status 75 after this time; the same command resumes."""
     eval_every: int = 1000
     """Iterations between evaluations on the test set; the last iteration is always evaluated."""
@@ -206,6 +224,20 @@ class RunOptions:
         require(self.data != "", "data must be a folder, synthetic or mnist", repr(self.data))
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError("--tensorboard needs TensorBoard: pip install tensorboard")
+
+
+def load_config(path: Path) -> Config:
+    """Read a config.json.
+
+    Raises:
+        UserError: the file is not one.
+        OSError: it cannot be read.
+    """
+    try:
+        content = decode_json(path.read_bytes(), dict[str, Any])
+        return Config(**{name: value for name, value in content.items() if name not in ("schema", "key")})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a config.json ({error})") from None
 
 
 def format_flags(config: Config, options: RunOptions | None = None) -> list[str]:

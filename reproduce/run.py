@@ -14,14 +14,23 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
 from reproduce import cli
-from reproduce.config import PAPER_ITERATIONS, PAPER_TEST_ERROR, Config, RunOptions
+from reproduce.config import (
+    PAPER_ITERATIONS,
+    PAPER_TEST_ERROR,
+    Config,
+    DataFlags,
+    NetworkFlags,
+    RunOptions,
+    TrainingFlags,
+    format_flags,
+    load_config,
+)
 from reproduce.dataset import resolve_dataset
 from reproduce.errors import DIVERGED, FINISHED, STOPPED, UserError
 from reproduce.model_card import sha256_of_file
@@ -33,6 +42,13 @@ from reproduce.signals import collect_stop_signals
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from reproduce.interleave import Task
 
+HINTS = {
+    "--epochs": "--iterations (an epoch of CIFAR-10 is about 391 iterations of 128 images)",
+    "--plain": "--no-residual",
+    "--gpu": "--device cuda",
+}
+"""Flags of other programs, and what to use instead."""
+CONFIG_HELP = "Train the configuration in this config.json; other flags override it."
 STOPPING = "stopping with a checkpoint within seconds; press Ctrl-C again to abort"
 
 
@@ -57,14 +73,29 @@ def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
         UserError: a flag or value is wrong.
     """
 
-    def combine(config: Config, options: RunOptions) -> tuple[Config, RunOptions]:
-        return config, options
+    for flag in set(arguments) & HINTS.keys():
+        raise UserError(f"there is no {flag}: use {HINTS[flag]}")
 
-    config, options = cli.parse_args(combine, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
-    if config.trainable != "all" and options.initial is None:
-        raise UserError(f"--trainable {config.trainable} needs pretrained weights: add --initial FILE")
+    def combine(
+        network: NetworkFlags,
+        training: TrainingFlags,
+        data: DataFlags,
+        run: RunOptions,
+        config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help=CONFIG_HELP, help_behavior_hint="")] = None,
+    ) -> tuple[dict[str, Any], RunOptions, Path | None]:
+        return vars(network) | vars(training) | vars(data), run, config
+
+    def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, Any], RunOptions, Path | None]:
+        return cli.parse_args(combine, arguments, "run.py", __doc__, tyro.conf.OmitArgPrefixes)
+
+    recipe, options, file = parse_flags(arguments)
+    if file is not None:
+        recipe, options, _ = parse_flags([*format_flags(load_config(file)), *arguments])
     initial = "" if options.initial is None else hash_weights_file(options.initial)
-    return replace(config, **resolve_dataset(options.data), initial=initial), options
+    config = Config(**recipe, **resolve_dataset(options.data), initial=initial)
+    if config.trainable != "all" and not initial:
+        raise UserError(f"--trainable {config.trainable} needs pretrained weights: add --initial FILE")
+    return config, options
 
 
 def hash_weights_file(path: Path) -> str:

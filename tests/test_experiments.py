@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -54,7 +54,7 @@ def test_each_experiment_changes_only_what_its_question_asks():
     fields = "normalization initialization last_layer decay bn_statistics bn_batch last_batch split"
     for field in fields.split():
         tried = {change[field] for change in changes if field in change}
-        alternatives = set(get_args(Config.__annotations__[field])) - {PAPER[field], "none"}  # none is for MNIST
+        alternatives = set(get_args(get_type_hints(Config)[field])) - {PAPER[field], "none"}  # none is for MNIST
         assert tried == alternatives, field
     for choice in (("sgd", 0.1), ("adam", 1e-3), ("adamw", 1e-3)):
         chosen = {(c.depth, c.residual) for c in optimizer.CONFIGS if (c.optimizer, c.lr) == choice and c.augment}
@@ -179,6 +179,6 @@ def test_the_flags_leave_out_defaults():
     assert format_flags(Config(depth=110, lr=0.1, warmup="error"), RunOptions()) == ["--depth", "110"]
     config = Config(depth=56, residual=False, optimizer="adam", lr=1e-3, augment=False, warmup="iterations", seed=3)
     assert format_flags(config, RunOptions(time_limit=60.0, capture=False)) == [
-        "--depth", "56", "--no-residual", "--optimizer", "adam", "--warmup", "iterations", "--no-augment",
-        "--seed", "3", "--time-limit", "60.0", "--no-capture",
+        "--depth", "56", "--no-residual", "--optimizer", "adam", "--warmup", "iterations", "--seed", "3",
+        "--no-augment", "--time-limit", "60.0", "--no-capture",
     ]  # fmt: skip

@@ -18,7 +18,8 @@ from reproduce.cli import run_cli
 from reproduce.config import Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.interleave import run_task
-from reproduce.run import STOPPING, main, parse, training_task
+from reproduce.record import describe_config
+from reproduce.run import HINTS, STOPPING, main, parse, training_task
 from tests.fake_records import write_run
 
 RUN = Path(__file__).parents[1] / "reproduce" / "run.py"
@@ -72,6 +73,24 @@ def test_flags_become_config_and_options():
     assert parse(["--data", "synthetic"])[0] == Config(dataset="synthetic")
     for data in ("mnist", "somewhere/MNIST", "MNIST/"):
         assert parse(["--data", data])[0] == Config(dataset="mnist")
+
+
+def test_a_config_file_is_trained_and_flags_override_it(tmp_path: Path):
+    path, config = tmp_path / "config.json", Config(depth=44, residual=False, optimizer="adam", dataset="synthetic", seed=3)
+    path.write_text(json.dumps(describe_config(config)))
+    assert parse(["--config", str(path)])[0] == config
+    changed = parse(["--seed", "5", "--config", str(path), "--residual", "--optimizer", "sgd", "--data", "elsewhere"])[0]
+    assert changed == Config(depth=44, seed=5), "the learning rate of sgd, too"
+    for content in ("[]", '{"depth": 21}', '{"dropout": 0.5}'):
+        path.write_text(content)
+        with pytest.raises(UserError, match="config.json is not a config.json"):
+            parse(["--config", str(path)])
+
+
+@pytest.mark.parametrize("flag", HINTS)
+def test_flags_of_other_programs_get_a_hint(flag: str):
+    with pytest.raises(UserError, match=f"no {flag}: use --"):
+        parse([flag, "3"])
 
 
 FLAGS = [f"--{name.replace('_', '-')}" for settings in (Config, RunOptions) for name in settings.__dataclass_fields__]
