@@ -69,7 +69,11 @@ def detect_dataset(data: str) -> DatasetName:
 
 
 def resolve_dataset(data: str) -> dict[str, Any]:
-    """Return the Config fields that follow from --data; raises like `describe_image_folder`."""
+    """Return the Config fields that follow from --data.
+
+    Raises:
+        UserError: the folder is an image folder with a wrong layout.
+    """
     name = detect_dataset(data)
     return {"dataset": name} | (describe_image_folder(Path(data)) if name == "pictures" else {})
 

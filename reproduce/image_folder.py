@@ -117,6 +117,8 @@ def read_image(path: Path, side: int, channels: int) -> Image:
     from PIL import Image, ImageOps
     from torchvision import transforms
 
+    if not path.is_file():
+        raise UserError(f"{path} cannot be read as an image: there is no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, for very large images and damaged EXIF data
@@ -125,8 +127,6 @@ def read_image(path: Path, side: int, channels: int) -> Image:
                 with contextlib.suppress(Exception):  # damaged EXIF data: keep the orientation
                     image = ImageOps.exif_transpose(file)
                 image = transforms.Resize(side)(image.convert("L" if channels == 1 else "RGB"))
-    except FileNotFoundError:
-        raise UserError(f"image {path} does not exist") from None
     except Exception as error:  # a foreign file can fail in any way
         raise UserError(f"{path} cannot be read as an image ({type(error).__name__})") from None
     if mode.startswith(("I", "F")):  # Pillow clips these to 0 to 255

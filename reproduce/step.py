@@ -35,10 +35,11 @@ class Training:
 
     A step reads its crops and learning rate from the device and writes its loss and error there. So it can be captured and
     replayed without the host.
+
+    network: from `build_network`, if it is already built.
     """
 
     def __init__(self, config: Config, data: Data, device: Device, capture: bool, network: nn.Module | None = None):
-        """network: from `build_network`, if it is already built."""
         self.config, self.data, self.device = config, data, device
         self.network = (network or build_network(config)).to(device.torch_device).to(memory_format=device.memory_format).train()
         freeze_layers(self.network, config.trainable)

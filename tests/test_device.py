@@ -3,8 +3,6 @@
 # pyright: reportAttributeAccessIssue=false
 
 import gc
-import importlib.util
-import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -40,40 +38,12 @@ def test_a_missing_cuda_device_is_explained():
     assert "CUDA" in (device.explain_unusable("cuda") or "")
 
 
-def import_again(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str | None, autoload: str | None) -> str:
-    """Import device.py again with `package` as the installed torch_npu; return why the NPU is unusable."""
-    if package is not None:
-        (folder / "torch_npu.py").write_text(package)
-    with monkeypatch.context() as patch:
-        patch.syspath_prepend(folder)
-        patch.delenv(device.AUTOLOAD, raising=False)
-        if autoload is not None:
-            patch.setenv(device.AUTOLOAD, autoload)
-        spec = importlib.util.spec_from_file_location("device_again", device.__file__)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        patch.setitem(sys.modules, "device_again", module)
-        spec.loader.exec_module(module)
-        found = module.explain_unusable("npu")
-        assert os.environ.get(device.AUTOLOAD) == autoload, "the environment must be restored"
-    sys.modules.pop("torch_npu", None)
-    vars(torch).pop("npu", None)
-    return found
-
-
-def test_an_unusable_npu_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert import_again(monkeypatch, tmp_path, None, "0") == "torch_npu is not installed"
-    assert "does not load (ImportError)" in import_again(monkeypatch, tmp_path, "raise ImportError", "1")
-    no_device = "import torch, types; torch.npu = types.SimpleNamespace(is_available=lambda: False)"
-    assert "sees no device" in import_again(monkeypatch, tmp_path, no_device, None)
-
-
 def test_torch_imports_although_torch_npu_is_broken(tmp_path: Path):
     (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open shared object file')")
-    code = "from reproduce import device; print(device.explain_unusable('npu'))"
+    code = "import os; from reproduce import device; print(os.environ[device.AUTOLOAD], device.explain_unusable('npu'))"
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "", device.AUTOLOAD: "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout.startswith("torch_npu is installed but does not load (ImportError: libhccl.so: cannot open")
+    assert done.stdout.startswith("1 torch_npu is installed but does not load (ImportError: libhccl.so: cannot open")
     assert "CANN is missing" in done.stdout
 
 
@@ -164,32 +134,17 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch, closes_after_failure: bool) ->
 
 
 @pytest.mark.parametrize("closes_after_failure", [False, True])
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (RuntimeError("not permitted when stream is capturing\nand more"), "not permitted when stream is capturing"),
-        (RuntimeError(), ""),
-        (NotImplementedError("\nlacking"), "lacking"),
-    ],
-)
 def test_a_failed_capture_returns_the_steps_error_and_the_next_one_works(
-    monkeypatch: pytest.MonkeyPatch, closes_after_failure: bool, error: Exception, reason: str
+    monkeypatch: pytest.MonkeyPatch, closes_after_failure: bool
 ):
     """With torch versions that leave the pool open after a failed capture, and with those that close it."""
     pools = pretend_cuda(monkeypatch, closes_after_failure)
 
     def fail():
-        raise error
+        raise RuntimeError("not permitted when stream is capturing\nand more")
 
     found = device.capture_graph(device.DEVICES["cuda"], fail)
-    assert found == (f"{type(error).__name__}: {reason}" if reason else type(error).__name__)
+    assert found == "RuntimeError: not permitted when stream is capturing"
     assert pools.open == [] and pools.freed == [(0, 1)] and gc.isenabled()
     assert device.capture_graph(device.DEVICES["cuda"], lambda: None) is print
     assert pools.open == [] and pools.freed == [(0, 1)]
-
-
-def test_a_failed_capture_returns_the_steps_error_even_if_torch_cannot_close_the_pool(monkeypatch: pytest.MonkeyPatch):
-    pretend_cuda(monkeypatch, closes_after_failure=False)
-    monkeypatch.delattr(torch._C, "_cuda_endAllocateToPool")
-    found = device.capture_graph(device.DEVICES["cuda"], lambda: torch.ops.aten.no_such_operator())
-    assert isinstance(found, str) and found.startswith("AttributeError: ") and "no_such_operator" in found

@@ -144,6 +144,13 @@ def test_the_file_types_are_torchvisions():
     assert image_folder.EXTENSIONS == IMG_EXTENSIONS
 
 
+def test_only_files_are_read_as_images(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path, tmp_path / "pipe.png", tmp_path / "missing.png"):
+        with pytest.raises(UserError, match="no such file"):
+            image_folder.read_image(path, 32, 3)
+
+
 # Broken folders -------------------------------------------------------------------------------------------------------
 
 

@@ -48,11 +48,9 @@ CONFIGS = {
     "residual-adam": replace(QUICK, optimizer="adam"),
     "residual-projections": replace(QUICK, shortcut="C"),
     "plain": replace(QUICK, residual=False),
-    "plain-bf16": replace(QUICK, residual=False, precision="bf16"),
     "plain-adamw": replace(QUICK, residual=False, optimizer="adamw"),
     "resnet18": Config(family="resnet18", batch_size=2, iterations=8, dataset="synthetic", schedule="onecycle"),
     "lenet": Config(family="lenet", batch_size=8, iterations=8, dataset="synthetic", normalization="none", lr=0.01),
-    "lenet-adam": Config(family="lenet", batch_size=8, iterations=8, dataset="synthetic", optimizer="adam", lr=1e-4),
 }
 
 
