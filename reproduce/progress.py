@@ -17,6 +17,7 @@ from reproduce.schema import Row
 
 FIRST_LINE, LINE_INTERVAL = 10.0, 60.0
 """Seconds until the first status line, and between status lines without a progress bar."""
+BAR = "{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 def print_line(line: str):
@@ -69,15 +70,15 @@ def format_header(
 
 
 class Progress:
-    """Progress of one session. rows: the evaluations of earlier sessions."""
+    """Progress of one session: a bar on a terminal, else a line per minute. rows: the evaluations of earlier sessions."""
 
     def __init__(self, config: Config, iteration: int, rows: Sequence[Row]):
         self.config, self.start_iteration, self.iteration = config, iteration, iteration
-        self.name = f"{config.net} seed {config.seed}"
-        self.bar = tqdm(total=config.iterations, initial=iteration, desc=config.net, unit="it", disable=not sys.stderr.isatty())
         self.best = min((row.test_error for row in rows), default=math.inf)
+        has_bar, style = sys.stderr.isatty(), {"bar_format": BAR, "dynamic_ncols": True, "leave": False}
+        self.bar = tqdm(desc=config.net, total=config.iterations, initial=iteration, disable=not has_bar, **style)
         self.start = time.monotonic()
-        self.next_line = self.start + FIRST_LINE
+        self.next_line = math.inf if has_bar else self.start + FIRST_LINE
         self.throughput = 0.0
 
     def show_chunk(self, losses: Sequence[float], wrong: Sequence[int], seconds: float):
@@ -86,28 +87,38 @@ class Progress:
         loss, error = sum(losses) / len(losses), 100 * sum(wrong) / images
         self.throughput = images / seconds
         self.iteration += len(losses)
-        self.bar.set_postfix_str(f"loss {loss:.3f}, error {error:.1f}%, {self.throughput:.0f} images/s", refresh=False)
-        self.bar.update(len(losses))
+        self.bar.n = self.iteration
+        self.show_state(f"loss {loss:.3f}")
         if time.monotonic() >= self.next_line:
-            self.print_status(f"loss {loss:.3f}  training error {error:.1f}%")
+            self.print_line(f"loss {loss:.3f}  training error {error:.1f}%")
+
+    def show_state(self, state: str):
+        """Show on the bar what the run is doing."""
+        self.bar.set_postfix_str(f"{state}, {self.throughput:.0f} images/s, {self.remaining_time()} left")
 
     def show_row(self, row: Row):
         """Print an evaluation, with the best test error so far."""
         is_best = row.test_error < self.best
         self.best = min(self.best, row.test_error)
         best = "best so far" if is_best else f"best so far {self.best:.2f}%"
-        self.print_status(
+        self.print_line(
             f"lr {row.learning_rate:g}  loss {row.train_loss:.4f}  "
             f"training error {row.train_error:.2f}%  test error {row.test_error:.2f}% ({best})"
         )
 
-    def print_status(self, measurements: str):
-        """Print a line with the iteration, some measurements, the throughput and the remaining time."""
-        now, remaining = time.monotonic(), self.config.iterations - self.iteration
-        end = "done"
-        if remaining:
-            duration = timedelta(seconds=round((now - self.start) / (self.iteration - self.start_iteration) * remaining))
-            end = f"{duration} left, until {datetime.now() + duration:%Y-%m-%d %H:%M}"
-        at = f"iteration {self.iteration}/{self.config.iterations}"
-        print_line(f"{self.name}  {at}  {measurements}  {self.throughput:.0f} images/s  {end}")
-        self.next_line = now + LINE_INTERVAL if self.bar.disable else math.inf
+    def print_line(self, measurements: str):
+        """Print the iteration, some measurements, the throughput and, without a bar, the remaining time."""
+        line = f"{self.config.net} seed {self.config.seed}  iteration {self.iteration}/{self.config.iterations}  "
+        line += f"{measurements}  {self.throughput:.0f} images/s"
+        if self.iteration == self.config.iterations:
+            line += "  done"
+        elif self.bar.disable:
+            remaining = self.remaining_time()
+            line += f"  {remaining} left, until {datetime.now() + remaining:%Y-%m-%d %H:%M}"
+            self.next_line = time.monotonic() + LINE_INTERVAL
+        print_line(line)
+
+    def remaining_time(self) -> timedelta:
+        """Return the remaining time, from the iterations of this session and the evaluations and checkpoints between them."""
+        rate = (time.monotonic() - self.start) / max(1, self.iteration - self.start_iteration)
+        return timedelta(seconds=round(rate * (self.config.iterations - self.iteration)))

@@ -80,10 +80,17 @@ def test_regular_lines_estimate_the_remaining_time(train, capsys):
     assert go(LINE_INTERVAL - 1) == [] and len(go(1)) == 1
 
 
-def test_a_terminal_gets_one_estimate_beside_the_bar(train, monkeypatch):
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_terminal_gets_a_bar_with_one_remaining_time(train, monkeypatch, columns: int):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    go = train(Progress(CONFIG, 0, []))
-    assert [len(go(FIRST_LINE)), *(len(go(LINE_INTERVAL)) for _ in range(3))] == [1, 0, 0, 0]
+    progress = Progress(Config(depth=1202), 0, [])
+    progress.bar.dynamic_ncols, progress.bar.ncols = None, columns
+    assert train(progress)(LINE_INTERVAL) == []  # 10 of 64,000 iterations
+    for state in ("loss 2.000", "evaluating"):
+        progress.show_state(state)
+        bar = str(progress.bar)
+        assert len(bar) == columns and f"10/64000, {state}, 21 images/s, 4 days, 10:39:00 left" in bar
+        assert len(bar.split("|")[1]) >= 8
 
 
 def test_the_best_test_error_includes_earlier_sessions(train, capsys):
