@@ -119,6 +119,7 @@ def train(
             is_last, is_best = end == config.iterations, False
             if is_last or end % options.eval_every == 0:
                 history.seconds = time.monotonic() - start_time
+                progress.show_state("evaluating")
                 row, final = evaluate(training, history, rates[-1], is_last)
                 rows.append(row)
                 record.write_metrics(folder, rows)
