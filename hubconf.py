@@ -22,7 +22,7 @@ def _load(network: config.Config, pretrained: bool) -> weights.Classifier:
     if not pretrained:
         return weights.Classifier(model.build_network(network), torch.zeros(1), torch.ones(1))
     name = network.net if network.block == "original" else f"{network.net}-{network.block}"
-    return weights.load_network(WEIGHTS / f"{name}.safetensors", "").classifier
+    return weights.load_network(WEIGHTS / f"{name}.safetensors").classifier
 
 
 def resnet20_cifar10(pretrained: bool = False) -> weights.Classifier:

@@ -1,7 +1,7 @@
 """Evaluate trained networks: test error, error of each class, confusion matrix, calibration error.
 
     python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0 runs/residual20-1f0c58b5/seed1
-    python reproduce/evaluate.py WEIGHTS.safetensors --figures figures --worst
+    python reproduce/evaluate.py WEIGHTS.safetensors --figures figures
 
 Accepts folders of finished runs, weights files of this repository, and checkpoints of akamaster/pytorch_resnet_cifar10.
 On the same device with the same versions, the test error equals the one in the run's result.json.
@@ -24,7 +24,6 @@ import tyro
 
 from reproduce import cli
 from reproduce.config import DeviceChoice, RunOptions, require
-from reproduce.errors import UserError
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from torch import Tensor
@@ -36,7 +35,9 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
 BINS = 15
 """Equal-width bins of the calibration error, as in Guo et al. 2017 (arXiv:1706.04599)."""
 GRID = (5, 8)
-"""Rows and columns of images.png."""
+"""Rows and columns of mistakes.png."""
+MAX_CLASSES = 20
+"""Largest number of classes for which the confusion matrix is printed, and drawn with numbers."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,16 @@ class Options:
 
     sources: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs, or weights files."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
-    """Folder of the dataset, synthetic or mnist."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = None
+    """Folder of the dataset; by default the one that the run was trained on, or data."""
     device: DeviceChoice = RunOptions.device
     """auto uses the first available device of npu, cuda, cpu."""
     figures: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Draw confusion.png and images.png into this folder; for one source."""
-    worst: bool = False
-    """Show the misclassified images with the highest confidence in images.png instead of the first test images."""
+    """Draw confusion.png, and mistakes.png with the most confident mistakes, into this folder; for one source."""
 
     def __post_init__(self):
         require(len(self.sources) > 0, "name at least one run folder or weights file", "none")
         require(self.figures is None or len(self.sources) == 1, "--figures needs exactly one source", len(self.sources))
-        if self.worst and self.figures is None:
-            raise UserError("--worst selects the images for --figures: add --figures DIR")
 
 
 def predict_all(trained: TrainedNetwork, data: Data, device: Device) -> tuple[Tensor, Tensor]:
@@ -70,9 +67,9 @@ def predict_all(trained: TrainedNetwork, data: Data, device: Device) -> tuple[Te
     network = trained.classifier.network.to(device.torch_device).to(memory_format=device.memory_format)
     logits, labels = [], []
     with evaluation_mode(network, device, trained.config):
-        for views, true in iterate_single_views(data.test, data, device):
+        for views, batch_labels in iterate_single_views(data.test, data, device):
             logits.append(network(views).float().cpu())
-            labels.append(true.cpu())
+            labels.append(batch_labels.cpu())
     return torch.cat(logits).softmax(1), torch.cat(labels)
 
 
@@ -98,36 +95,33 @@ def format_evaluation(trained: TrainedNetwork, probabilities: Tensor, labels: Te
     counts = count_confusions(probabilities, labels)
     wrong = int(counts.sum() - counts.trace())
     lines = [f"{trained.source}: test error {100 * wrong / len(labels):.2f}% ({wrong} of {len(labels)} images)"]
-    for field in ("test_error", "best_test_error"):
-        if field in trained.result:
-            lines.append(f"recorded {field.replace('_', ' ')}: {trained.result[field]:.2f}%")
-            break
+    recorded = [name for name in ("test_error", "best_test_error") if name in trained.result]
+    if recorded:
+        lines.append(f"recorded {recorded[0].replace('_', ' ')}: {trained.result[recorded[0]]:.2f}%")
     lines += ["", f"{'class':12}  {'error':>7}  {'images':>9}"]
     for name, row, correct in zip(names, counts, counts.diagonal(), strict=True):
         images = int(row.sum())
         lines.append(f"{name:12}  {100 * (1 - int(correct) / images) if images else 0:6.2f}%  {images:9}")
-    lines += ["", "confusion matrix (rows: true class; columns: predicted class, in the same order)"]
-    lines += [f"{name:12}" + "".join(f"{count:6}" for count in row) for name, row in zip(names, counts.tolist(), strict=True)]
+    if len(names) <= MAX_CLASSES:
+        lines += ["", "confusion matrix (rows: true class; columns: predicted class, in the same order)"]
+        lines += [
+            f"{name:12}" + "".join(f"{count:6}" for count in row) for name, row in zip(names, counts.tolist(), strict=True)
+        ]
     confidence = 100 * float(probabilities.max(1).values.double().mean())
     error = calibration_error(probabilities, labels)
     lines += ["", f"expected calibration error {error:.2f}% ({BINS} bins); mean confidence {confidence:.2f}%"]
     return "\n".join(lines)
 
 
-def choose_images(probabilities: Tensor, labels: Tensor, worst: bool) -> list[int]:
-    """Return the first test images, or the misclassified ones in order of decreasing confidence."""
-    count = GRID[0] * GRID[1]
-    if not worst:
-        return list(range(min(count, len(labels))))
+def find_mistakes(probabilities: Tensor, labels: Tensor) -> list[int]:
+    """Return the indices of the misclassified images, in order of decreasing confidence."""
     confidence, predicted = probabilities.max(1)
     mistakes = (predicted != labels).nonzero().flatten()
-    return mistakes[confidence[mistakes].argsort(descending=True, stable=True)][:count].tolist()
+    return mistakes[confidence[mistakes].argsort(descending=True, stable=True)].tolist()
 
 
-def draw_figures(
-    folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names: Sequence[str], worst: bool
-) -> list[Path]:
-    """Draw confusion.png, and images.png with the predicted and the true class, blue if correct and red if wrong.
+def draw_figures(folder: Path, probabilities: Tensor, labels: Tensor, data: Data, names: Sequence[str]) -> list[Path]:
+    """Draw confusion.png and mistakes.png, and return their paths.
 
     Raises:
         OSError: the folder cannot be written.
@@ -139,7 +133,8 @@ def draw_figures(
     confusion = Figure(figsize=(7, 6), layout="constrained")
     axes = confusion.subplots()
     counts = count_confusions(probabilities, labels).numpy()
-    sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", square=True, xticklabels=names, yticklabels=names, ax=axes)
+    ticks = names if len(names) <= MAX_CLASSES else False
+    sns.heatmap(counts, annot=bool(ticks), fmt="d", cmap="Blues", square=True, xticklabels=ticks, yticklabels=ticks, ax=axes)
     axes.set(xlabel="predicted class", ylabel="true class")
     confusion.savefig(folder / "confusion.png", dpi=150)
 
@@ -149,13 +144,12 @@ def draw_figures(
     confidence, predicted = probabilities.max(1)
     for axes in panels:
         axes.axis("off")
-    for axes, index in zip(panels, choose_images(probabilities, labels, worst), strict=False):
+    for axes, index in zip(panels, find_mistakes(probabilities, labels), strict=False):
         axes.imshow(images[index].squeeze(-1).numpy(), cmap="gray")  # the color map is ignored for RGB images
-        percent = f"{100 * float(confidence[index]):.0f}%"
-        label = f"predicted {names[int(predicted[index])]} ({percent})\ntrue: {names[int(labels[index])]}"
-        axes.set_title(label, color="tab:blue" if predicted[index] == labels[index] else "tab:red", fontsize="small")
-    grid.savefig(folder / "images.png", dpi=150)
-    return [folder / "confusion.png", folder / "images.png"]
+        label = f"predicted {names[int(predicted[index])]} ({100 * float(confidence[index]):.0f}%)"
+        axes.set_title(f"{label}\ntrue: {names[int(labels[index])]}", fontsize="small")
+    grid.savefig(folder / "mistakes.png", dpi=150)
+    return [folder / "confusion.png", folder / "mistakes.png"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -168,21 +162,18 @@ def main(arguments: Sequence[str]) -> int:
     options = cli.parse_args(Options, arguments, "evaluate.py", __doc__)
 
     from reproduce import device as devices  # must be imported before torch
-    from reproduce.dataset import find_data_folder
-    from reproduce.sampling import load_data
     from reproduce.weights import load_network
 
     device = devices.choose_device(options.device)
     networks = [load_network(source, options.data) for source in options.sources]
     for number, trained in enumerate(networks):
         devices.set_numerics(device, trained.config.precision, deterministic=False)
-        folder = find_data_folder(trained.config.dataset, options.data)
-        data = trained.normalize(load_data(trained.config, folder, device.torch_device))
+        data = trained.load_data(options.data, device.torch_device)
         probabilities, labels = predict_all(trained, data, device)
         names = trained.config.dataset_info.class_names
         print(("\n\n" if number else "") + format_evaluation(trained, probabilities, labels, names))
         if options.figures is not None:
-            for path in draw_figures(options.figures, probabilities, labels, data, names, options.worst):
+            for path in draw_figures(options.figures, probabilities, labels, data, names):
                 print(path)
     return 0
 

@@ -1,11 +1,10 @@
-"""Export a trained network, and check the exported file against the original on test images.
+"""Export a trained network, with its normalization, for use elsewhere.
 
     python reproduce/export.py runs/residual20-1f0c58b5/seed0 --format onnx
 
-All formats take images in [0, 1] (N x 3 x 32 x 32 for CIFAR-10, for any N) and return logits; they include the normalization.
-  safetensors   weights file for evaluate.py, predict.py and hubconf.py, with a model card
-  torchscript   for torch.jit.load in Python or C++
-  onnx          for onnxruntime and others; needs pip install -e '.[export]'
+The exported network takes N images in [0, 1] (N x 3 x 32 x 32 for CIFAR-10) and returns their logits.
+  safetensors   weights file for evaluate.py, predict.py, hubconf.py and --initial, with a model card
+  onnx          for onnxruntime and others, compared with PyTorch; needs pip install -e '.[export]'
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from reproduce import cli
-from reproduce.config import RunOptions
 from reproduce.errors import UserError
-from reproduce.model_card import format_model_card, model_card_path, sha256_of_file
+from reproduce.model_card import format_model_card, read_sha256, sha256_of_file
 from reproduce.record import write_atomically
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
@@ -35,12 +31,10 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
 
     from reproduce.weights import Classifier, TrainedNetwork
 
-Format = Literal["safetensors", "torchscript", "onnx"]
-EXTENSION = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 TOLERANCE = 1e-5
 """Largest accepted difference between logits, relative to the largest logit: fp32 rounding errors are relative."""
 CHECK_IMAGES = 256
-"""Number of test images for the check."""
+"""Number of random images on which they are compared."""
 
 
 @dataclass(frozen=True)
@@ -48,129 +42,106 @@ class Options:
     """Options of export.py."""
 
     source: tyro.conf.Positional[Path]
-    """Folder of a finished run, or weights file."""
-    format: Format
+    """Folder of a finished run, its best.pt, a weights file, or a checkpoint of akamaster/pytorch_resnet_cifar10."""
+    format: Literal["safetensors", "onnx"] = "safetensors"
     output: Path | None = None
-    """File to write; by default named after the network, in the current folder."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
-    """Folder of the dataset (or synthetic, mnist) with the test images for the check."""
+    """File to write; by default in the run folder, or next to the weights file."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Dataset of a run whose checkpoint lacks the normalization, as those of earlier versions did."""
+    residual: bool = True
+    """For a checkpoint of another repository: a residual or a plain network."""
+    mean: tuple[float, float, float] | None = None
+    """For a checkpoint of another repository: mean of each channel, for pixels in [0, 1]; by default ImageNet's."""
+    std: tuple[float, float, float] | None = None
+    """For a checkpoint of another repository: standard deviation of each channel; by default ImageNet's."""
 
 
-def write_torchscript(path: Path, classifier: Classifier, example: Tensor):
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch recommends torch.export, whose files depend on torch's version
-        torch.jit.save(torch.jit.trace(classifier, example), path)
-
-
-def write_onnx(path: Path, classifier: Classifier, example: Tensor):
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the exporter's internals
-        torch.onnx.export(
-            classifier,
-            (example,),
-            path,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes={"images_NCHW": {0: "images"}},
-            external_data=False,
-            verbose=False,
-        )
-
-
-def run_exported(path: Path, format: Format, images: Tensor) -> Tensor:
-    """Return the logits of an exported file, computed with the format's own library."""
-    import torch
-
-    from reproduce.weights import load_network
-
-    if format == "safetensors":
-        return load_network(path, "").classifier(images)
-    if format == "torchscript":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.jit.load(path)(images)
-    import onnxruntime  # pyright: ignore[reportMissingImports]
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-
-
-def compare_logits(exported_NK: Tensor, original_NK: Tensor) -> float:
-    """Return the largest difference between logits, relative to the original's largest logit.
+def write_weights_file(path: Path, trained: TrainedNetwork) -> list[Path]:
+    """Write a weights file and its model card, and return their paths.
 
     Raises:
-        UserError: it exceeds TOLERANCE, or the predicted class of an image differs.
+        UserError: another file would be overwritten.
+        OSError: a file cannot be written.
     """
-    difference = float((exported_NK - original_NK).abs().max() / original_NK.abs().max())
-    changed = int((exported_NK.argmax(1) != original_NK.argmax(1)).sum())
-    if changed or not difference <= TOLERANCE:
-        raise UserError(
-            f"nothing written: the exported network's logits differ from the original's by {difference:.1e} of the largest, "
-            f"and its predictions on {changed} of {len(original_NK)} images"
-        )
-    return difference
+    from reproduce.weights import save_network
+
+    card = path.with_suffix(".md")
+    if card.exists() and read_sha256(card) is None:
+        raise UserError(f"the model card would overwrite {card}: choose another --output")
+    save_network(path, trained)
+    if "parameters" not in trained.result:  # a checkpoint of another repository
+        return [path]
+    write_atomically(card, format_model_card(trained.config, trained.result, sha256_of_file(path)).encode())
+    return [path, card]
 
 
-def export(trained: TrainedNetwork, format: Format, output: Path, images: Tensor) -> float:
-    """Write the network to `output`, atomically, and return the result of `compare_logits` on `images`, in [0, 1].
+def write_onnx(path: Path, classifier: Classifier):
+    """Write an ONNX file, after comparing its logits with the network's.
 
     Raises:
-        UserError: the exported network differs from the original, or a package is missing.
+        UserError: a package is missing, or the logits differ.
         OSError: the file cannot be written.
     """
     import torch
 
-    from reproduce.weights import save_network
+    images = torch.rand(CHECK_IMAGES, *classifier.mean.shape, generator=torch.Generator().manual_seed(0))
+    try:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
 
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".unfinished-") as folder, torch.inference_mode():
-        unfinished = Path(folder) / output.name
-        try:
-            if format == "safetensors":
-                save_network(unfinished, trained)
-            else:
-                with torch.inference_mode(False):
-                    writer = write_torchscript if format == "torchscript" else write_onnx
-                    writer(unfinished, trained.classifier, images[:2].clone())
-            difference = compare_logits(run_exported(unfinished, format, images), trained.classifier(images))
-        except ImportError as error:
-            raise UserError(f"--format {format} needs {error.name}: pip install -e '.[export]'") from None
-        os.replace(unfinished, output)
-    return difference
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the exporter's internals
+            program = torch.onnx.export(
+                classifier,
+                (images[:2],),
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes={"images_NCHW": {0: "images"}},
+                verbose=False,
+            )
+    except ImportError as error:
+        raise UserError(f"--format onnx needs {error.name}: pip install -e '.[export]'") from None
+    assert program is not None
+    content = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    exported = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    with torch.inference_mode():
+        check_logits(exported, classifier(images))
+    write_atomically(path, content)
+
+
+def check_logits(exported_NK: Tensor, original_NK: Tensor):
+    """Raise UserError if the exported network's logits differ from the original's by more than TOLERANCE."""
+    difference = float((exported_NK - original_NK).abs().max() / original_NK.abs().max())
+    if not difference <= TOLERANCE:
+        raise UserError(f"nothing written: the exported network's logits differ by {difference:.1e} of the largest logit")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Export a network, and for safetensors write its model card.
 
     Raises:
-        UserError: the source cannot be read, its dataset is missing, the exported network differs from the original, or the
-            model card would overwrite another file.
+        UserError: the source cannot be read, the exported network differs from it, or the model card would overwrite another
+            file.
         OSError: a file cannot be written.
     """
     options = cli.parse_args(Options, arguments, "export.py", __doc__)
 
-    import torch
+    from reproduce.weights import IMAGENET_MEAN, IMAGENET_STD, load_foreign_checkpoint, load_network
 
-    from reproduce.dataset import find_data_folder
-    from reproduce.sampling import load_data
-    from reproduce.weights import load_network
-
-    trained = load_network(options.source, options.data)
-    output = options.output or Path(f"{trained.config.net}{EXTENSION[options.format]}")
-    if output.suffix != EXTENSION[options.format]:
-        raise UserError(f"--output must end in {EXTENSION[options.format]} with --format {options.format}, got {output}")
-    # Checkpoints of other repositories have no result to describe.
-    card = model_card_path(output) if options.format == "safetensors" and "parameters" in trained.result else None
-    data = load_data(trained.config, find_data_folder(trained.config.dataset, options.data), torch.device("cpu"))
-    images = data.unpad(data.test.pixels)[:CHECK_IMAGES].permute(0, 3, 1, 2).contiguous().float() / 255
-    difference = export(trained, options.format, output, images)
-    print(f"{output}: logits on {len(images)} test images within {difference:.1e} of the original (relative to the largest)")
-    if card is not None:
-        write_atomically(card, format_model_card(trained.config, trained.result, sha256_of_file(output)).encode())
-        print(card)
+    if options.residual and options.mean is None and options.std is None:
+        trained = load_network(options.source, options.data)
+    else:
+        normalization = options.mean or IMAGENET_MEAN, options.std or IMAGENET_STD
+        trained = load_foreign_checkpoint(options.source, options.residual, *normalization)
+    source, extension = options.source, f".{options.format}"
+    output = options.output or (source / trained.config.net if source.is_dir() else source).with_suffix(extension)
+    if output.suffix != extension:
+        raise UserError(f"--output must end in {extension} with --format {options.format}, got {output}")
+    if options.format == "safetensors":
+        print(*write_weights_file(output, trained), sep="\n")
+    else:
+        write_onnx(output, trained.classifier)
+        print(output)
     return 0
 
 

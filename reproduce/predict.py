@@ -1,6 +1,6 @@
 """Classify images of any size with a trained network.
 
-    python reproduce/predict.py WEIGHTS.safetensors cat.jpg dog.png
+    python reproduce/predict.py WEIGHTS.safetensors cat.jpg photos
 
 Resizes the shorter side of each image to 32 pixels and crops the center, to match the training images. For
 networks trained on MNIST, it converts to 28 x 28 grayscale; they expect white digits on black.
@@ -15,13 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import tyro
 
 from reproduce import cli
-from reproduce.config import RunOptions, require
-from reproduce.image_folder import read_image
+from reproduce.config import require
+from reproduce.errors import UserError
+from reproduce.image_folder import EXTENSIONS, read_image
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from torch import Tensor
@@ -39,12 +40,15 @@ class Options:
     source: tyro.conf.Positional[Path]
     """Weights file, or folder of a finished run."""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files."""
-    data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = RunOptions.data
-    """Dataset of the run, for its normalization; only needed with a run folder."""
+    """Image files, or folders of images."""
 
-    def __post_init__(self):
-        require(len(self.images) > 0, "name at least one image", "none")
+
+def list_images(paths: Sequence[Path]) -> list[Path]:
+    """Replace each folder by the image files below it; raise UserError if there are none."""
+    found = [sorted(path.rglob("*")) if path.is_dir() else [path] for path in paths]
+    images = [path for files in found for path in files if path in paths or path.suffix.lower() in EXTENSIONS]
+    require(len(images) > 0, "name at least one image", "none")
+    return images
 
 
 def load_input(path: Path, dataset_info: DatasetInfo) -> Tensor:
@@ -65,10 +69,10 @@ def format_predictions(probabilities: Tensor, names: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the predicted classes of each image.
+    """Print the predicted classes of each image. Return 1 if some images cannot be read; they are listed at the end.
 
     Raises:
-        UserError: the network or an image cannot be read.
+        UserError: the network cannot be read, or there are no images.
     """
     options = cli.parse_args(Options, arguments, "predict.py", __doc__)
 
@@ -76,15 +80,21 @@ def main(arguments: Sequence[str]) -> int:
 
     from reproduce.weights import load_network
 
-    trained = load_network(options.source, options.data)
-    dataset_info = trained.config.dataset_info
-    inputs = [load_input(path, dataset_info) for path in options.images]
+    paths, trained = list_images(options.images), load_network(options.source)
+    dataset_info, problems = trained.config.dataset_info, []
     size = f"{dataset_info.side} x {dataset_info.side}"
     print(f"{trained.config.net} from {trained.source}; images resized and center-cropped to {size}")
     with torch.inference_mode():
-        for path, image in zip(options.images, inputs, strict=True):
-            print(f"{path}\n{format_predictions(trained.classifier(image)[0].softmax(0), dataset_info.class_names)}")
-    return 0
+        for path in paths:
+            try:
+                logits = trained.classifier(load_input(path, dataset_info))[0]
+            except UserError as error:
+                problems.append(error)
+                continue
+            print(f"{path}\n{format_predictions(logits.softmax(0), dataset_info.class_names)}")
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

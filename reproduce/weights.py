@@ -1,22 +1,23 @@
-"""Load trained networks from run folders, weights files and other checkpoints; save weights files.
+"""Load trained networks from run folders, weights files and other repositories' checkpoints; save weights files.
 
 Shapes: N images in a batch, K classes.
 """
 
 import json
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from msgspec import to_builtins
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from reproduce import record
-from reproduce.config import Config
-from reproduce.dataset import find_data_folder
+from reproduce.config import SCHEMA, Config
+from reproduce.dataset import detect_dataset, find_data_folder
 from reproduce.errors import UserError
 from reproduce.model import build_network, find_classifier
 from reproduce.model_card import check_sha256
@@ -25,6 +26,8 @@ from reproduce.schema import Finished
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalization of akamaster/pytorch_resnet_cifar10, per channel."""
+ARCHITECTURE = ("family", "depth", "residual", "shortcut", "block")
+"""The fields of a configuration that determine what a network computes, given its tensors."""
 
 
 class Classifier(nn.Module):
@@ -49,13 +52,15 @@ class Classifier(nn.Module):
 class TrainedNetwork:
     """A trained network, on the CPU and in evaluation mode.
 
-    result: as in result.json; for other repositories' checkpoints at most the best test error. source: its path.
+    result: as in result.json; for other repositories' checkpoints at most the best test error. source: its path. data_folder:
+    the folder of the dataset that it was trained on, if known.
     """
 
     classifier: Classifier
     config: Config
     result: dict[str, Any]
-    source: str
+    source: Path
+    data_folder: Path | None = None
 
     def normalize(self, data: Data) -> Data:
         """Return the same images with this network's normalization."""
@@ -63,76 +68,109 @@ class TrainedNetwork:
         device = data.mean.device
         return replace(data, mean=padded.to(device), std=self.classifier.std.flatten().to(device))
 
+    def load_data(self, data: str | None, device: torch.device) -> Data:
+        """Load the dataset of --data or, by default, the one that the network was trained on, with its normalization.
 
-def load_network(path: Path, data: str) -> TrainedNetwork:
-    """Load a run folder, its best.pt, a weights file, or a checkpoint of akamaster/pytorch_resnet_cifar10.
+        Raises:
+            UserError: it is another dataset, or it is missing.
+        """
+        info, name = self.config.dataset_info, self.config.dataset
+        if data is not None and detect_dataset(data) not in (name, "cifar10"):
+            raise UserError(f"{self.source} was trained on {info.title}: --data must be its folder, got {data}")
+        if data is not None:
+            folder = find_data_folder(name, data)
+        elif self.data_folder is not None and self.data_folder.is_dir():
+            folder = self.data_folder
+        elif name == "pictures":
+            raise UserError(f"the image folder of {self.source} is {self.data_folder or 'unknown'}: add --data DIR")
+        else:
+            folder = find_data_folder(name, info.given)
+        return self.normalize(load_data(self.config, folder, device))
 
-    data: the value of --data; a run folder's normalization is computed from the dataset, the files contain theirs.
+
+def load_network(path: Path, data: str | None = None) -> TrainedNetwork:
+    """Load a finished run's folder, its best.pt, a weights file, or a checkpoint of another repository.
+
+    data: the value of --data; only used for checkpoints of earlier versions, which lack the normalization.
 
     Raises:
-        UserError: the path is none of these or is damaged, the run has not finished, or its dataset is missing.
+        UserError: the path is none of these or is damaged, or the run has not finished.
     """
-    if path.is_dir():
-        return load_run(path, data)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"there is no run folder or weights file {path}")
     if path.suffix == ".safetensors":
         return load_weights_file(path)
-    if not (path.parent / record.CONFIG).is_file():
-        return load_akamaster_checkpoint(path)
-    if path.name == record.BEST:
-        return load_run(path.parent, data, record.BEST)
-    raise UserError(f"{path} is a file in a run folder: name the folder {path.parent} instead")
+    if path.name == record.BEST and (path.parent / record.CONFIG).is_file():
+        return load_checkpoint(path, data)
+    return load_run(path, data) if path.is_dir() else load_foreign_checkpoint(path)
 
 
-# Run folders ------------------------------------------------------------------------------------------------------------
-
-
-def load_run(folder: Path, data: str, name: str = record.NEWEST) -> TrainedNetwork:
-    """Load the network of a finished run or, with the name best.pt, of the best evaluation so far.
+def build_classifier(config: Config, tensors: dict[str, Tensor], path: Path) -> Classifier:
+    """Build a classifier with the tensors of its state_dict.
 
     Raises:
-        UserError: the run has not finished, a file is missing or damaged, or the dataset is missing.
+        UserError: they do not fit, or contain values that no trained network has.
     """
-    config, result, path = record.read_config(folder), record.read_result(folder), folder / name
-    if config is None:
-        raise UserError(f"{folder} is not a run folder: it contains no {record.CONFIG}")
-    if name == record.NEWEST and not isinstance(result, Finished):
-        raise UserError(f"the run in {folder} has not finished")
-    if not path.exists():
-        raise UserError(f"{folder} contains no {name}: checkpoints are not committed; train the run, or use a file in weights/")
-    images = load_data(config, find_data_folder(config.dataset, data), torch.device("cpu"))
-    checkpoint = record.read_checkpoint(path, record.checkpoint_identity(config, images.fingerprint))
-    described = summarize_best(config, checkpoint) if name == record.BEST else to_builtins(result)
-    if name == record.NEWEST and checkpoint["history"]["iteration"] != config.iterations:
-        raise UserError(f"{path} is not from the run's last iteration: remove {record.RESULT} and resume the run")
-    if config.initial:  # normalized like the pretrained network
-        images = replace(images, mean=checkpoint["mean"], std=checkpoint["std"])
-    mean, std = images.unpad(images.mean)[0].permute(2, 0, 1).contiguous(), images.std.view(-1, 1, 1)
-    return build_classifier(config, checkpoint["network"], mean, std, described, folder if name == record.NEWEST else path)
+    channels, side = config.dataset_info.channels, config.dataset_info.side
+    classifier = Classifier(build_network(config), torch.zeros(channels, side, side), torch.ones(channels, 1, 1))
+    load_tensors(classifier, tensors, path, config)
+    return classifier.eval()
 
 
-def summarize_best(config: Config, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of best.pt: its last evaluation, and the criterion by which it was selected."""
-    *_, row = checkpoint["rows"]
-    return {
-        **{name: row[name] for name in ("test_error", "held_out_error", "train_error", "train_loss") if name in row},
-        "best_test_error": min(row["test_error"] for row in checkpoint["rows"]),
-        "parameters": sum(parameter.numel() for parameter in build_network(config).parameters()),
-        "iterations": row["iteration"],
-        "chosen_by": record.BEST_BY[config.split],
-    }
-
-
-def build_classifier(
-    config: Config, tensors: dict[str, Tensor], mean: Tensor, std: Tensor, result: dict[str, Any], source: Path
-) -> TrainedNetwork:
-    network = build_network(config)
+def load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path, config: Config):
+    """Load a state_dict read from `path` into `network`; raises like `build_classifier`."""
+    for name, tensor in tensors.items():
+        is_negative = "running_var" in name and tensor.min() < 0
+        if is_negative or not tensor.isfinite().all() or (name == "std" and tensor.min() <= 0):
+            raise UserError(f"{path} is damaged: {name} contains NaN or infinity, or a variance below 0")
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"{source} does not fit {config.net}: {' '.join(str(error).split())[:200]}") from None
-    return TrainedNetwork(Classifier(network, mean, std).eval(), config, result, str(source))
+        raise UserError(f"{path} does not fit {config.net}: {' '.join(str(error).split())[:200]}") from None
+
+
+# Runs -------------------------------------------------------------------------------------------------------------------
+
+
+def load_run(folder: Path, data: str | None) -> TrainedNetwork:
+    """Load the network of a finished run; raises like `load_network`."""
+    result = record.read_result(folder)
+    if not isinstance(result, Finished):
+        raise UserError(f"{folder} is not the folder of a finished run")
+    trained = load_checkpoint(folder / record.NEWEST, data)
+    if trained.result["iterations"] != result.iterations:
+        raise UserError(f"{trained.source} is not from the run's last iteration: remove {record.RESULT} and resume the run")
+    return replace(trained, result=to_builtins(result), source=folder)
+
+
+def load_checkpoint(path: Path, data: str | None) -> TrainedNetwork:
+    """Load the network of a checkpoint in a run folder. Its result is its last evaluation, and how best.pt was selected.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged.
+    """
+    config = record.read_config(path.parent)
+    if config is None or not path.exists():
+        raise UserError(f"there is no {path}: checkpoints are not committed; train the run, or use a file in weights/")
+    checkpoint = record.read_checkpoint(path, {"schema": SCHEMA, "config": config.describe()})
+    if "mean" not in checkpoint:  # of an earlier version
+        images = load_data(config, find_data_folder(config.dataset, data or config.dataset_info.given), torch.device("cpu"))
+        checkpoint |= {"mean": images.mean, "std": images.std}
+    side, inner = config.dataset_info.side, slice(PADDING, -PADDING)
+    mean_HWC = checkpoint["mean"].view(side + 2 * PADDING, side + 2 * PADDING, -1)[inner, inner]
+    tensors = {f"network.{name}": tensor for name, tensor in checkpoint["network"].items()}
+    tensors |= {"mean": mean_HWC.permute(2, 0, 1), "std": checkpoint["std"].view(-1, 1, 1)}
+    classifier = build_classifier(config, tensors, path)
+    *_, row = checkpoint["rows"]
+    result = {
+        **{name: row[name] for name in ("test_error", "held_out_error", "train_error", "train_loss") if name in row},
+        "best_test_error": min(row["test_error"] for row in checkpoint["rows"]),
+        "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
+        "iterations": row["iteration"],
+        "chosen_by": record.BEST_BY[config.split],
+    }
+    data_folder = Path(checkpoint["data_folder"]) if "data_folder" in checkpoint else None
+    return TrainedNetwork(classifier, config, result, path, data_folder)
 
 
 # Weights files ----------------------------------------------------------------------------------------------------------
@@ -159,13 +197,7 @@ def load_weights_file(path: Path) -> TrainedNetwork:
     """
     check_sha256(path)
     config, result = record.read_weights_header(path)
-    try:
-        tensors = load_file(path)
-        mean, std = tensors.pop("mean"), tensors.pop("std")
-    except (SafetensorError, KeyError) as error:
-        raise UserError(f"{path} is not a weights file of this repository ({type(error).__name__}: {error})") from None
-    network = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
-    return build_classifier(config, network, mean, std, result, path)
+    return TrainedNetwork(build_classifier(config, load_file(path), path), config, result, path)
 
 
 # Pretrained weights (--initial) -----------------------------------------------------------------------------------------
@@ -180,74 +212,90 @@ def load_initial_weights(path: Path, network: nn.Module, config: Config, data: D
     Raises:
         UserError: the file cannot be read or does not fit the network.
     """
-    own, head = network.state_dict(), find_classifier(network) + "."
+    head = find_classifier(network) + "."
     if config.family != "6n+2" and path.suffix != ".safetensors":
-        pretrained = read_state_dict(path)
+        warnings.warn(f"{path} contains no class names and no normalization: only the shapes are checked", stacklevel=2)
+        pretrained, _ = read_state_dict(path)
         has_same_classes = len(pretrained.get(head + "bias", ())) == len(config.dataset_info.class_names)
     else:
-        trained = load_network(path, "")
+        trained = load_network(path)
         if config.normalization != Config.normalization:
             raise UserError(f"{path} includes its normalization: remove --normalization {config.normalization}")
+        for name in ARCHITECTURE:
+            if getattr(trained.config, name) != getattr(config, name):
+                raise UserError(f"{path} was trained with {format_flag(trained.config, name)}, got {format_flag(config, name)}")
         pretrained, data = trained.classifier.network.state_dict(), trained.normalize(data)
         has_same_classes = trained.config.dataset_info.class_names == config.dataset_info.class_names
     if not has_same_classes:
-        pretrained |= {name: tensor for name, tensor in own.items() if name.startswith(head)}
-    for name in own | pretrained:
-        here, there = (list(tensors[name].shape) if name in tensors else "missing" for tensors in (own, pretrained))
-        if here != there:
-            raise UserError(f"{path} does not fit {config.net}: {name} is {there} in the file, {here} in the network")
-    network.load_state_dict(pretrained)
+        pretrained |= {name: tensor for name, tensor in network.state_dict().items() if name.startswith(head)}
+    load_tensors(network, pretrained, path, config)
     return data
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state_dict written by torch.save, by itself or under the key "state_dict".
+def format_flag(config: Config, name: str) -> str:
+    value = getattr(config, name)
+    return f"--{'' if value else 'no-'}{name}" if isinstance(value, bool) else f"--{name} {value}"
+
+
+# Other repositories -----------------------------------------------------------------------------------------------------
+
+
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of torch.save: a state_dict, alone or as the field state_dict or net of a dict.
+
+    Returns: the tensors, without DataParallel's prefix "module."; the other fields of the dict.
 
     Raises:
-        UserError: the file contains none.
+        UserError: the file contains no state_dict, or cannot be read without executing code.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = content.get("state_dict", content)
-        return {name.removeprefix("module."): tensor.detach() for name, tensor in tensors.items()}
     except Exception as error:  # a foreign file may contain anything
-        raise UserError(f"{path} is not a weights file: it contains no state_dict ({type(error).__name__})") from None
-
-
-# Checkpoints of akamaster/pytorch_resnet_cifar10 ------------------------------------------------------------------------
+        reason = str(error).partition("Unsupported global: ")[2].partition(" was not")[0] or type(error).__name__
+        raise UserError(f"{path} is not a weights file, or needs more than tensors and numbers to be read ({reason})") from None
+    fields = content if isinstance(content, dict) else {}
+    tensors = fields.get("state_dict", fields.get("net", fields))
+    if not isinstance(tensors, dict) or not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        found = ", ".join(map(str, fields)) or type(content).__name__
+        raise UserError(f"{path} contains no state_dict, alone or as the field state_dict or net, got {found[:100]}")
+    return {name.replace("module.", ""): tensor.detach() for name, tensor in tensors.items()}, fields
 
 
 def translate_name(name: str, blocks_per_stage: int) -> str:
-    """Return the name of a parameter in this repository, given its name in theirs.
+    """Return the name of a parameter in this repository, given its name in akamaster/pytorch_resnet_cifar10.
 
     conv1, bn1 -> conv, bn; layer<s>.<i> -> blocks.<(s - 1) n + i>; the names inside a block, and linear, are the same.
-    The prefixes "module." (DataParallel) and "compressible_" (later versions) are removed.
+    The prefix "compressible_" (later versions) is removed.
     """
-    first, *rest = name.replace("module.", "").replace("compressible_", "").split(".")
-    if first.startswith("layer"):
+    first, *rest = name.replace("compressible_", "").split(".")
+    if first in ("layer1", "layer2", "layer3"):
         position, *rest = rest
         return ".".join(["blocks", str((int(first[5:]) - 1) * blocks_per_stage + int(position)), *rest])
     return ".".join([{"conv1": "conv", "bn1": "bn"}.get(first, first), *rest])
 
 
-def load_akamaster_checkpoint(path: Path) -> TrainedNetwork:
-    """Load a checkpoint with "state_dict" and "best_prec1".
+def load_foreign_checkpoint(
+    path: Path, residual: bool = True, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> TrainedNetwork:
+    """Load a 6n+2 network with the parameter names of akamaster/pytorch_resnet_cifar10, and print what is assumed.
 
     Raises:
         UserError: the file is not such a checkpoint.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        theirs = checkpoint["state_dict"]
-        blocks_per_stage = len({name.split("layer1.")[1].split(".")[0] for name in theirs if "layer1." in name})
-        tensors = {translate_name(name, blocks_per_stage): tensor for name, tensor in theirs.items()}
-        tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-        result = {"best_test_error": 100 - float(checkpoint["best_prec1"])} if "best_prec1" in checkpoint else {}
-        config = Config(depth=6 * blocks_per_stage + 2)
-    except Exception as error:  # a foreign file may contain anything
-        raise UserError(
-            f"{path} is neither a run folder, nor a weights file of this repository, nor a checkpoint of "
-            f"akamaster/pytorch_resnet_cifar10 ({type(error).__name__})"
-        ) from None
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return build_classifier(config, tensors, mean.expand(3, 32, 32).contiguous(), std, result, path)
+    theirs, fields = read_state_dict(path)
+    blocks_per_stage = len({name.split(".")[1] for name in theirs if name.startswith("layer1.")})
+    if blocks_per_stage == 0:
+        raise UserError(f"{path} is not a checkpoint of akamaster/pytorch_resnet_cifar10: layer1.0.conv1.weight is missing")
+    shortcut = "B" if any(".shortcut." in name for name in theirs) else "A"
+    config = Config(depth=6 * blocks_per_stage + 2, residual=residual, shortcut=shortcut)
+    tensors = {f"network.{translate_name(name, blocks_per_stage)}": tensor for name, tensor in theirs.items()}
+    tensors |= {"mean": torch.tensor(mean).view(3, 1, 1).expand(3, 32, 32), "std": torch.tensor(std).view(3, 1, 1)}
+    classifier = build_classifier(config, tensors, path)
+    warnings.warn(
+        f"assuming that {path} is a {'residual' if residual else 'plain'} network with mean {', '.join(map(str, mean))} and "
+        f"std {', '.join(map(str, std))}; otherwise convert it with export.py and --no-residual, --mean or --std",
+        stacklevel=2,
+    )
+    accuracy = fields.get("best_prec1", fields.get("acc"))
+    result = {"best_test_error": 100 - accuracy} if isinstance(accuracy, int | float) else {}
+    return TrainedNetwork(classifier, config, result, path)

@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> I
         Image.new("RGB", (40, 50)).save("grey.png")
         Image.new("RGB", (1, 1)).save("fine.png")
         classifier = weights.Classifier(build_network(NET), torch.zeros(3, 32, 32), torch.ones(3, 1, 1))
-        weights.save_network(Path("good.safetensors"), weights.TrainedNetwork(classifier.eval(), NET, RESULT, ""))
+        weights.save_network(Path("good.safetensors"), weights.TrainedNetwork(classifier.eval(), NET, RESULT, Path()))
         content = Path("good.safetensors").read_bytes()
         Path("half.safetensors").write_bytes(content[: len(content) // 2])
         save_file(load_file("good.safetensors"), "headless.safetensors")
@@ -121,12 +121,11 @@ CASES: list[tuple[Main, str, str]] = [
     # evaluate.py
     (evaluate.main, "", "name at least one run folder or weights file"),
     (evaluate.main, "nowhere", "no run folder or weights file nowhere"),
-    (evaluate.main, "empty", "empty is not a run folder"),
-    (evaluate.main, UNFINISHED, "has not finished"),
-    (evaluate.main, DIVERGED, "has not finished"),
-    (evaluate.main, f"{FOLDER}/result.json", "name the folder"),
-    (evaluate.main, f"{FOLDER}", "contains no checkpoint.pt"),
-    (evaluate.main, "good.safetensors --worst", "add --figures DIR"),
+    (evaluate.main, "empty", "empty is not the folder of a finished run"),
+    (evaluate.main, UNFINISHED, "not the folder of a finished run"),
+    (evaluate.main, DIVERGED, "not the folder of a finished run"),
+    (evaluate.main, f"{FOLDER}/result.json", "result.json is not a weights file"),
+    (evaluate.main, f"{FOLDER}", "there is no .*checkpoint.pt"),
     (evaluate.main, "good.safetensors good.safetensors --figures figures", "--figures needs exactly one source"),
     (evaluate.main, "good.safetensors --device npu", "device npu is not usable"),
     (evaluate.main, "good.safetensors --device tpu", "tpu"),
@@ -135,22 +134,19 @@ CASES: list[tuple[Main, str, str]] = [
         (evaluate.main, f"{name}.safetensors", f"{name}.safetensors")
         for name in ("empty", "half", "text", "headless", "list", "null", "edited", "deeper", "newer", "shaped")
     ),
-    *((evaluate.main, path, f"{path} is neither") for path in ("text.txt", "garbage.pt", "list.pt", "wordy.pt", "code.pt")),
+    *((evaluate.main, path, path) for path in ("text.txt", "garbage.pt", "list.pt", "wordy.pt", "code.pt")),
     # predict.py
     (predict.main, "", "Missing from predict.py: PATH"),
     (predict.main, "good.safetensors", "name at least one image"),
-    (predict.main, "good.safetensors nowhere.png", "nowhere.png"),
-    (predict.main, "good.safetensors text.png", "text.png cannot be read"),
-    (predict.main, "good.safetensors empty", "empty cannot be read"),
+    (predict.main, "good.safetensors empty", "name at least one image"),
     # export.py
-    (export.main, "good.safetensors", "--format"),
     (export.main, "--format onnx", "Missing from export.py: PATH"),
     (export.main, "good.safetensors --format tflite", "tflite"),
     (export.main, "nowhere --format onnx", "nowhere"),
-    (export.main, "good.safetensors --format onnx --output net.pt --data synthetic", "--output must end in .onnx"),
-    (export.main, "good.safetensors --format torchscript --output no/net.pt --data synthetic", "cannot read or write .*no"),
-    (export.main, "good.safetensors --format torchscript --output text.txt/n.pt --data synthetic", "cannot read or write .*t"),
-    (export.main, "good.safetensors --format safetensors --output notes.safetensors --data synthetic", "overwrite notes.md"),
+    (export.main, "good.safetensors --format onnx --output net.pt", "--output must end in .onnx"),
+    (export.main, "good.safetensors --output no/net.safetensors", "cannot read or write no"),
+    (export.main, "good.safetensors --output text.txt/n.safetensors", "cannot read or write text.txt"),
+    (export.main, "good.safetensors --output notes.safetensors", "overwrite notes.md"),
     # sweep.py
     (sweep.main, "", "name an experiment"),
     (sweep.main, "nosuch", "name an experiment: .*, got nosuch"),

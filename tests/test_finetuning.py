@@ -109,7 +109,7 @@ def test_frozen_bn_uses_its_running_statistics(place: Path):
     def features(network: Any) -> Tensor:
         return network.blocks(torch.relu(network.bn(network.conv(images))))
 
-    pretrained, before = weights.load_network(options.initial, "").classifier.network, features(training.network)
+    pretrained, before = weights.load_network(options.initial).classifier.network, features(training.network)
     assert torch.allclose(before, features(pretrained.eval()), atol=1e-4)
     assert not torch.allclose(before, features(pretrained.train()), atol=0.1)
     measure_error(training.network, data.test, data, CPU, config)
@@ -155,7 +155,7 @@ def test_a_torchvision_state_dict_leaves_the_normalization(place: Path):
 def test_a_fine_tuned_network_keeps_the_pretrained_normalization(place: Path, capsys: pytest.CaptureFixture[str]):
     assert run.main(AFTER) == 0
     (folder,) = Path("runs").glob("*/seed0")
-    assert torch.equal(weights.load_network(folder, "after").classifier.mean, load_file("net.safetensors")["mean"])
+    assert torch.equal(weights.load_network(folder).classifier.mean, load_file("net.safetensors")["mean"])
     capsys.readouterr()
     assert evaluate.main([str(folder), "--data", "after", "--device", "cpu"]) == 0
     measured, recorded = capsys.readouterr().out.splitlines()[:2]
