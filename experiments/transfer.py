@@ -150,8 +150,7 @@ def main(arguments: Sequence[str]) -> int:
             folder = transfer.out / run.parse(pretraining)[0].folder
             if not (folder / NEWEST).exists():
                 raise UserError(f"{folder} has finished but contains no {NEWEST} to fine-tune from: choose another --out")
-            data = ["--data", str(transfer.work / "first")]
-            export.main([str(folder), "--format", "safetensors", "--output", str(weights), *data])
+            export.main([str(folder), "--output", str(weights)])
         for flags in others:
             if status := run.main(flags):
                 return status

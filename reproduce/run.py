@@ -35,7 +35,7 @@ from reproduce.dataset import resolve_dataset
 from reproduce.errors import DIVERGED, FINISHED, STOPPED, UserError
 from reproduce.model_card import sha256_of_file
 from reproduce.progress import print_line
-from reproduce.record import BEST, add_session, open_run_folder, read_config, read_record, read_result
+from reproduce.record import add_session, open_run_folder, read_record, read_result
 from reproduce.schema import Diverged, Result
 from reproduce.signals import collect_stop_signals
 
@@ -91,22 +91,13 @@ def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
     recipe, options, file = parse_flags(arguments)
     if file is not None:
         recipe, options, _ = parse_flags([*format_flags(load_config(file)), *arguments])
-    initial = "" if options.initial is None else hash_weights_file(options.initial)
+    if options.initial is not None and not options.initial.is_file():
+        raise UserError(f"--initial {options.initial} is not a weights file: create one with export.py")
+    initial = "" if options.initial is None else sha256_of_file(options.initial)
     config = Config(**recipe, **resolve_dataset(options.data), initial=initial)
     if config.trainable != "all" and not initial:
         raise UserError(f"--trainable {config.trainable} needs pretrained weights: add --initial FILE")
     return config, options
-
-
-def hash_weights_file(path: Path) -> str:
-    """Return the SHA-256 of the file that --initial names.
-
-    Raises:
-        UserError: there is no such file, or it is a checkpoint, which lacks the normalization.
-    """
-    if not path.is_file() or (path.name == BEST and read_config(path.parent) is not None):
-        raise UserError(f"--initial {path} is not a weights file: create one with export.py")
-    return sha256_of_file(path)
 
 
 def train_run(config: Config, options: RunOptions) -> Outcome:

@@ -110,7 +110,7 @@ def test_a_run_from_training_to_prediction(photos: Path, capsys: pytest.CaptureF
     about = {"name": "pictures", "classes": list(CLASSES), "images": 18, "test_images": 9}
     assert {name: session["data"][name] for name in about} == about
     assert session["command"].endswith("--data DIR") and "photos" not in json.dumps(session)
-    assert export.main([str(folder), "--format", "safetensors", "--output", "net.safetensors", "--data", "photos"]) == 0
+    assert export.main([str(folder), "--output", "net.safetensors"]) == 0
     card = Path("net.md").read_text()
     assert "cat, dog, owl" in card and config.pictures not in card
     capsys.readouterr()
@@ -125,7 +125,7 @@ def test_a_run_from_training_to_prediction(photos: Path, capsys: pytest.CaptureF
     write_images(Path("elsewhere"), ("cat", "owl"), 1, 1)
     with pytest.raises(UserError, match="got cat, owl in .*elsewhere"):
         evaluate.main(["net.safetensors", "--data", "elsewhere", "--device", "cpu"])
-    with pytest.raises(UserError, match="data has no subfolder train"):
+    with pytest.raises(UserError, match="add --data DIR"):
         evaluate.main(["net.safetensors", "--device", "cpu"])
 
 

@@ -115,7 +115,7 @@ def list_networks(options: Options, data: Data) -> Iterator[tuple[str, Config, n
     for config in NETS:
         yield "initial", config, build_network(config), data
     for path in sorted(options.weights.glob("*.safetensors")):
-        trained = load_network(path, options.data)
+        trained = load_network(path)
         yield path.name, trained.config, trained.classifier.network, trained.normalize(data)
 
 
