@@ -226,5 +226,5 @@ def test_a_terminal_gets_a_progress_bar(run: Run, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     ended = run(f"{QUICK_FLAGS} --eval-every 12")
     assert ended.out.count("test error") == 2 + 1  # two evaluations and the final message
-    for part in ("residual8", "24/24", "loss", "error", "images/s", "<"):
+    for part in ("residual8", "24/24", "loss", "evaluating", "images/s", "left"):
         assert part in ended.err
