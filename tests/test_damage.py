@@ -152,7 +152,7 @@ READERS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "sweep.py --status": (sweep.main, "degradation --out records --status"),
     "sweep.py --dry-run": (sweep.main, "degradation --out records --dry-run"),
     "table.py": (table.main, "--records records"),
-    "plot_degradation.py": (plot_degradation.main, "--records records --output figure"),
+    "plot_degradation.py": (plot_degradation.main, "--records records --output figure.svg"),
     "compare.py": (compare.main, f"records/{CONFIG.folder} --records records"),
 }
 
