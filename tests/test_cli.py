@@ -14,6 +14,7 @@ import pytest
 from experiments import sweep
 from reproduce import cli, predict, run
 from reproduce.errors import UserError
+from tests.test_run import QUICK_FLAGS
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,6 +82,23 @@ def test_exit_statuses_and_messages(capsys: pytest.CaptureFixture[str]):
         assert capsys.readouterr() == ("", message)
     with pytest.raises(RuntimeError, match="a bug"):
         cli.run_cli(main_raising(RuntimeError("a bug")), [])
+
+
+def test_a_broken_pipe_ends_a_listing_quietly(capfd: pytest.CaptureFixture[str]):
+    """As in `runs.py | head`, whether the output fails on the way or at the end."""
+    for count in (1, 100_000):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as stream, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            assert cli.run_cli(lambda lines: print("\n".join(lines)) or 0, ["a line"] * count) == 141
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_trains_without_standard_streams(workplace: Path):
+    command = f"exec {sys.executable} {ROOT}/reproduce/run.py {QUICK_FLAGS} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command]).returncode == 0
+    assert len(list(workplace.glob("runs/*/seed0/result.json"))) == 1
 
 
 @pytest.mark.parametrize("name", ["run", "evaluate", "export", "predict"])
