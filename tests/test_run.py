@@ -228,3 +228,10 @@ def test_a_terminal_gets_a_progress_bar(run: Run, monkeypatch: pytest.MonkeyPatc
     assert ended.out.count("test error") == 2 + 1  # two evaluations and the final message
     for part in ("residual8", "24/24", "loss", "evaluating", "images/s", "left"):
         assert part in ended.err
+
+
+def test_the_example_of_use_as_a_library(workplace: Path, capsys: pytest.CaptureFixture[str]):
+    _, _, rest = (RUN.parents[1] / "docs" / "extending.md").read_text().partition("```python\n")
+    exec(rest.partition("```")[0], {})
+    printed = capsys.readouterr().out
+    assert "final test error" in printed and "Finished(" in printed and "tensor(" in printed
