@@ -51,8 +51,8 @@ class Sweep:
     seeds: int = 5
     """Seeds per configuration (0, 1, ...)."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
-    """Train only runs whose folder or flags match one of these shell patterns (* ? []), such as plain20, bn-after-add or
-    '110*seed0'. Runs that match the first pattern come first."""
+    """Train only runs whose folder or flags match one of these shell patterns (* ? []), such as plain20, resnet20 (or
+    residual20), bn-after-add or '110*seed0'. Runs that match the first pattern come first."""
     iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Train for N instead of 64000 iterations, and for proportionally fewer where the experiment trains for less."""
     precision: Annotated[Precision | None, tyro.conf.arg(metavar="{fp32,tf32,bf16}")] = None
@@ -127,7 +127,10 @@ def list_runs(sweep: Sweep) -> list[Config]:
     adapted = list(dict.fromkeys(adapt_config(sweep, config) for config in runs))
     if not sweep.only:
         return adapted
-    selected = [run for pattern in sweep.only for run in adapted if fnmatchcase(format_run(run), f"*{pattern}*")]
+    names = {run: (format_run(run), format_run(run).replace("residual", "resnet")) for run in adapted}
+    selected = [
+        run for pattern in sweep.only for run in adapted if any(fnmatchcase(name, f"*{pattern}*") for name in names[run])
+    ]
     return list(dict.fromkeys(selected))
 
 

@@ -189,6 +189,7 @@ def test_only_selects_by_folder_and_flags_in_the_order_of_the_patterns():
         return [f"{config.net} {config.block} {config.seed}" for config in found]
 
     assert select("residual32") == [f"residual32 {block} {k}" for k in (0, 1) for block in ("original", "bn-after-add")]
+    assert select("resnet32") == select("residual32")
     assert select("residual[25]0*/seed1 ") == ["residual20 original 1", "residual20 bn-after-add 1"]
     assert select("residual44*seed1*after", "residual32*after")[:2] == [
         "residual44 bn-after-add 1",
