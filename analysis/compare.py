@@ -180,17 +180,19 @@ def judge_error(error: float, errors: Sequence[float], std: float, source: str) 
 def compare_pair(first: ComparedRun, second: ComparedRun) -> str:
     """Return the differences of two runs in configuration, test error and misclassified images."""
     ours, theirs = asdict(first.config), asdict(second.config)
-    differing = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if ours[name] != theirs[name]]
-    lines = [f"{second.row['folder']} compared with {first.row['folder']}", f"config: {', '.join(differing) or 'equal'}"]
+    changed = {name for name in ours if ours[name] != theirs[name]}
+    listed = [
+        f"{name} {str(theirs[name])[:20] or 'none'} (first run: {str(ours[name])[:20] or 'none'})" for name in sorted(changed)
+    ]
+    lines = [f"{second.row['folder']} compared with {first.row['folder']}", f"config: {', '.join(listed) or 'equal'}"]
     if first.row["status"] == second.row["status"] == "finished":
         lines.append(f"test error: {second.row['test_error'] - first.row['test_error']:+.2f} points")
     texts = [run.row["predictions"] for run in (first, second)]
-    is_paired = all(isinstance(text, str) for text in texts) and ours["dataset"] == theirs["dataset"]
-    if is_paired and ours["pictures"] == theirs["pictures"]:
+    if not {"dataset", "pictures"} & {*changed} and all(isinstance(text, str) for text in texts):
         only_first, only_second, p = compare_predictions(*texts)
         lines.append(
-            f"test images that only one misclassifies: {only_second}, the other {only_first} (McNemar's test of these two "
-            f"networks: p = {p:.2g})"
+            f"{only_second} test images are misclassified by this run only, {only_first} by the first run only "
+            f"(McNemar's test of these two networks: p = {p:.2g})"
         )
     return "\n  ".join(lines)
 

@@ -41,6 +41,8 @@ def format_label(config: Config) -> str:
             words.append(plain_name if value else f"no {plain_name}")
         elif name in ("optimizer", "block", "dataset"):
             words.append(value)
+        elif name in ("pictures", "initial"):
+            words.append(f"{plain_name} {value[:8]}")  # a SHA-256
         else:
             words.append(f"{plain_name} {value:g}" if isinstance(value, float | int) else f"{plain_name} {value}")
     return f"{config.net} ({', '.join(words)})" if words else config.net

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from analysis import compare, plot_degradation, table
+from analysis import compare, plot_degradation, runs, table
 from experiments import sweep
 from reproduce import cli, record, run
 from reproduce.config import Config
@@ -151,6 +151,7 @@ READERS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "run.py": (run.main, "--depth 20 --out records --device cpu"),
     "sweep.py --status": (sweep.main, "degradation --out records --status"),
     "sweep.py --dry-run": (sweep.main, "degradation --out records --dry-run"),
+    "runs.py": (runs.main, "--records records"),
     "table.py": (table.main, "--records records"),
     "plot_degradation.py": (plot_degradation.main, "--records records --output figure.svg"),
     "compare.py": (compare.main, f"records/{CONFIG.folder} --records records"),

@@ -8,6 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -191,6 +192,24 @@ def test_every_run_has_a_row_whose_command_trains_it(study: Checkout):
         assert parse(row["command"].split()[2:])[0].folder.as_posix() == row["folder"]
     (row,) = [row for row in rows if row["folder"] == f"{Config(depth=56).folder}"]
     assert row["test_error"] == "6.8" and row["status"] == "finished" and row["mean_response"] == "0.5"
+
+
+def test_runs_of_every_kind_are_listed(checkout: Checkout):
+    images: dict[str, Any] = {"dataset": "pictures", "classes": "a/b", "pictures": "0" * 64}
+    kinds: list[dict[str, Any]] = [
+        images,
+        images | {"optimizer": "adam", "split": "val"},
+        images | {"block": "bn-after-add"},
+        images | {"family": "resnet18"},
+        images | {"trainable": "head", "initial": "1" * 64},
+        {"dataset": "mnist"},
+    ]
+    for kind in kinds:
+        write_run(checkout.records, Config(**kind))
+    assert checkout.run() == 0
+    rows = pd.read_csv(checkout.root / "analysis" / "tables" / "runs.csv")
+    assert set(rows["folder"]) == {Config(**kind).folder.as_posix() for kind in kinds}
+    assert "residual20 (pictures, classes a/b, pictures 00000000)" in set(rows["configuration"])
 
 
 def test_the_errors_of_classes_come_from_the_confusions(checkout: Checkout):
