@@ -101,24 +101,32 @@ def test_a_run_trains_without_standard_streams(workplace: Path):
     assert len(list(workplace.glob("runs/*/seed0/result.json"))) == 1
 
 
-@pytest.mark.parametrize("name", ["run", "evaluate", "export", "predict"])
-@pytest.mark.parametrize(("flags", "status"), [("--help", 0), ("--version", 0), ("--dept 9", 2)])
-def test_flags_are_parsed_without_importing_torch(name: str, flags: str, status: int, tmp_path: Path):
-    """Of any installed copy of this package, none is imported: a script runs the checkout it lies in."""
-    (tmp_path / "reproduce").mkdir()
-    (tmp_path / "reproduce" / "__init__.py").write_text("raise ImportError('another copy')")
+SCRIPTS = {
+    "reproduce/run.py": True, "reproduce/evaluate.py": True, "reproduce/export.py": True, "reproduce/predict.py": True,
+    "reproduce/reference.py": False, "experiments/sweep.py": True, "experiments/devices/parity.py": False,
+    "analysis/runs.py": True,
+}  # fmt: skip
+"""Some commands, and whether they parse their flags before torch is imported."""
+
+
+@pytest.mark.parametrize(("script", "is_fast"), SCRIPTS.items())
+def test_a_script_parses_flags_in_its_own_checkout(script: str, is_fast: bool, tmp_path: Path):
+    """Even if another copy of the package is installed."""
+    for package in ("reproduce", "experiments", "analysis"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise ImportError('another copy')")
     code = (
-        f"import sys, runpy; sys.argv = ['{name}.py', *{flags.split()!r}]\n"
-        f"try: runpy.run_path({str(ROOT / 'reproduce' / f'{name}.py')!r}, run_name='__main__')\n"
-        f"except SystemExit as exit: assert (exit.code or 0) == {status}, exit.code\n"
-        "assert not {'torch', 'torchvision', 'PIL'} & set(sys.modules)"
+        "import sys, runpy\n"
+        "for flags, status in (['--help'], 0), (['--version'], 0), (['--dept', '9'], 2):\n"
+        f"    sys.argv = ['script', *flags]\n"
+        f"    try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+        "    except SystemExit as exit: assert (exit.code or 0) == status, exit.code\n"
+        "print({'torch', 'torchvision', 'PIL'} & set(sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stderr
-    if flags == "--help":
-        assert "show this help message" in process.stdout
-    elif flags == "--version":
-        assert all(part in process.stdout for part in ("commit ", "; Python 3.", "; torch "))
-    else:
-        assert process.stderr.startswith("error: ") and process.stderr.count("\n") == 1
+    assert process.returncode == 0 and process.stdout.startswith("usage: "), process.stderr
+    *_, version, imported = process.stdout.splitlines()
+    assert all(part in version for part in ("commit ", "; Python 3.", "; torch "))
+    assert process.stderr.startswith("error: ") and process.stderr.count("\n") == 1
+    assert imported == "set()" or not is_fast
