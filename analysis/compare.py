@@ -181,9 +181,7 @@ def compare_pair(first: ComparedRun, second: ComparedRun) -> str:
     """Return the differences of two runs in configuration, test error and misclassified images."""
     ours, theirs = asdict(first.config), asdict(second.config)
     changed = {name for name in ours if ours[name] != theirs[name]}
-    listed = [
-        f"{name} {str(theirs[name])[:20] or 'none'} (first run: {str(ours[name])[:20] or 'none'})" for name in sorted(changed)
-    ]
+    listed = [f"{name} {theirs[name]} (first run: {ours[name]})" for name in changed]
     lines = [f"{second.row['folder']} compared with {first.row['folder']}", f"config: {', '.join(listed) or 'equal'}"]
     if first.row["status"] == second.row["status"] == "finished":
         lines.append(f"test error: {second.row['test_error'] - first.row['test_error']:+.2f} points")
@@ -207,7 +205,7 @@ def draw_runs(own: Sequence[ComparedRun], output: Path):
         for column, style in LINE_STYLES.items():
             for _, curve in run.recorded_curves.groupby("folder"):
                 axes.plot(curve["iteration"], curve[column], color="0.6", **style)
-            axes.plot(run.curve["iteration"], run.curve[column], color="C3", marker=".", **style)
+            axes.plot(run.curve["iteration"], run.curve[column], color="C3", marker="o", markersize=2, **style)
         if is_published_task(run) and is_paper_recipe(run.config):
             for error in list_paper_errors(run.config):
                 axes.axhline(error, color="C0", linewidth=1)

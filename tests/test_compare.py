@@ -84,7 +84,7 @@ def test_two_runs_are_compared_with_each_other(tmp_path, report):
     text = report(first, second)
     pair = text.split("\n\n")[-1]
     assert f"{Config(depth=56).folder} compared with {Config(depth=20).folder}" in pair
-    assert "config: depth '56' (first run: '20')\n" in pair and "-1.00 points" in pair
+    assert "config: depth 56 (first run: 20)\n" in pair and "-1.00 points" in pair
     # the wrong predictions are at the end of the test set: the 100 more of the first run are right in the second one
     assert "0 test images are misclassified by this run only, 100 by the first run only" in pair
     assert "compared with" not in report(first)
