@@ -47,14 +47,8 @@ def make_shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: i
 
 
 class Block(nn.Module):
-    """Two 3x3 layers with, in a residual network, a shortcut around them.
+    """Two 3x3 layers with, in a residual network, a shortcut around them: the designs of Identity Mappings, Fig. 4.
 
-    The designs of Identity Mappings, Fig. 4:
-        original                relu(bn(conv(relu(bn(conv(x))))) + x)       plain: without "+ x"
-        bn-after-add            relu(bn(conv(relu(bn(conv(x)))) + x))
-        relu-before-add         relu(bn(conv(relu(bn(conv(x)))))) + x
-        relu-only-preactivation bn(conv(relu(bn(conv(relu(x)))))) + x
-        full-preactivation      conv(relu(bn(conv(relu(bn(x)))))) + x
     In the first block of a full-preactivation network, the stem provides the first BN and ReLU.
     """
 
@@ -71,20 +65,21 @@ class Block(nn.Module):
         self.shortcut = make_shortcut(config.shortcut, in_channels, out_channels, stride) if config.residual else None
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
+        conv1, bn1, conv2, bn2 = self.conv1, self.bn1, self.conv2, self.bn2
         if self.shortcut is None:
-            return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x_NCHW))))))
+            return relu_(bn2(conv2(relu_(bn1(conv1(x_NCHW))))))
         identity_NCHW = self.shortcut(x_NCHW)
         match self.design:
             case "original":
-                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x_NCHW))))).add_(identity_NCHW))
+                return relu_(bn2(conv2(relu_(bn1(conv1(x_NCHW))))).add_(identity_NCHW))
             case "bn-after-add":
-                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x_NCHW)))).add_(identity_NCHW)))
+                return relu_(bn2(conv2(relu_(bn1(conv1(x_NCHW)))).add_(identity_NCHW)))
             case "relu-before-add":
-                return relu_(self.bn2(self.conv2(relu_(self.bn1(self.conv1(x_NCHW)))))) + identity_NCHW
+                return relu_(bn2(conv2(relu_(bn1(conv1(x_NCHW)))))) + identity_NCHW
             case "relu-only-preactivation":
-                return self.bn2(self.conv2(relu_(self.bn1(self.conv1(F.relu(x_NCHW)))))).add_(identity_NCHW)
+                return bn2(conv2(relu_(bn1(conv1(F.relu(x_NCHW)))))).add_(identity_NCHW)
             case "full-preactivation":
-                return self.conv2(relu_(self.bn2(self.conv1(F.relu(self.bn1(x_NCHW)))))).add_(identity_NCHW)
+                return conv2(relu_(bn2(conv1(F.relu(bn1(x_NCHW)))))).add_(identity_NCHW)
 
     def responses(self) -> list[nn.Module]:
         """Return the modules whose outputs are the responses of the two 3x3 layers (see `Network.responses`)."""
