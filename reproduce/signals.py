@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def collect_stop_signals(message: str = "", abort: bool = False) -> Iterator[list[int]]:
-    """Append SIGTERM, SIGINT and SIGHUP (closed terminal) to the yielded list instead of ending the process.
+    """Append SIGTERM, SIGINT and SIGHUP (closed terminal; not on Windows) to the yielded list instead of ending the process.
 
-    SIGHUP stays ignored under nohup.
+    Ignored signals stay ignored, as SIGHUP under nohup.
 
     message: printed to stderr at the first signal. abort: a second SIGINT raises KeyboardInterrupt.
     """
@@ -24,9 +24,8 @@ def collect_stop_signals(message: str = "", abort: bool = False) -> Iterator[lis
         if abort and stop_signals.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    if handlers[signal.SIGHUP] is signal.SIG_IGN:
-        del handlers[signal.SIGHUP]
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
     for number in handlers:
         signal.signal(number, handle)
     try:
