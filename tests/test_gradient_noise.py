@@ -9,7 +9,10 @@ import torch
 from experiments.devices import gradient_noise
 from experiments.devices.gradient_noise import Options, compare_gradients, measure
 from reproduce.errors import UserError
-from tests.conftest import QUICK
+from reproduce.evaluation import measure_error
+from reproduce.model import build_network
+from reproduce.weights import Classifier, TrainedNetwork, save_network
+from tests.conftest import CPU, QUICK
 
 
 def test_statistics_of_known_errors():
@@ -29,11 +32,23 @@ def test_statistics_of_known_errors():
 
 def test_a_short_measurement(workplace: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(gradient_noise, "NETS", [QUICK])
+    classifier = Classifier(build_network(QUICK), torch.zeros(3, 32, 32), torch.ones(3, 1, 1)).eval()
+    trained = TrainedNetwork(classifier, QUICK, {}, Path())
+    Path("weights").mkdir()
+    save_network(Path("weights/trained.safetensors"), trained)
     path = measure(Options(batches=4, data="synthetic", device="cpu", out=workplace / "out"))
     record = json.loads(path.read_text())
-    (row,) = record["rows"]
-    assert (row["net"], row["weights"], record["device"], record["data"]) == ("residual8", "initial", "cpu", "synthetic")
-    assert 0 < row["relative_error"] < 0.5 and row["noise"] > 0
+    initial, published = record["rows"]
+    assert (initial["net"], initial["weights"], record["device"], record["data"]) == (
+        "residual8",
+        "initial",
+        "cpu",
+        "synthetic",
+    )
+    assert 0 < initial["relative_error"] < 0.5 and initial["noise"] > 0 and "test_error_fp32" not in initial
+    data = trained.load_data("synthetic", CPU.torch_device)
+    assert published["test_error_fp32"] == measure_error(classifier.network, data.test, data, CPU, QUICK)
+    assert 0 < published["test_error_bf16"] <= 100
 
 
 def test_an_odd_number_of_batches_is_rejected():

@@ -14,6 +14,9 @@ all parameters, it prints and records for each network:
   noise            standard deviation of g over the batches, relative to |mean g|. A value near the square root of the number of
                    batches means that mean g itself is noise, as at the end of training
 
+For the trained networks it also records test_error_fp32 and test_error_bf16: the test error in percent, evaluated in each
+precision with the published BN statistics.
+
 Device-hours: 0.4 on a CPU core shared with other work.
 """
 
@@ -24,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whateve
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import tyro
@@ -39,12 +42,15 @@ import torch  # isort: skip
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from reproduce.evaluation import measure_error
 from reproduce.model import build_network
 from reproduce.record import describe_git, write_json
 from reproduce.sampling import Data, gather_batch, load_data, sample_batches
 from reproduce.weights import load_network
 
 NETS = [Config(depth=depth, residual=residual) for residual in (True, False) for depth in (20, 56)]
+INITIAL = "initial"
+PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 SIGNS = 2000
 """Random sign vectors for `bias_by_chance`."""
 
@@ -99,7 +105,17 @@ def compare_gradients(exact_BP: Tensor, rounded_BP: Tensor) -> dict[str, float]:
     return {name: float(f"{float(value):.4g}") for name, value in found.items()}
 
 
-def measure_network(network: nn.Module, config: Config, data: Data, device: devices.Device, batches: int) -> dict[str, float]:
+def measure_test_errors(network: nn.Module, config: Config, data: Data, device: devices.Device) -> dict[str, float]:
+    """Return the test error of a trained network, evaluated in each precision."""
+    network = network.to(device.torch_device).to(memory_format=device.memory_format)
+    return {
+        f"test_error_{precision}": measure_error(network, data.test, data, device, replace(config, precision=precision))
+        for precision in PRECISIONS
+    }
+
+
+def measure_gradients(network: nn.Module, config: Config, data: Data, device: devices.Device, batches: int) -> dict[str, float]:
+    """Return the statistics of `compare_gradients`; changes BN's running statistics."""
     network = network.to(device.torch_device).to(memory_format=device.memory_format).train()
     exact, rounded = [], []
     for crops_4N in sample_batches(config, len(data.train), 0, batches).to(device.torch_device):
@@ -113,7 +129,7 @@ def measure_network(network: nn.Module, config: Config, data: Data, device: devi
 def list_networks(options: Options, data: Data) -> Iterator[tuple[str, Config, nn.Module, Data]]:
     """Yield each network with the source of its weights, its configuration, and the data with its normalization."""
     for config in NETS:
-        yield "initial", config, build_network(config), data
+        yield INITIAL, config, build_network(config), data
     for path in sorted(options.weights.glob("*.safetensors")):
         trained = load_network(path)
         yield path.name, trained.config, trained.classifier.network, trained.normalize(data)
@@ -127,7 +143,7 @@ def measure(options: Options) -> Path:
         OSError: the record cannot be written.
     """
     device = devices.choose_device(options.device)
-    for precision in ("bf16", "fp32"):
+    for precision in PRECISIONS:
         devices.set_numerics(device, precision, deterministic=False)
     config = Config(dataset=detect_dataset(options.data))
     data = load_data(config, find_data_folder(config.dataset, options.data), device.torch_device)
@@ -139,8 +155,11 @@ def measure(options: Options) -> Path:
     rows: list[dict[str, Any]] = []
     for weights, config, network, normalized in list_networks(options, data):
         row = {"net": config.net, "block": config.block, "weights": weights}
-        rows.append(row | measure_network(network, config, normalized, device, options.batches))
+        if weights != INITIAL:
+            row |= measure_test_errors(network, config, normalized, device)
+        rows.append(row | measure_gradients(network, config, normalized, device, options.batches))
         percent = {name: f"{100 * rows[-1][name]:.2f}%" for name in ("relative_error", "bias", "bias_by_chance", "noise")}
+        percent |= {name: f"{value:.2f}%" for name, value in row.items() if name.startswith("test_error")}
         print(f"{config.net:12}{weights:36}" + "  ".join(f"{name} {value}" for name, value in percent.items()), flush=True)
         write_json(path, record | {"rows": rows})
     print(path)
