@@ -180,13 +180,13 @@ def judge_error(error: float, errors: Sequence[float], std: float, source: str) 
 def compare_pair(first: ComparedRun, second: ComparedRun) -> str:
     """Return the differences of two runs in configuration, test error and misclassified images."""
     ours, theirs = asdict(first.config), asdict(second.config)
-    changed = {name for name in ours if ours[name] != theirs[name]}
+    changed = [name for name in ours if ours[name] != theirs[name]]
     listed = [f"{name} {theirs[name]} (first run: {ours[name]})" for name in changed]
     lines = [f"{second.row['folder']} compared with {first.row['folder']}", f"config: {', '.join(listed) or 'equal'}"]
     if first.row["status"] == second.row["status"] == "finished":
         lines.append(f"test error: {second.row['test_error'] - first.row['test_error']:+.2f} points")
     texts = [run.row["predictions"] for run in (first, second)]
-    if not {"dataset", "pictures"} & {*changed} and all(isinstance(text, str) for text in texts):
+    if not {"dataset", "pictures"} & set(changed) and all(isinstance(text, str) for text in texts):
         only_first, only_second, p = compare_predictions(*texts)
         lines.append(
             f"{only_second} test images are misclassified by this run only, {only_first} by the first run only "

@@ -116,23 +116,12 @@ def describe_moves(runs: pd.DataFrame) -> str:
 # Throughput -----------------------------------------------------------------------------------------------------------
 
 
-class NetworkCost(Struct):
-    """The work of one training step: operations, and bytes moved; `floor` is the roofline bound in ms."""
-
-    depth: Count
-    precision: str
-    operations: Amount
-    bytes: Amount
-    floor: Amount
-
-
 class Timing(Struct):
     """The time per iteration of one implementation (`candidate`), in ms."""
 
     depth: Count
     precision: str
     candidate: str
-    iterations: Count
     seconds_to_start: Amount
     median: Amount
     min: Amount
@@ -157,7 +146,6 @@ class Throughput(Struct):
     rounds: Count
     workers: Count
     ceilings: dict[str, Amount]
-    nets: list[NetworkCost]
     rows: list[Timing]
 
 
@@ -175,19 +163,12 @@ def load_throughput(path: Path) -> Throughput:
 
 def format_benchmark(record: Throughput) -> str:
     """Return a device's peak rates and the throughput of each implementation."""
-    counts = " or ".join(str(count) for count in sorted({row.iterations for row in record.rows}))
     rates = ", ".join(f"{rate / 1e12:.3g} TFLOP/s in {name}" for name, rate in record.ceilings.items() if name != "copy")
-    bounds = [
-        [f"ResNet-{net.depth}", net.precision, f"{net.operations / 1e9:.1f}", f"{net.bytes / 1e6:.0f}", f"{net.floor:.3g}"]
-        for net in record.nets
-    ]
     return f"""### {record.device_name}{" (quick benchmark)" if record.quick else ""}
 
 {record.threads} threads, {format_versions(record.versions)}, commit {format_commit(record.git)}. Peak rates: copy
-{record.ceilings["copy"] / 1e9:,.1f} GB/s, matrix product {rates}. Batches of {record.batch_size} images; {record.rounds} rounds
-of {counts} iterations; the DataLoader of the baseline has {record.workers} workers.
-
-{format_table(["network", "precision", "GFLOP per step", "MB per step", "roofline bound, ms"], bounds)}
+{record.ceilings["copy"] / 1e9:,.1f} GB/s, matrix product {rates}. Batches of {record.batch_size} images;
+{record.rounds} rounds; the DataLoader of the baseline has {record.workers} workers.
 
 {format_timings(record.rows)}"""
 
