@@ -73,7 +73,6 @@ def test_the_reference_trains_and_prints_errors(workplace, capsys: pytest.Captur
     assert float(lines[-1].split()[-1].rstrip("%")) < 80
 
 
-@pytest.mark.parametrize("flags", ["--depth 9", "--iterations 0", "--optimizer adam"])
-def test_invalid_flags_are_refused(flags: str):
-    with pytest.raises(UserError):
-        reference.main(flags.split())
+def test_invalid_flags_are_refused():
+    with pytest.raises(UserError, match="depth"):
+        reference.main(["--depth", "9"])

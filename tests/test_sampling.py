@@ -18,7 +18,6 @@ from reproduce import sampling
 from reproduce.config import Config
 from reproduce.dataset import read_dataset
 from reproduce.errors import UserError
-from reproduce.randomness import AUGMENTATION, random_generator
 from reproduce.sampling import (
     Data,
     center_crops,
@@ -78,14 +77,6 @@ def test_batches_depend_only_on_seed_and_iteration():
     assert torch.equal(torch.cat(pieces), whole)
     other = sample_batches(replace(config, seed=1), 1000, 0, 60)
     assert not torch.equal(other[:, 0], whole[:, 0]) and not torch.equal(other[:, 1:], whole[:, 1:])
-
-
-@pytest.mark.parametrize("batch_size", [31, 128])
-def test_crops_and_flips_are_drawn_anew_for_each_iteration(batch_size: int):
-    for iteration, crops in enumerate(sample_batches(Config(batch_size=batch_size, seed=3), 1000, 7, 12), start=7):
-        generator = random_generator(3, AUGMENTATION, iteration)
-        assert np.array_equal(crops[1:3], generator.integers(0, 9, (2, batch_size)))
-        assert np.array_equal(crops[3], generator.integers(0, 2, batch_size))
 
 
 def test_golden_batches():
@@ -172,29 +163,18 @@ def test_crops_and_flips_are_distributed_like_torchvisions():
     assert stats.chisquare(list(counts.values())).pvalue > 0.001
 
 
-@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
-def test_a_batch_is_its_images_normalized_padded_cropped_and_flipped(kind: torch.dtype):
-    """To the bit, and with the same memory layout whatever integer type describes it."""
+def test_a_batch_is_its_images_normalized_padded_cropped_and_flipped():
+    """To the bit: the padding is zero after the normalization."""
     images = random_images(20)
     some = replace(as_data(images, random_mean()), std=torch.tensor([0.3, 0.2, 0.7]))
     crops = sample_batches(Config(batch_size=64), 20, 0, 1)[0]
-    views, labels = gather_batch(some.train, some, crops.to(kind))
+    views, labels = gather_batch(some.train, some, crops)
     assert views.is_contiguous(memory_format=torch.channels_last) and torch.equal(labels, crops[0].long() % 10)
     normalized = (torch.from_numpy(images) / 255 - some.unpad(some.mean)) / some.std
     padded = F.pad(normalized.permute(0, 3, 1, 2), (4, 4, 4, 4))
     for view, (image, top, left, flipped) in zip(views, crops.T.tolist(), strict=True):
         crop = padded[image, :, top : top + 32, left : left + 32]
         assert torch.equal(view, crop.flip(2) if flipped else crop)
-
-
-def test_padding_equals_the_mean():
-    mean_HWC = random_mean()
-    one = as_data(np.full((1, 32, 32, 3), 200, dtype=np.uint8), mean_HWC)
-    crops = torch.tensor([[0], [0], [8], [0]])  # the top 4 lines and the right 4 columns are padding
-    view = gather_batch(one.train, one, crops)[0][0]
-    assert not view[:, :4].any() and not view[:, :, -4:].any()
-    expected = 200 / 255 - torch.from_numpy(mean_HWC).float().permute(2, 0, 1)
-    torch.testing.assert_close(view[:, 4:, :-4], expected[:, :28, 4:])
 
 
 def test_images_without_augmentation_and_in_testing_are_unchanged():
