@@ -45,9 +45,8 @@ def describe_image_folder(folder: Path) -> dict[str, str]:
         {path.name for path in (folder / part).iterdir() if path.is_dir() and not path.name.startswith(".")}
         for part in SUBFOLDERS
     )
-    for name in sorted(train ^ test):
-        here, missing = SUBFOLDERS if name in train else reversed(SUBFOLDERS)
-        raise UserError(f"every class needs training and test images: {folder / here / name} exists, {missing}/{name} does not")
+    if train != test:
+        raise UserError(f"{folder} needs every class in both train and test: {', '.join(sorted(train ^ test))} is in only one")
     if len(train) < 2:
         raise UserError(f"{folder / 'train'} must contain a subfolder for each of at least two classes, got {len(train)}")
     digest = hashlib.sha256()

@@ -188,7 +188,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no test images": (
         lambda photos: shutil.rmtree(photos / "test/owl"),
-        "every class needs training and test images: photos/train/owl exists, test/owl does not",
+        "photos needs every class in both train and test: owl is in only one",
     ),
     "no test folder": (
         lambda photos: shutil.rmtree(photos / "test"),
