@@ -119,14 +119,14 @@ def build_classifier(config: Config, tensors: dict[str, Tensor], path: Path) -> 
 
 def load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path, config: Config):
     """Load a state_dict read from `path` into `network`; raises like `build_classifier`."""
-    for name, tensor in tensors.items():
-        is_negative = "running_var" in name and tensor.min() < 0
-        if is_negative or not tensor.isfinite().all() or (name == "std" and tensor.min() <= 0):
-            raise UserError(f"{path} is damaged: {name} contains NaN or infinity, or a variance below 0")
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{path} does not fit {config.net}: {' '.join(str(error).split())[:200]}") from None
+    for name, tensor in network.state_dict().items():
+        is_negative = ("running_var" in name and (tensor < 0).any()) or (name == "std" and (tensor <= 0).any())
+        if is_negative or not tensor.isfinite().all():
+            raise UserError(f"{path} is damaged: {name} contains NaN or infinity, or a variance below 0")
 
 
 # Runs -------------------------------------------------------------------------------------------------------------------

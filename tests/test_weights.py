@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import textwrap
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,6 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torchvision import datasets
 
 import hubconf
@@ -25,7 +25,7 @@ from reproduce.dataset import DATASETS
 from reproduce.errors import UserError
 from reproduce.model import build_network
 from reproduce.model_card import format_model_card, sha256_of_file
-from reproduce.sampling import load_data
+from reproduce.sampling import Data, load_data
 from tests.conftest import CPU, QUICK, assert_equal
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --out".split()
@@ -141,6 +141,14 @@ def test_the_figures_show_the_mistakes(folder: Path, tmp_path: Path):
     assert evaluate.count_confusions(probabilities, labels).tolist() == [[1, 2], [1, 0]]
 
 
+def test_a_thousand_classes_are_drawn_within_seconds(synthetic: Data, tmp_path: Path):
+    start, count = time.monotonic(), len(synthetic.test)
+    probabilities = torch.rand(count, 1000, generator=torch.Generator().manual_seed(0))
+    names = [f"class {number}" for number in range(1000)]
+    evaluate.draw_figures(tmp_path, probabilities, torch.arange(count) % 1000, synthetic, names)
+    assert time.monotonic() - start < 30, "a number in each of the million cells takes minutes"
+
+
 # Prediction -----------------------------------------------------------------------------------------------------------
 
 
@@ -175,7 +183,7 @@ def test_unreadable_images_are_skipped(folder: Path, tmp_path: Path, capsys: pyt
     assert cli.run_cli(predict.main, [str(folder), str(tmp_path), "nowhere.png"]) == 1
     out, err = capsys.readouterr()
     assert "good.png" in out and "bad.jpg" not in out
-    assert [line.split()[1] for line in err.splitlines()] == [str(tmp_path / "bad.jpg"), "image"]
+    assert [path in line for path, line in zip(("bad.jpg", "nowhere.png"), err.splitlines(), strict=True)] == [True, True]
 
 
 # Export ---------------------------------------------------------------------------------------------------------------
@@ -190,7 +198,7 @@ def test_an_exported_network_computes_the_same_logits(folder: Path, tmp_path: Pa
         )
 
 
-def test_onnx_is_compared_with_the_network(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_exported_onnx_file_computes_the_same_logits(folder: Path, tmp_path: Path):
     """Relative to the largest logit: after full training, logits are near 40, where fp32 rounding exceeds 1e-5."""
     pytest.importorskip("onnxruntime")
     classifier = weights.load_network(folder).classifier
@@ -198,10 +206,6 @@ def test_onnx_is_compared_with_the_network(folder: Path, tmp_path: Path, monkeyp
         classifier.network.get_parameter("linear.weight").mul_(200 / classifier(random_images(64)).abs().max())
     export.write_onnx(tmp_path / "net.onnx", classifier)
     assert (tmp_path / "net.onnx").stat().st_size > 77_850 * 4
-    monkeypatch.setattr(export, "TOLERANCE", 0.0)
-    with pytest.raises(UserError, match="nothing written"):
-        export.write_onnx(tmp_path / "other.onnx", classifier)
-    assert not (tmp_path / "other.onnx").exists()
 
 
 def test_differing_logits_are_refused():
@@ -260,11 +264,10 @@ def test_the_model_card_describes_recipe_and_result(folder: Path, tmp_path: Path
     assert str(folder.relative_to("runs")) in card
 
 
-@pytest.mark.parametrize("net", PUBLISHED)
-def test_the_published_cards_are_up_to_date(net: str):
-    path = hubconf.WEIGHTS / f"{net}.safetensors"
-    card = format_model_card(*record.read_weights_header(path), sha256_of_file(path))
-    assert card.encode() == path.with_suffix(".md").read_bytes()
+def test_the_published_cards_are_up_to_date():
+    for path in hubconf.WEIGHTS.glob("*.safetensors"):
+        card = format_model_card(*record.read_weights_header(path), sha256_of_file(path))
+        assert card.encode() == path.with_suffix(".md").read_bytes()
 
 
 def test_a_flipped_bit_is_found_by_the_sha256_in_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -305,10 +308,6 @@ def test_unusable_sources_are_user_errors(folder: Path, tmp_path: Path):
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "there is no run folder or weights file" in error_of(tmp_path / "nothing")
-    assert "is not the folder of a finished run" in error_of(tmp_path)
-    (tmp_path / "a.safetensors").write_bytes(b"no weights")
-    assert "is not a weights file" in error_of(tmp_path / "a.safetensors")
     odd_checkpoints = {
         "layer1.0.conv1.weight is missing": {"state_dict": {"weight": torch.zeros(2)}},
         "got epoch, model": {"epoch": 3, "model": 7},
@@ -331,16 +330,6 @@ def test_unusable_sources_are_user_errors(folder: Path, tmp_path: Path):
     state["rows"][-1]["iteration"] -= 1
     torch.save(state, copy / record.NEWEST)
     assert "not from the run's last iteration" in error_of(copy)
-
-
-@pytest.mark.parametrize("config", [[], None, {"optimizer": ["sgd"]}])
-def test_a_weights_file_with_an_odd_config_is_a_user_error(tmp_path: Path, config: Any):
-    if config:
-        config = record.describe_config(Config(depth=8)) | config
-    tensors = weights.Classifier(build_network(Config(depth=8)), torch.zeros(3, 32, 32), torch.ones(3, 1, 1)).state_dict()
-    save_file(tensors, tmp_path / "odd.safetensors", {"config": json.dumps(config), "result": "{}"})
-    with pytest.raises(UserError):
-        weights.load_network(tmp_path / "odd.safetensors")
 
 
 DAMAGES = {
