@@ -221,7 +221,6 @@ class RunOptions:
         require(self.time_limit is None or 0 < self.time_limit < math.inf, "time-limit must be positive", self.time_limit)
         require(self.eval_every >= 1, "eval-every must be at least 1", self.eval_every)
         require(self.checkpoint_every >= 1, "checkpoint-every must be at least 1", self.checkpoint_every)
-        require(self.data != "", "data must be a folder, synthetic or mnist", repr(self.data))
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError("--tensorboard needs TensorBoard: pip install tensorboard")
 

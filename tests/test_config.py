@@ -83,7 +83,7 @@ def test_invalid_values_are_refused(values: dict[str, Any], message: str):
         Config(**values)
 
 
-@pytest.mark.parametrize("values", [{"time_limit": 0.0}, {"eval_every": 0}, {"checkpoint_every": 0}, {"data": ""}])
+@pytest.mark.parametrize("values", [{"time_limit": 0.0}, {"eval_every": 0}, {"checkpoint_every": 0}])
 def test_invalid_options_are_refused(values: dict[str, Any]):
     with pytest.raises(UserError, match=next(iter(values)).replace("_", "-")):
         RunOptions(**values)
