@@ -126,7 +126,7 @@ def load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path, con
     for name, tensor in network.state_dict().items():
         is_negative = ("running_var" in name and (tensor < 0).any()) or (name == "std" and (tensor <= 0).any())
         if is_negative or not tensor.isfinite().all():
-            raise UserError(f"{path} is damaged: {name} contains NaN or infinity, or a variance below 0")
+            raise UserError(f"{path} is damaged: {name} contains NaN, infinity, a negative variance or a std of 0")
 
 
 # Runs -------------------------------------------------------------------------------------------------------------------

@@ -126,10 +126,8 @@ CASES: list[tuple[Main, str, str]] = [
     (evaluate.main, DIVERGED, "not the folder of a finished run"),
     (evaluate.main, f"{FOLDER}/result.json", "result.json is not a weights file"),
     (evaluate.main, f"{FOLDER}", "there is no .*checkpoint.pt"),
-    (evaluate.main, "good.safetensors good.safetensors --figures figures", "--figures needs exactly one source"),
     (evaluate.main, "good.safetensors --device npu", "device npu is not usable"),
     (evaluate.main, "good.safetensors --device tpu", "tpu"),
-    (evaluate.main, "good.safetensors --device cpu --data synthetic --figures text.txt", "cannot read or write text.txt"),
     *(
         (evaluate.main, f"{name}.safetensors", f"{name}.safetensors")
         for name in ("empty", "half", "text", "headless", "list", "null", "edited", "deeper", "newer", "shaped")

@@ -119,7 +119,7 @@ def test_a_run_from_training_to_prediction(photos: Path, capsys: pytest.CaptureF
     assert all(f"  {name} " in printed for name in CLASSES)
     errors = set()
     for source in ("net.safetensors", str(folder)):
-        assert evaluate.main([source, "--data", "photos", "--device", "cpu", "--figures", "figures"]) == 0
+        assert evaluate.main([source, "--data", "photos", "--device", "cpu"]) == 0
         errors.add(capsys.readouterr().out.split("test error ")[1].split("%")[0])
     assert errors == {f"{json.loads((folder / 'result.json').read_text())['test_error']:.2f}"}
     write_images(Path("elsewhere"), ("cat", "owl"), 1, 1)
