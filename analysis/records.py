@@ -22,7 +22,7 @@ STUCK_ERROR = 80.0
 """A run is stuck at or above this training error in % (section 4.2 ends the warm-up below it)."""
 CONFIG_FIELDS = [field.name for field in fields(Config)]
 RESULT_FIELDS = ["status", "iteration", *(name for name in Finished.__struct_fields__ if name != "iterations")]
-RECORD_COLUMNS = ["responses", "predictions", "confusion", "sessions"]
+RECORD_COLUMNS = ["responses", "small_scales", "predictions", "confusion", "sessions"]
 RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "configuration", *RESULT_FIELDS, *RECORD_COLUMNS]
 CURVE_COLUMNS = ["folder", *Row.__struct_fields__]
 
@@ -34,8 +34,9 @@ def load_records(records: Path, folders: Iterable[Path] | None = None) -> tuple[
         runs: one row per run, with the fields of Config and of a finished result (missing without one), and `folder`;
             `configuration`, the same for all seeds and precisions of a configuration; `status` (finished, diverged or
             unfinished); `iteration`, the last one reached; `responses`, the standard deviation of each 3x3 layer;
-            `predictions`, one character per test image (see record.write_predictions); `confusion`, test images by true and
-            predicted class; `sessions`, the content of environment.json.
+            `small_scales`, by limit, the fraction of each BN layer's scales below it; `predictions`, one character per test
+            image (see record.write_predictions); `confusion`, test images by true and predicted class; `sessions`, the
+            content of environment.json.
         curves: one row per evaluation, with the fields of metrics.jsonl and the run's `folder`.
 
     Raises:
@@ -57,7 +58,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     name = record.config.folder.as_posix()
     curve = [structs.asdict(row) | {"folder": name} for row in record.rows]
     row = asdict(record.config) | {"folder": name, "configuration": configuration_key(record.config)}
-    row |= {"responses": record.responses, "predictions": record.predictions, "confusion": record.confusion}
+    measured = record.responses
+    row |= {"responses": measured and measured.std, "small_scales": measured and measured.small_scales}
+    row |= {"predictions": record.predictions, "confusion": record.confusion}
     row |= {"sessions": to_builtins(record.sessions), "status": "unfinished"}
     row["iteration"], row["seconds"] = (record.rows[-1].iteration, record.rows[-1].seconds) if record.rows else (0, 0.0)
     if isinstance(record.result, Finished):

@@ -9,11 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
+import msgspec
 import tyro
 
 from reproduce.dataset import DATASETS, DatasetInfo, DatasetName, detect_dataset
 from reproduce.errors import UserError
-from reproduce.schema import convert, decode_json
+from reproduce.schema import decode_json
 
 SCHEMA = 1
 """Version of the configuration format; part of every key."""
@@ -288,6 +289,6 @@ def field_types(config: type[Config]) -> Any:
 def check_types(config: Config):
     """Convert integers where a float is declared; raise UserError if a field has another type."""
     try:
-        config.__dict__.update(convert(vars(config), field_types(type(config))))
-    except ValueError as error:
+        config.__dict__.update(msgspec.convert(vars(config), field_types(type(config))))
+    except msgspec.ValidationError as error:
         raise UserError(str(error)) from None

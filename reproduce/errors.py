@@ -1,5 +1,8 @@
 """Exit statuses, and errors that the user can correct; each message is one sentence: what is wrong and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 FINISHED, USER_ERROR, DIVERGED, STOPPED, ABORTED = 0, 2, 3, 75, 130
 """Exit statuses of run.py. STOPPED: early, with a checkpoint."""
 
@@ -26,6 +29,17 @@ class OutOfMemory(UserError):
     """Training does not fit into the device's memory."""
 
     status = 6
+
+
+@contextmanager
+def explain_out_of_memory() -> Iterator[None]:
+    """Turn the out-of-memory errors of Python, torch and the device into an OutOfMemory with advice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory("training ran out of memory: lower --batch-size, or stop other processes") from None
 
 
 def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:

@@ -1,9 +1,9 @@
 """Evaluation: error, predictions, BN statistics over the training set, and layer responses."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from reproduce.config import Config
 from reproduce.device import Device, autocast
 from reproduce.model import Network
 from reproduce.sampling import Data, Images, center_crops, gather_batch
+
+SMALL_SCALES = (0.02, 0.05)
+"""Limits of the absolute BN scale below which a channel counts as unused."""
 
 
 def iterate_single_views(images: Images, data: Data, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -63,7 +66,7 @@ def update_population_statistics(network: nn.Module, data: Data, device: Device,
             layer.momentum = momentum
 
 
-class TestEvaluation(NamedTuple):
+class Evaluation(NamedTuple):
     """One pass over the test set.
 
     error: in percent. predicted, labels: the predicted and the true class of each image. responses: the standard deviation
@@ -76,37 +79,40 @@ class TestEvaluation(NamedTuple):
     responses: list[float]
 
 
-def evaluate_test_set(network: nn.Module, data: Data, device: Device, config: Config) -> TestEvaluation:
+def evaluate_test_set(network: nn.Module, data: Data, device: Device, config: Config) -> Evaluation:
     """Return error, predictions and layer responses on the test set (the same error as `measure_error`).
 
     A response is the output of the layer's BN, before ReLU or addition (see `Network.responses`). For families other than
     6n+2, only the logits count, to detect divergence.
     """
     layers = network.responses() if isinstance(network, Network) else [network]
-    batches = math.ceil(len(data.test) / device.eval_batch_size)
-    # Preallocated: small tensors created between large ones would keep their memory blocks from being reused.
-    moments = torch.zeros(batches, len(layers), 2, device=device.torch_device)
-    sizes: list[int] = []
+    moments = torch.zeros(len(layers), 2, dtype=torch.float64)  # sums over images of the mean, and of the mean square
     predicted, true = [], []
 
-    def store_moments(module: nn.Module, inputs: Any, response: Tensor):
+    def add_moments(position: int, _layer: nn.Module, _inputs: object, response: Tensor):
         values = response.float()
-        row = moments[len(sizes), positions[module]]
-        row[0], row[1] = values.mean(), values.square().mean()
+        moments[position] += len(values) * torch.tensor([values.mean(), values.square().mean()], dtype=torch.float64)
 
-    positions = {module: position for position, module in enumerate(layers)}
-    hooks = [module.register_forward_hook(store_moments) for module in layers]
+    hooks = [layer.register_forward_hook(partial(add_moments, position)) for position, layer in enumerate(layers)]
     try:
         with evaluation_mode(network, device, config):
             for views, labels in iterate_single_views(data.test, data, device):
                 predicted += network(views).argmax(1).tolist()
                 true += labels.tolist()
-                sizes.append(len(views))
     finally:
         for hook in hooks:
             hook.remove()
-    weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
-    means, squares = moments.cpu().double().unbind(2)
-    responses = (weights @ squares - (weights @ means) ** 2).clamp(min=0).sqrt().tolist()
+    means, squares = (moments / len(true)).unbind(1)
+    responses = (squares - means**2).clamp(min=0).sqrt().tolist()
     wrong = sum(one != other for one, other in zip(predicted, true, strict=True))
-    return TestEvaluation(100 * wrong / len(true), predicted, true, responses)
+    return Evaluation(100 * wrong / len(true), predicted, true, responses)
+
+
+def measure_small_scales(network: Network) -> dict[str, list[float]]:
+    """Return, for each limit, the fraction of each BN layer's channels whose absolute scale is below it.
+
+    The layers are in the order of the 3x3 layers before them; projection shortcuts are left out.
+    """
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+    scales = [layer.weight.detach().abs() for name, layer in layers if ".shortcut." not in name]
+    return {str(limit): [(scale < limit).double().mean().item() for scale in scales] for limit in SMALL_SCALES}

@@ -5,7 +5,7 @@ environment.json         one object per session: command, commit, versions, devi
 metrics.jsonl            one object per evaluation
 checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
 best.pt                  with --keep-best, the checkpoint of the best evaluation
-responses.json           standard deviation of each 3x3 layer's response (Fig. 7), for the 6n+2 nets
+responses.json           for the 6n+2 nets, standard deviation of each 3x3 layer's response (Fig. 7), and small BN scales
 predictions.txt          the predicted class of each test image after the last iteration, for up to 10 classes
 confusion.csv            test images by true class (rows) and predicted class (columns)
 result.json              written last, when the run has finished or diverged
@@ -19,6 +19,7 @@ import json
 import math
 import os
 import shlex
+import socket
 import subprocess
 import warnings
 import zipfile
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,8 +37,8 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from reproduce.config import SCHEMA, Config, RunOptions, format_flags
-from reproduce.errors import RunLocked, UserError, is_out_of_memory
-from reproduce.schema import Diverged, Finished, Responses, Result, Row, Session, Sessions, convert, decode_json
+from reproduce.errors import RunLocked, UserError
+from reproduce.schema import Diverged, Finished, Responses, Result, Row, Session, Sessions, decode_json
 
 T = TypeVar("T")
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
@@ -72,23 +73,16 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None):
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
+        folder = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_json(path: Path, content: Any):
     write_atomically(path, (json.dumps(content, indent=2, default=msgspec.to_builtins) + "\n").encode())
-
-
-def write_result(folder: Path, result: Result):
-    write_json(folder / RESULT, result)
-
-
-def write_responses(folder: Path, std: list[float], images: int):
-    write_json(folder / RESPONSES, Responses(images, std))
 
 
 def write_metrics(folder: Path, rows: Sequence[Row]):
@@ -124,7 +118,7 @@ def add_session(folder: Path, config: Config, options: RunOptions, details: dict
         "git": describe_git(),
         "eval_every": options.eval_every,
     }
-    write_json(folder / ENVIRONMENT, [*read_sessions(folder), convert(session | details, Session)])
+    write_json(folder / ENVIRONMENT, [*read_sessions(folder), msgspec.convert(session | details, Session)])
 
 
 @cache
@@ -150,21 +144,32 @@ def open_run_folder(config: Config, out: Path) -> Iterator[Path]:
 
     Raises:
         RunLocked: another process holds the lock.
-        UserError: config.json is damaged or describes another run.
+        UserError: the folder cannot be locked, or its config.json is damaged or describes another run.
         OSError: the folder cannot be created or written.
     """
     folder = out / config.folder
     folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / ".lock", timeout=0), folder / ".holder"
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            found = read_config(folder)
-            if found is None:
-                write_json(folder / CONFIG, describe_config(config))
-            elif found != config:
-                raise UserError(f"{folder / CONFIG} describes another run: choose another --out")
-            yield folder
+        lock.acquire()
     except Timeout:
-        raise RunLocked(f"another process is training into {folder}: wait for it, or choose another --out") from None
+        process = holder.read_text() if holder.exists() else "another process"
+        raise RunLocked(
+            f"{folder} is locked by {process}: wait for it, choose another --out, or remove {folder / '.lock'} if it has died"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be locked ({error.strerror}): choose an --out on a local disk") from None
+    try:
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}")
+        found = read_config(folder)
+        if found is None:
+            write_json(folder / CONFIG, describe_config(config))
+        elif found != config:
+            raise UserError(f"{folder / CONFIG} describes another run: choose another --out")
+        yield folder
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 # Reading ----------------------------------------------------------------------------------------------------------------
@@ -181,7 +186,7 @@ class Record:
     sessions: list[Session]
     rows: list[Row]
     result: Result | None
-    responses: list[float] | None
+    responses: Responses | None
     predictions: str | None
     confusion: list[list[int]] | None
 
@@ -196,76 +201,101 @@ def read_record(folder: Path) -> Record:
     config = read_config(folder)
     if config is None:
         raise damaged(folder / CONFIG, "is missing")
+    if folder.resolve().parts[-2:] != config.folder.parts:
+        raise damaged(folder / CONFIG, f"describes the run {config.folder}")
     record = Record(
         config=config,
         sessions=read_sessions(folder),
         rows=read_metrics(folder),
         result=result,
-        responses=read_responses(folder),
+        responses=read_file(folder / RESPONSES, partial(decode_json, schema=Responses)),
         predictions=read_predictions(folder),
-        confusion=read_confusion(folder),
+        confusion=read_file(folder / CONFUSION, decode_confusion),
     )
-    if folder.resolve().parts[-2:] != config.folder.parts:
-        raise damaged(folder / CONFIG, f"describes the run {config.folder}")
     for name, problem in find_contradictions(record):
         raise damaged(folder / name, problem)
     return record
 
 
 def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
-    """Yield each file that contradicts another one, and how."""
+    """Yield the files that contradict others, and how."""
     config, rows, result = record.config, record.rows, record.result
-    reached = rows[-1].iteration if rows else 0
-    if reached > config.iterations:
-        yield METRICS, f"is damaged (iteration {reached} in a run of {config.iterations})"
+    info = config.dataset_info
+    if any(session.data.sha256 != info.sha256 for session in record.sessions if info.sha256):
+        yield ENVIRONMENT, f"contradicts config.json (the images are not those of {info.title})"
+    iterations = [row.iteration for row in rows]
+    end = result.iteration if isinstance(result, Diverged) else config.iterations
+    if iterations != sorted(set(iterations)) or not max(iterations, default=0) <= end <= config.iterations:
+        yield METRICS, f"is damaged (its iterations do not ascend to at most {config.iterations})"
     if any((row.held_out_error is None) != (config.split == "full") for row in rows):
-        yield METRICS, f"is damaged (held_out_error {'missing with' if config.split == 'val' else 'present without'} split val)"
+        yield METRICS, f"is damaged (held_out_error is for split val, and the split is {config.split})"
     # If eval_every changed between sessions, only common multiples are guaranteed to have a row.
-    periods = [session.eval_every for session in record.sessions]
-    if periods and None not in periods:
-        period = math.lcm(*(period for period in periods if period))
-        end = result.iteration if isinstance(result, Diverged) else reached
-        if missing := set(range(period, end + 1, period)) - {row.iteration for row in rows}:
-            yield METRICS, f"lacks the row of iteration {min(missing)}"
-    if isinstance(result, Diverged) and result.iteration > config.iterations:
-        yield RESULT, f"is damaged (iteration {result.iteration} in a run of {config.iterations})"
+    periods = [session.eval_every or config.iterations for session in record.sessions] or [config.iterations]
+    reached = end if result else max(iterations, default=0)
+    due = {*range(0, reached + 1, math.lcm(*periods)), *([end] if isinstance(result, Finished) else [])} - {0}
+    if missing := due - set(iterations):
+        yield METRICS, f"lacks the row of iteration {min(missing)}"
     if not isinstance(result, Finished):
         return
-    if result.iterations != config.iterations:
-        yield RESULT, f"is damaged (iterations {result.iterations}, in config.json {config.iterations})"
-    if result.best_test_error > result.test_error:
-        yield RESULT, "is damaged (best_test_error is above test_error)"
-    if reached != config.iterations:
-        yield METRICS, f"lacks the row of iteration {config.iterations}"
-    names = ("test_error", "held_out_error", "train_error", "train_loss")
-    if differing := [name for name in names if getattr(rows[-1], name) != getattr(result, name)]:
-        yield METRICS, f"contradicts result.json in its last row's {', '.join(differing)}"
-    layers = config.depth - 1 if config.family == "6n+2" else None  # all but the linear one
-    if (None if record.responses is None else len(record.responses)) != layers:
-        yield RESPONSES, "is missing" if record.responses is None else f"is damaged (a {config.net} has other layers)"
+    expected = summarize_rows(rows) | {"iterations": config.iterations}
+    if config.family == "6n+2":
+        expected["parameters"] = count_parameters(config)
+    if differing := [name for name, value in expected.items() if getattr(result, name) != value]:
+        yield RESULT, f"contradicts another file in {', '.join(differing)}"
+    measured = [] if record.responses is None else [record.responses.std, *(record.responses.small_scales or {}).values()]
+    layers = config.depth - 1  # all but the linear one
+    if bool(measured) != (config.family == "6n+2") or any(len(values) != layers for values in measured):
+        yield RESPONSES, f"does not have the layers of a {config.net}" if measured else "is missing"
+    classes, tallies = len(info.class_names), {}
     if record.predictions is not None:
-        wrong, images = sum(character in WRONG for character in record.predictions), len(record.predictions)
-        if wrong != round(result.test_error * images / 100):
-            yield PREDICTIONS, f"contradicts result.json (it has {wrong} errors in {images} images)"
+        counts = Counter(record.predictions)
+        tallies[PREDICTIONS] = [(counts[RIGHT[i]], counts[WRONG[i]]) for i in range(classes)]
     if record.confusion is not None:
-        images = sum(map(sum, record.confusion))
-        wrong = images - sum(row[i] for i, row in enumerate(record.confusion))
-        if len(record.confusion) != len(config.dataset_info.class_names):
-            yield CONFUSION, f"is damaged (it has {len(record.confusion)} classes)"
-        if wrong != round(result.test_error * images / 100) or len(record.predictions or "") not in (0, images):
-            yield CONFUSION, f"contradicts another file (it has {wrong} errors in {images} images)"
+        columns = zip(*record.confusion, strict=True)
+        tallies[CONFUSION] = [(column[i], sum(column) - column[i]) for i, column in enumerate(columns)]
+    for name, tally in tallies.items():
+        wrong, images = sum(wrong for _, wrong in tally), sum(right + wrong for right, wrong in tally)
+        if len(tally) != classes or 100 * wrong / images != result.test_error or tally != [*tallies.values()][0]:
+            yield name, f"contradicts another file (it has {wrong} errors in {images} images of {len(tally)} classes)"
+
+
+def summarize_rows(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the fields of a finished result that follow from the evaluations."""
+    last, errors = rows[-1], [row.test_error for row in rows]
+    return {
+        "test_error": last.test_error,
+        "mean_of_last_five_test_error": sum(errors[-5:]) / len(errors[-5:]),
+        "best_test_error": min(errors),
+        "held_out_error": last.held_out_error,
+        "train_error": last.train_error,
+        "train_loss": last.train_loss,
+    }
+
+
+def count_parameters(config: Config) -> int:
+    """Return the number of parameters of a 6n+2 network; the order of BN, ReLU and addition does not affect it."""
+    channels, classes = config.dataset_info.channels, len(config.dataset_info.class_names)
+    count, inputs = 9 * channels * 16 + 2 * 16, 16
+    for outputs in (16, 32, 64):
+        for _ in range((config.depth - 2) // 6):
+            count += 9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs
+            if config.shortcut == "C" or (config.shortcut == "B" and inputs != outputs):
+                count += inputs * outputs + 2 * outputs
+            inputs = outputs
+    return count + (inputs + 1) * classes
 
 
 def damaged(path: Path, problem: str) -> UserError:
     return UserError(f"{path} {problem}: restore it or remove {path.parent} to start over")
 
 
-def read_json(path: Path, schema: Any = Any) -> Any:
+def read_file(path: Path, decode: Callable[[bytes], T]) -> T | None:
+    """Return the decoded content of a file, or None if it is missing; `decode` raises ValueError if the content is damaged."""
     if not path.is_file():
         return None
     try:
-        return decode_json(path.read_bytes(), schema)
-    except ValueError as error:
+        return decode(path.read_bytes())
+    except (msgspec.MsgspecError, ValueError) as error:
         raise damaged(path, f"is damaged ({error})") from None
 
 
@@ -284,14 +314,12 @@ def describe_config(config: Config) -> dict[str, Any]:
     return {"schema": SCHEMA, "key": config.key} | config.describe()
 
 
-def parse_config(described: Any) -> Config:
+def parse_config(described: dict[str, Any]) -> Config:
     """Inverse of `describe_config`.
 
     Raises:
         ValueError: the content was edited, or written by another version of this repository.
     """
-    if not isinstance(described, dict):
-        raise ValueError("the config is not an object")
     try:
         config = Config(**{name: value for name, value in described.items() if name not in ("schema", "key")})
     except (TypeError, ArithmeticError) as error:
@@ -304,61 +332,36 @@ def parse_config(described: Any) -> Config:
 
 
 def read_config(folder: Path) -> Config | None:
-    path = folder / CONFIG
-    described = read_json(path)
-    try:
-        return parse_config(described) if path.is_file() else None
-    except ValueError as error:
-        raise damaged(path, f"is damaged or was written by another version ({error})") from None
+    return read_file(folder / CONFIG, lambda content: parse_config(decode_json(content, dict[str, Any])))
 
 
 def read_result(folder: Path) -> Result | None:
-    return read_json(folder / RESULT, Result)
+    return read_file(folder / RESULT, partial(decode_json, schema=Result))
 
 
 def read_sessions(folder: Path) -> list[Session]:
-    return read_json(folder / ENVIRONMENT, Sessions) or []
-
-
-def read_responses(folder: Path) -> list[float] | None:
-    responses = read_json(folder / RESPONSES, Responses)
-    return None if responses is None else responses.std
+    return read_file(folder / ENVIRONMENT, partial(decode_json, schema=Sessions)) or []
 
 
 def read_metrics(folder: Path) -> list[Row]:
-    path = folder / METRICS
-    *lines, _ = path.read_bytes().split(b"\n") if path.is_file() else [b""]  # older versions could leave an incomplete line
-    rows: list[Row] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(decode_json(line, Row))
-        except ValueError as error:
-            raise damaged(path, f"is damaged (line {number}: {error})") from None
-        if len(rows) > 1 and rows[-1].iteration <= rows[-2].iteration:
-            raise damaged(path, f"is damaged (line {number}: iteration {rows[-1].iteration} after {rows[-2].iteration})")
-    return rows
+    return read_file(folder / METRICS, msgspec.json.Decoder(Row).decode_lines) or []
 
 
 def read_predictions(folder: Path) -> str | None:
-    path = folder / PREDICTIONS
-    if not path.is_file():
-        return None
-    characters = path.read_bytes().decode(errors="replace").replace("\n", "")
+    return read_file(folder / PREDICTIONS, decode_predictions)
+
+
+def decode_predictions(content: bytes) -> str:
+    characters = content.decode().replace("\n", "")
     if not characters or set(characters) - set(RIGHT + WRONG):
-        raise damaged(path, "is damaged (it must contain only 0-9 and a-j)")
+        raise ValueError("it must contain only 0-9 and a-j")
     return characters
 
 
-def read_confusion(folder: Path) -> list[list[int]] | None:
-    path = folder / CONFUSION
-    if not path.is_file():
-        return None
-    try:
-        rows = [[int(count) for count in line.split(",")] for line in path.read_bytes().decode().splitlines()]
-    except ValueError:
-        rows = []
+def decode_confusion(content: bytes) -> list[list[int]]:
+    rows = [[int(count) for count in line.split(",")] for line in content.decode().splitlines()]
     if not rows or any(len(row) != len(rows) or min(row) < 0 for row in rows):
-        raise damaged(path, "is damaged (it is not a square matrix of counts)")
+        raise ValueError("it must be a square matrix of counts")
     return rows
 
 
@@ -371,7 +374,8 @@ def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-        return parse_config(json.loads(metadata["config"])), json.loads(metadata["result"])
+        config, result = (decode_json(metadata[name].encode(), dict[str, Any]) for name in ("config", "result"))
+        return parse_config(config), result
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is not a weights file of this repository ({error})") from None
 
@@ -380,7 +384,7 @@ def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
 
 
 def checkpoint_identity(config: Config, fingerprint: str) -> dict[str, Any]:
-    """Return the fields that tie a checkpoint to its run; fingerprint: SHA-256 of the data."""
+    """Return the fields that tie a checkpoint to its run. fingerprint: SHA-256 of the data."""
     return {"schema": SCHEMA, "config": config.describe(), "data": fingerprint}
 
 
@@ -394,16 +398,16 @@ def save_checkpoint(folder: Path, state: dict[str, Any], is_best: bool = False):
 
     content = io.BytesIO()
     torch.save(state, content)
-    write_atomically(folder / NEWEST, content.getvalue(), previous=folder / PREVIOUS)
-    if is_best:  # afterwards, so that best.pt is never ahead of the run
+    if is_best:  # first: if the process is killed in between, the resumed run writes it again
         write_atomically(folder / BEST, content.getvalue())
+    write_atomically(folder / NEWEST, content.getvalue(), previous=folder / PREVIOUS)
 
 
 def load_checkpoint(folder: Path, identity: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> T | None:
     """Return parse(checkpoint) for the newest usable checkpoint, or None if there is no checkpoint.
 
     If the newest one is damaged or belongs to another run, it is renamed, with a warning, and the previous one is used.
-    parse: raises ValueError if the checkpoint does not fit.
+    parse: raises LookupError, ValueError or msgspec's errors if the checkpoint does not fit.
 
     Raises:
         UserError: there are checkpoints, but none is usable.
@@ -414,15 +418,13 @@ def load_checkpoint(folder: Path, identity: dict[str, Any], parse: Callable[[dic
             continue
         try:
             parsed = parse(read_checkpoint(path, identity))
-        except UserError as error:
-            problems.append(str(error))
-        except ValueError as error:
-            problems.append(f"{path} is damaged ({error})")
-        else:
-            if problems:
-                os.replace(folder / NEWEST, folder / DAMAGED)
-                warnings.warn(f"{problems[0]}; renamed to {DAMAGED}, resuming from {PREVIOUS}", stacklevel=2)
-            return parsed
+        except (msgspec.MsgspecError, LookupError, ValueError) as error:
+            problems.append(str(error) if isinstance(error, UserError) else f"{path} is damaged ({error})")
+            continue
+        if problems:
+            os.replace(folder / NEWEST, folder / DAMAGED)
+            warnings.warn(f"{problems[0]}; renamed to {DAMAGED}, resuming from {PREVIOUS}", stacklevel=2)
+        return parsed
     if problems:
         raise UserError(f"{' and '.join(problems)}: remove {folder} to start over")
     return None
@@ -434,26 +436,21 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     identity: from `checkpoint_identity`, or a part of it.
 
     Raises:
-        UserError: it is damaged or belongs to another run.
-        OSError: it cannot be read now.
-        MemoryError, RuntimeError: out of memory.
+        UserError: the file is damaged or belongs to another run.
+        OSError: the file cannot be read now.
     """
     import torch
 
     content = io.BytesIO(path.read_bytes())
     try:
         with zipfile.ZipFile(content) as archive:
-            if archive.testzip() is not None:  # CRC-32 of each member
-                raise ValueError("wrong checksum")
+            if archive.testzip() is not None:
+                raise ValueError("wrong CRC-32")  # torch.load does not check it
         content.seek(0)
         state = torch.load(content, map_location="cpu", weights_only=True)
+        differing = [field for field, value in identity.items() if state.get(field) != value]
     except Exception as error:  # a damaged file can fail in any way
-        if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
-            raise
         raise UserError(f"{path} is damaged ({type(error).__name__})") from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path} is not a checkpoint")
-    differing = [field for field, value in identity.items() if state.get(field) != value]
     if differing:
         raise UserError(f"{path} belongs to another run (its {differing[0]} differs)")
     return state

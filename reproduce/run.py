@@ -32,7 +32,7 @@ from reproduce.config import (
     load_config,
 )
 from reproduce.dataset import resolve_dataset
-from reproduce.errors import DIVERGED, FINISHED, STOPPED, UserError
+from reproduce.errors import DIVERGED, FINISHED, STOPPED, UserError, explain_out_of_memory
 from reproduce.model_card import sha256_of_file
 from reproduce.progress import print_line
 from reproduce.record import add_session, open_run_folder, read_record, read_result
@@ -132,15 +132,14 @@ def training_task(config: Config, options: RunOptions, stop_signals: Sequence[in
     from reproduce import train
     from reproduce.dataset import find_data_folder
     from reproduce.interleave import run_on_stream
-    from reproduce.memory import check_memory, explain_out_of_memory
     from reproduce.model import build_network
     from reproduce.sampling import load_data
+    from reproduce.step import Training
 
     device = devices.choose_device(options.device)
     set_numerics = partial(devices.set_numerics, device, config.precision, options.deterministic)
     flags = set_numerics()
-    check_memory(config, device)
-    with explain_out_of_memory(config, device):
+    with explain_out_of_memory():
         data = load_data(config, find_data_folder(config.dataset, options.data), device.torch_device)
         network = build_network(config)
         if options.initial is not None:
@@ -156,8 +155,11 @@ def training_task(config: Config, options: RunOptions, stop_signals: Sequence[in
             add_session(folder, config, options, devices.describe_device(device) | session)
             devices.reset_peak_memory(device)
             deadline = math.inf if options.time_limit is None else start + options.time_limit
-            training = train.train(config, options, data, device, folder, deadline, stop_signals, network)
-            yield from run_on_stream(device, devices.create_stream(device), training, set_numerics)
+            stream = devices.create_stream(device)
+            with devices.use_stream(device, stream):
+                training = Training(config, data, device, options.capture, network)
+            task = train.train(training, options, folder, deadline, stop_signals)
+            yield from run_on_stream(device, stream, task, set_numerics)
             result = read_result(folder)
     if result is None:
         return Outcome(STOPPED, f"stopped early with a checkpoint in {folder}; repeat the command to resume")

@@ -4,13 +4,13 @@ Decoding validates. Unknown fields are ignored, so that records of later version
 """
 
 import sys
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-T = TypeVar("T")
 Percent = Annotated[float, Meta(ge=0, le=100)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 """A finite number that is not negative."""
 Count = Annotated[int, Meta(ge=0)]
@@ -56,14 +56,17 @@ class Diverged(Struct, kw_only=True, tag_field="status", tag="diverged"):
 Result = Finished | Diverged
 
 
-class Responses(Struct):
-    """responses.json: the standard deviation of each 3x3 layer's response over `images` test images, first layer first."""
+class Responses(Struct, kw_only=True, omit_defaults=True):
+    """responses.json: measurements of each 3x3 layer of a 6n+2 network, first layer first."""
 
     images: Count
     std: list[Amount]
+    """Standard deviation of the layer's response over `images` test images (Fig. 7)."""
+    small_scales: dict[str, list[Fraction]] | None = None
+    """By limit, the fraction of the following BN layer's channels whose absolute scale is below it; None in older records."""
 
 
-class Code(Struct):
+class Commit(Struct):
     """The commit of the code, and whether reproduce/ differs from it."""
 
     commit: str
@@ -85,7 +88,7 @@ class Session(Struct, kw_only=True, omit_defaults=True):
 
     command: str
     began: str | None = None
-    git: Code | None
+    git: Commit | None
     device: str
     device_name: str
     threads: Count
@@ -106,25 +109,9 @@ def decode_json(content: bytes, schema: Any) -> Any:
     """Decode JSON into `schema`.
 
     Raises:
-        ValueError: it is not JSON or does not match `schema`; the message names the field.
+        ValueError: the content is not JSON or does not match `schema`; the message names the field.
     """
     try:
         return msgspec.json.decode(content, type=schema)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise ValueError(format_decode_error(error)) from None
-
-
-def convert(content: Any, schema: type[T]) -> T:
-    """Convert dicts and lists into `schema`.
-
-    Raises:
-        ValueError: they do not match `schema`; the message names the field.
-    """
-    try:
-        return msgspec.convert(content, schema)
-    except msgspec.ValidationError as error:
-        raise ValueError(format_decode_error(error)) from None
-
-
-def format_decode_error(error: Exception) -> str:
-    return str(error).replace("`", "").replace(" - at $.", " in ").replace(" - at $", " in ")
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None

@@ -9,20 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from msgspec import to_builtins
-from torch import Tensor, nn
+from msgspec import convert, to_builtins
 
 from reproduce import record
 from reproduce.config import Config, RunOptions
 from reproduce.dataset import find_data_folder
-from reproduce.device import Device, format_device, peak_memory
+from reproduce.device import format_device, peak_memory
 from reproduce.errors import UserError
-from reproduce.evaluation import TestEvaluation, evaluate_test_set, measure_error, update_population_statistics
+from reproduce.evaluation import (
+    Evaluation,
+    evaluate_test_set,
+    measure_error,
+    measure_small_scales,
+    update_population_statistics,
+)
 from reproduce.interleave import Task
+from reproduce.model import Network
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate, make_example_state
 from reproduce.progress import Progress, format_header, log_to_tensorboard, open_tensorboard, print_line
-from reproduce.sampling import Data
-from reproduce.schema import Amount, Count, Diverged, Finished, Row, convert
+from reproduce.schema import Amount, Count, Diverged, Finished, Responses, Row
 from reproduce.step import EAGER_ITERATIONS, Training
 
 Ending = Literal["finished", "diverged", "stopped"]
@@ -61,22 +66,12 @@ class History:
                 self.window_wrong = 0
 
 
-def train(
-    config: Config,
-    options: RunOptions,
-    data: Data,
-    device: Device,
-    folder: Path,
-    deadline: float,
-    stop_signals: Sequence[int],
-    network: nn.Module | None = None,
-) -> Task[Ending]:
+def train(training: Training, options: RunOptions, folder: Path, deadline: float, stop_signals: Sequence[int]) -> Task[Ending]:
     """Train a run from its newest checkpoint, or from the start, until its end, the deadline, or a stop signal.
 
     The result does not depend on other tasks on the same device.
 
-    deadline: the value of time.monotonic() at which to stop. stop_signals: signals received (see signals.py); the first one
-    stops the run. network: from `build_network`.
+    deadline: the value of time.monotonic() at which to stop. stop_signals: signals received (see signals.py).
 
     Returns: "finished" or "diverged", with result.json written, or "stopped", with a checkpoint.
 
@@ -84,26 +79,25 @@ def train(
         UserError: no checkpoint of the folder is usable.
         OSError: the folder cannot be written.
     """
-    training = Training(config, data, device, options.capture, network)
+    config = training.config
     history, rows = resume_run(training, folder, options)
     start_time = time.monotonic() - history.seconds
     progress = Progress(config, history.iteration, rows)
-    final: TestEvaluation | None = None
+    final: Evaluation | None = None
     max_chunk = EAGER_ITERATIONS  # until the throughput is known
 
     def save(is_best: bool = False):
         history.seconds = time.monotonic() - start_time
         save_checkpoint(folder, training, history, rows, options, is_best)
 
-    if options.keep_best and is_best_evaluation(config, rows) and history.evaluated == history.iteration:
-        save(is_best=True)  # the last session may have ended before it wrote best.pt
     tensorboard = open_tensorboard(folder, history.iteration) if options.tensorboard else nullcontext()
     with progress.bar, tensorboard as board:
         while history.iteration < config.iterations:
             if stop_signals or time.monotonic() >= deadline:
                 save()
                 return "stopped"
-            start, end = history.iteration, next_chunk_end(config, options, history, min(device.chunk_iterations, max_chunk))
+            start = history.iteration
+            end = next_chunk_end(config, options, history, min(training.device.chunk_iterations, max_chunk))
             rates = [learning_rate(config, i, history.warmup_ended) for i in range(start, end)]
             chunk_start = time.monotonic()
             losses, wrong = yield from training.train_chunk(start, end, rates)
@@ -111,7 +105,7 @@ def train(
             history.training_seconds += elapsed
             for iteration, loss in enumerate(losses, start):
                 if not math.isfinite(loss):
-                    record.write_result(folder, Diverged(iteration=iteration))
+                    record.write_json(folder / record.RESULT, Diverged(iteration=iteration))
                     return "diverged"
             history.update(config, losses, wrong)
             progress.show_chunk(losses, wrong, elapsed)
@@ -173,32 +167,25 @@ def restore_checkpoint(training: Training, checkpoint: dict[str, Any]) -> tuple[
     """Restore network and optimizer from a checkpoint of the same run; return its history and rows.
 
     Raises:
-        ValueError: the checkpoint does not match; the training state is unchanged.
+        LookupError, ValueError, msgspec.ValidationError: the checkpoint does not match; the training state is unchanged.
     """
-    if not isinstance(checkpoint.get("history"), dict) or checkpoint["history"].keys() != asdict(History()).keys():
+    history, rows = convert(checkpoint["history"], History), convert(checkpoint["rows"], list[Row])
+    if checkpoint["history"].keys() != asdict(history).keys():
         raise ValueError("its history has other fields")
-    history, rows = convert(checkpoint["history"], History), convert(checkpoint.get("rows"), list[Row])
     if not history.evaluated <= history.iteration <= training.config.iterations:
         raise ValueError(f"iteration {history.iteration} in a run of {training.config.iterations}")
     if (rows[-1].iteration if rows else 0) != history.evaluated:
         raise ValueError(f"it lacks the row of iteration {history.evaluated}")
-    check_tensors("network", checkpoint.get("network"), training.network.state_dict())
-    states = checkpoint.get("optimizer")
-    if not isinstance(states, list) or len(states) != len(list(training.network.parameters())):
-        raise ValueError("its optimizer has other parameters")
-    if history.iteration > 0:
-        for state, expected in zip(states, make_example_state(training.config, training.network), strict=True):
-            check_tensors("optimizer", state, expected)
+    examples = make_example_state(training.config, training.network)
+    for found, expected in [
+        (checkpoint["network"], training.network.state_dict()),
+        *zip(checkpoint["optimizer"], examples if history.iteration else [{}] * len(examples), strict=True),
+    ]:
+        for name, tensor in expected.items():
+            if (found[name].shape, found[name].dtype) != (tensor.shape, tensor.dtype):
+                raise ValueError(f"{name} has another shape or type")
     training.restore(checkpoint)
     return history, rows
-
-
-def check_tensors(owner: str, found: Any, expected: dict[str, Tensor]):
-    """Raise ValueError unless `found` has tensors of the expected names, shapes and types."""
-    for name, tensor in expected.items():
-        other = found.get(name) if isinstance(found, dict) else None
-        if not isinstance(other, Tensor) or (other.shape, other.dtype) != (tensor.shape, tensor.dtype):
-            raise ValueError(f"{name} of its {owner} is missing or has another shape or type")
 
 
 def save_checkpoint(folder: Path, training: Training, history: History, rows: list[Row], options: RunOptions, is_best: bool):
@@ -219,8 +206,8 @@ def is_best_evaluation(config: Config, rows: list[Row]) -> bool:
 # Evaluation and result --------------------------------------------------------------------------------------------------
 
 
-def evaluate(training: Training, history: History, rate: float, is_last: bool) -> tuple[Row, TestEvaluation | None]:
-    """Return a row of the metrics and, for the last one, the whole test evaluation. Reset the training loss and error."""
+def evaluate(training: Training, history: History, rate: float, is_last: bool) -> tuple[Row, Evaluation | None]:
+    """Return a row of the metrics and, for the last one, the evaluation on the test set. Reset the training loss and error."""
     config, data, network, device = training.config, training.data, training.network, training.device
     if config.bn_statistics == "population":
         update_population_statistics(network, data, device, config)
@@ -241,25 +228,21 @@ def evaluate(training: Training, history: History, rate: float, is_last: bool) -
 
 
 def write_record(
-    folder: Path, training: Training, history: History, rows: list[Row], final: TestEvaluation | None
+    folder: Path, training: Training, history: History, rows: list[Row], final: Evaluation | None
 ) -> Literal["finished", "diverged"]:
     """Write the final files of a run. final: None if a previous session wrote the last checkpoint but not the result."""
     config, data, device = training.config, training.data, training.device
     final = final or evaluate_test_set(training.network, data, device, config)
     if not all(map(math.isfinite, final.responses)):  # no loss is computed after the last update
-        record.write_result(folder, Diverged(iteration=history.iteration))
+        record.write_json(folder / record.RESULT, Diverged(iteration=history.iteration))
         return "diverged"
-    if config.family == "6n+2":
-        record.write_responses(folder, final.responses, len(data.test))
+    if isinstance(training.network, Network):
+        scales = measure_small_scales(training.network)
+        responses = Responses(images=len(data.test), std=final.responses, small_scales=scales)
+        record.write_json(folder / record.RESPONSES, responses)
     record.write_predictions(folder, final.predicted, final.labels, len(config.dataset_info.class_names))
-    last, errors = rows[-1], [row.test_error for row in rows]
     result = Finished(
-        test_error=last.test_error,
-        mean_of_last_five_test_error=sum(errors[-5:]) / len(errors[-5:]),
-        best_test_error=min(errors),
-        held_out_error=last.held_out_error,
-        train_error=last.train_error,
-        train_loss=last.train_loss,
+        **record.summarize_rows(rows),
         parameters=count_parameters(training),
         iterations=history.iteration,
         warmup_ended=history.warmup_ended,
@@ -267,7 +250,7 @@ def write_record(
         images_per_second=round(history.iteration * config.batch_size / history.training_seconds, 1),
         peak_memory=peak_memory(device),
     )
-    record.write_result(folder, result)
+    record.write_json(folder / record.RESULT, result)
     return "finished"
 
 

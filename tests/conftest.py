@@ -20,6 +20,7 @@ from reproduce.interleave import run_task
 from reproduce.model import Network, build_network
 from reproduce.sampling import Data, Images, load_data
 from reproduce.signals import collect_stop_signals
+from reproduce.step import Training
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar-10-batches-py"
 CPU = device.DEVICES["cpu"]
@@ -41,7 +42,8 @@ QUICK = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 def train_alone(config: Config, options: RunOptions, data: Data, device: Device, folder: Path) -> train.Ending:
     """Train one run alone, stopped by SIGTERM and SIGINT, like run.py."""
     with collect_stop_signals() as stop_signals, use_stream(device, create_stream(device)):
-        return run_task(train.train(config, options, data, device, folder, math.inf, stop_signals))
+        training = Training(config, data, device, options.capture)
+        return run_task(train.train(training, options, folder, math.inf, stop_signals))
 
 
 def build(config: Config) -> Network:

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from reproduce import record
 from reproduce.config import Config
-from reproduce.record import describe_config, write_metrics, write_predictions, write_responses, write_result
-from reproduce.schema import Diverged, Finished, Row
+from reproduce.dataset import DATASETS
+from reproduce.record import describe_config, write_json, write_metrics, write_predictions
+from reproduce.schema import Diverged, Finished, Responses, Row
 
 SESSION = {
     "command": "python reproduce/run.py --eval-every 64000",
@@ -19,7 +21,7 @@ SESSION = {
     "platform": "linux x86_64",
     "versions": {"torch": "2.11.0", "python": "3.11.9"},
     "flags": {"precision": "fp32"},
-    "data": {"name": "cifar10", "sha256": "0" * 64},
+    "data": {"name": "cifar10", "sha256": DATASETS["cifar10"].sha256},
     "beside": 0,
     "eval_every": 64_000,  # the curves below are coarser than real ones
 }
@@ -43,15 +45,10 @@ def make_curve(iterations: int, train_error: float, test_error: float, evaluatio
     return rows
 
 
-def make_result(config: Config, test_error: float, train_error: float = 1.0) -> Finished:
+def make_result(config: Config, rows: list[Row]) -> Finished:
     return Finished(
-        test_error=test_error,
-        mean_of_last_five_test_error=test_error + 0.01,
-        best_test_error=test_error - 0.1,
-        held_out_error=test_error + 1 if config.split == "val" else None,
-        train_error=train_error,
-        train_loss=0.1,
-        parameters=269_722,
+        **record.summarize_rows(rows),
+        parameters=record.count_parameters(config),
         iterations=config.iterations,
         warmup_ended=400 if config.warmup == "error" else None,
         seconds=3600.0,
@@ -73,21 +70,22 @@ def write_run(
     folder = records / config.folder
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(describe_config(config)))
-    (folder / "environment.json").write_text(json.dumps([SESSION]))
+    data = {"name": config.dataset, "sha256": config.dataset_info.sha256}
+    (folder / "environment.json").write_text(json.dumps([SESSION | {"data": data}]))
     curve = make_curve(config.iterations, train_error, test_error, evaluations, config.split == "val")
     if status != "finished":
         curve = curve[: evaluations // 2]
     write_metrics(folder, curve)
     if status == "diverged":
-        write_result(folder, Diverged(iteration=curve[-1].iteration + 5))
+        write_json(folder / record.RESULT, Diverged(iteration=curve[-1].iteration + 5))
     if status == "finished":
         std = responses or [1.0] * (config.depth - 1)
         wrong, classes = round(test_error * 10_000 / 100), len(config.dataset_info.class_names)
         predicted = [i % classes for i in range(10_000)]
         write_predictions(folder, predicted, [(i + (i >= 10_000 - wrong)) % classes for i in range(10_000)], classes)
         if config.family == "6n+2":
-            write_responses(folder, std, 10_000)
-        write_result(folder, make_result(config, test_error, train_error))
+            write_json(folder / record.RESPONSES, Responses(images=10_000, std=std))
+        write_json(folder / record.RESULT, make_result(config, curve))
     return folder
 
 

@@ -10,18 +10,18 @@ from reproduce import record
 from reproduce.config import SCHEMA
 from reproduce.schema import Finished
 
-TIMES = {"seconds", "training_seconds", "images_per_second", "data_folder"}
+VARYING = {"seconds", "training_seconds", "images_per_second", "data_folder"}
 """Fields that differ between two equal runs."""
 
 
-def without_times(content: Any) -> Any:
+def drop_varying(content: Any) -> Any:
     if isinstance(content, dict):
-        return {name: without_times(value) for name, value in content.items() if name not in TIMES}
-    return [without_times(value) for value in content] if isinstance(content, list) else content
+        return {name: drop_varying(value) for name, value in content.items() if name not in VARYING}
+    return [drop_varying(value) for value in content] if isinstance(content, list) else content
 
 
 def read_outcome(folder: Path) -> dict[str, Any]:
-    """Return the content of a run folder without times and sessions.
+    """Return the content of a run folder that two equal runs share.
 
     Raises:
         UserError: a file is damaged.
@@ -29,7 +29,7 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     checkpoint = record.read_checkpoint(folder / record.NEWEST, {"schema": SCHEMA})
     files = {name: json.loads((folder / name).read_text()) for name in (record.CONFIG, record.RESULT, record.RESPONSES)}
     files[record.PREDICTIONS] = (folder / record.PREDICTIONS).read_text()
-    return without_times(files | {"metrics": to_builtins(record.read_metrics(folder)), "checkpoint": checkpoint})
+    return drop_varying(files | {"metrics": to_builtins(record.read_metrics(folder)), "checkpoint": checkpoint})
 
 
 def read_finished(folder: Path) -> Finished:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from reproduce.evaluation import evaluate_test_set, measure_error, update_population_statistics
+from reproduce.evaluation import evaluate_test_set, measure_error, measure_small_scales, update_population_statistics
 from reproduce.interleave import run_task
 from reproduce.model import Network
 from reproduce.sampling import Data, center_crops, gather_batch
@@ -98,3 +98,14 @@ def test_layer_responses_are_the_standard_deviations_over_the_test_set(synthetic
         network(gather_batch(synthetic.test, synthetic, center_crops(0, 100, CPU.torch_device))[0])
     np.testing.assert_allclose(got, seen, rtol=1e-4)
     assert len(got) == QUICK.depth - 1
+
+
+@pytest.mark.parametrize(
+    ("block", "second"), [("original", "blocks.0.bn1.weight"), ("full-preactivation", "blocks.0.bn2.weight")]
+)
+def test_small_scales_count_the_channels_of_each_bn_layer(block: str, second: str):
+    network = build(replace(QUICK, block=block, shortcut="C"))
+    assert measure_small_scales(network) == {"0.02": [0.0] * 7, "0.05": [0.0] * 7}
+    with torch.no_grad():
+        network.get_parameter(second)[:4] = torch.tensor([0.01, -0.01, 0.04, -0.06])
+    assert measure_small_scales(network) == {"0.02": [0, 2 / 16, 0, 0, 0, 0, 0], "0.05": [0, 3 / 16, 0, 0, 0, 0, 0]}

@@ -13,7 +13,7 @@ from reproduce import config as options
 from reproduce.config import Config, RunOptions, format_flags
 from reproduce.run import parse
 from reproduce.schema import Diverged
-from tests.fake_records import make_result
+from tests.fake_records import make_curve, make_result
 
 PAPER = asdict(Config())
 
@@ -72,7 +72,8 @@ def find_in(errors: dict[tuple[str, float], float | None]):
         if (config.optimizer, config.lr) not in errors:
             return None
         error = errors[config.optimizer, config.lr]
-        return Diverged(iteration=1) if error is None else make_result(config, error)
+        rows = make_curve(config.iterations, 1.0, error or 0.0, 1, held_out=True)
+        return Diverged(iteration=1) if error is None else make_result(config, rows)
 
     return find_result
 

@@ -15,7 +15,7 @@ from reproduce.cli import format_os_error
 from reproduce.config import Config, RunOptions
 from reproduce.errors import RunLocked, UserError
 from reproduce.schema import Diverged
-from tests.conftest import assert_equal
+from tests.conftest import assert_equal, build
 from tests.fake_records import SESSION, make_curve
 from tests.test_config import ExtendedConfig
 
@@ -58,22 +58,13 @@ def test_two_checkpoints_are_kept(folder: Path):
     assert load(folder) is None and not list(folder.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("place", "error"),
-    [
-        ("pathlib.Path.read_bytes", OSError(116, "Stale file handle")),
-        ("torch.load", RuntimeError("not enough memory: 9 bytes")),
-    ],
-)
-def test_an_unreadable_checkpoint_is_not_a_damaged_one(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
-):
-    def fail(*_: Any, **__: Any):
-        raise error
+def test_an_unreadable_checkpoint_is_not_a_damaged_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(path: Path) -> bytes:
+        raise OSError(116, "Stale file handle")
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, fail)
-        with pytest.raises(type(error)):
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(OSError):
             load(folder)
     assert_equal(load(folder), make_state(2))
 
@@ -144,7 +135,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_never_loaded(folder: Path):
 @pytest.mark.parametrize(
     ("name", "write"),
     [
-        ("result.json", lambda folder: record.write_result(folder, Diverged(iteration=2))),
+        ("result.json", lambda folder: record.write_json(folder / "result.json", Diverged(iteration=2))),
         ("metrics.jsonl", lambda folder: record.write_metrics(folder, make_curve(2, 1.0, 8.0, 2))),
         ("checkpoint.pt", lambda folder: record.save_checkpoint(folder, {"iteration": 2})),
     ],
@@ -154,7 +145,7 @@ def test_a_full_disk_leaves_the_old_files(
 ):
     record.write_metrics(tmp_path, make_curve(1, 1.0, 8.0, 1))
     record.save_checkpoint(tmp_path, {"iteration": 1})
-    record.write_result(tmp_path, Diverged(iteration=1))
+    record.write_json(tmp_path / "result.json", Diverged(iteration=1))
     before = read_files(tmp_path)
 
     def open_full(path: Path, mode: str) -> Any:
@@ -168,29 +159,33 @@ def test_a_full_disk_leaves_the_old_files(
     assert read_files(tmp_path) == before
 
 
-def test_an_incomplete_last_row_is_ignored(tmp_path: Path):
-    rows = make_curve(2, 1.0, 8.0, 2)
-    record.write_metrics(tmp_path, rows)
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"iterat')
-    assert record.read_metrics(tmp_path) == rows
-
-
 # Predictions ------------------------------------------------------------------------------------------------------------
 
 
 def test_predictions_are_digits_if_right_and_letters_if_wrong(tmp_path: Path):
-    assert record.read_predictions(tmp_path) is None and record.read_confusion(tmp_path) is None
     record.write_predictions(tmp_path, [0, 9, 3, 3] * 60, [0, 9, 4, 3] * 60, 12)
     assert record.read_predictions(tmp_path) is None, "twelve classes"
     record.write_predictions(tmp_path, [0, 9, 3, 3] * 60, [0, 9, 4, 3] * 60, 10)
     lines = (tmp_path / record.PREDICTIONS).read_text().splitlines()
     assert [len(line) for line in lines] == [100, 100, 40]
     assert record.read_predictions(tmp_path) == "09d3" * 60
-    confusion = record.read_confusion(tmp_path)
-    assert confusion is not None and {(i, j): n for i, row in enumerate(confusion) for j, n in enumerate(row) if n} == {
+    confusion = record.decode_confusion((tmp_path / record.CONFUSION).read_bytes())
+    assert {(i, j): n for i, row in enumerate(confusion) for j, n in enumerate(row) if n} == {
         (0, 0): 60, (9, 9): 60, (4, 3): 60, (3, 3): 60,
     }  # fmt: skip
+
+
+# Parameters -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"residual": False}, {"shortcut": "B"}, {"shortcut": "C"}, {"block": "full-preactivation"}, {"dataset": "mnist"}],
+    ids=str,
+)
+def test_the_number_of_parameters_is_that_of_the_network(changes: dict[str, Any]):
+    config = replace(Config(depth=14), **changes)
+    assert record.count_parameters(config) == sum(parameter.numel() for parameter in build(config).parameters())
 
 
 # Identity, lock and sessions --------------------------------------------------------------------------------------------

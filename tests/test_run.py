@@ -201,7 +201,7 @@ def test_a_second_process_is_refused_and_a_signal_stops_the_first(workplace: Pat
         second = run(flags)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()
-    assert_user_error(second, "another process")
+    assert_user_error(second, f"locked by process {process.pid} on")
     assert process.returncode == 75 and "stopped early" in out and err == f"\n{STOPPING}\n"
     (folder,) = (workplace / "runs").glob("*/seed0")
     assert (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()

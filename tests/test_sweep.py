@@ -26,6 +26,7 @@ from reproduce.config import Config
 from reproduce.errors import UnsupportedPrecision, UserError
 from reproduce.run import main as train
 from reproduce.run import parse
+from reproduce.schema import Responses
 from tests.fake_records import SESSION, make_curve, make_result
 
 ROOT = Path(sweep.__file__).parents[1]
@@ -37,7 +38,7 @@ from dataclasses import replace
 from reproduce import record
 from reproduce.errors import RunLocked, UserError
 from reproduce.run import parse
-from reproduce.schema import Diverged
+from reproduce.schema import Diverged, Responses
 from tests.fake_records import SESSION, make_curve, make_result
 
 stop = []
@@ -67,15 +68,15 @@ def train(config, options, folder, log):
             checkpoint.write_text(str(row.iteration))
             return 75, "stopped"
         if config.net in os.environ.get("DIVERGE", ""):
-            record.write_result(folder, Diverged(iteration=row.iteration))
+            record.write_json(folder / record.RESULT, Diverged(iteration=row.iteration))
             return 3, "diverged"
         if config.net in os.environ.get("FAIL", ""):
             print("this went wrong", file=sys.stderr)
             return 1, "Defect"
-    record.write_responses(folder, [1.0] * (config.depth - 1), 10_000)
-    row, result = record.read_metrics(folder)[-1], make_result(config, 50.0, 40.0)
-    result.train_loss, result.held_out_error, result.images_per_second = row.train_loss, row.held_out_error, 8.0
-    record.write_result(folder, result)
+    record.write_json(folder / record.RESPONSES, Responses(images=10_000, std=[1.0] * (config.depth - 1)))
+    result = make_result(config, record.read_metrics(folder))
+    result.images_per_second = 8.0
+    record.write_json(folder / record.RESULT, result)
     return 0, "finished"
 
 def run(number, line):
@@ -510,8 +511,8 @@ def test_status_prints_the_state_of_every_run(out, capsys):
         with record.open_run_folder(config, out) as folder:
             record.write_json(folder / "environment.json", [SESSION | {"eval_every": 1}])
             record.write_metrics(folder, make_curve(4, 1.0, 50.0, 4)[:rows])
-    record.write_responses(out / configs[0].folder, [1.0] * 7, 100)
-    record.write_result(out / configs[0].folder, make_result(configs[0], 50.0))
+    record.write_json(out / configs[0].folder / record.RESPONSES, Responses(images=100, std=[1.0] * 7))
+    record.write_json(out / configs[0].folder / record.RESULT, make_result(configs[0], make_curve(4, 1.0, 50.0, 4)))
     record.write_json(out / configs[1].folder / "result.json", {"status": "diverged", "iteration": 1})
     assert sweep.main(arguments(out, "--status")) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -96,7 +96,7 @@ def test_a_failing_run_leaves_the_others_alone(alone: dict[str, Any], workplace:
         f"{FLAGS} --depth 9": (2, "depth must be 6n+2"),
         f"{FLAGS} --data 'nowhere": (2, "No closing quotation"),
         f"{FLAGS} --precision tf32": (UnsupportedPrecision.status, "tf32"),
-        RUNS["seed 1"]: (RunLocked.status, "another process"),
+        RUNS["seed 1"]: (RunLocked.status, f"locked by process {os.getpid()} on"),
         RUNS["plain"]: (0, "final test error"),
     }
     with record.open_run_folder(parse(RUNS["seed 1"].split())[0], Path("together")):
