@@ -255,7 +255,8 @@ def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
         tallies[CONFUSION] = [(column[i], sum(column) - column[i]) for i, column in enumerate(columns)]
     for name, tally in tallies.items():
         wrong, images = sum(wrong for _, wrong in tally), sum(right + wrong for right, wrong in tally)
-        if len(tally) != classes or 100 * wrong / images != result.test_error or tally != [*tallies.values()][0]:
+        has_error = math.isclose(100 * wrong / images, result.test_error)
+        if not has_error or len(tally) != classes or tally != [*tallies.values()][0]:
             yield name, f"contradicts another file (it has {wrong} errors in {images} images of {len(tally)} classes)"
 
 

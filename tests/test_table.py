@@ -23,7 +23,7 @@ from analysis.summary import format_weights
 from experiments.devices.acceptance import FAULTS, NETS, REFERENCE
 from reproduce.config import Config
 from reproduce.errors import UserError
-from reproduce.record import RIGHT, WRONG, describe_config
+from reproduce.record import describe_config, write_predictions
 from reproduce.run import parse
 from tests.fake_records import write_cell, write_run
 from tests.test_acceptance import spread, write_outcome
@@ -153,8 +153,8 @@ def test_mistakes_are_compared_image_by_image(checkout: Checkout):
         folder = write_run(checkout.records, net, wrong / 100)
         shift = net.depth + net.seed
         predicted = [i // 1000 if i >= wrong else (i // 1000 + shift) % 10 for i in range(10_000)]
-        text = "".join((RIGHT if i >= wrong else WRONG)[predicted[i]] for i in range(10_000))
-        (folder / "predictions.txt").write_text(text + "\n")
+        labels = [(given + (i < wrong)) % 10 for i, given in enumerate(predicted)]
+        write_predictions(folder, predicted, labels, 10)
     checkout.run()
     heading = "Do the networks misclassify the same images?"
     assert "Two seeds of ResNet-20 disagree on 10.00%" in checkout.section(heading)
