@@ -84,7 +84,8 @@ def write_run(
         predicted = [i % classes for i in range(10_000)]
         write_predictions(folder, predicted, [(i + (i >= 10_000 - wrong)) % classes for i in range(10_000)], classes)
         if config.family == "6n+2":
-            write_json(folder / record.RESPONSES, Responses(images=10_000, std=std))
+            scales = {limit: [0.0] * len(std) for limit in ("0.02", "0.05")}
+            write_json(folder / record.RESPONSES, Responses(images=10_000, std=std, small_scales=scales))
         write_json(folder / record.RESULT, make_result(config, curve))
     return folder
 

@@ -151,15 +151,14 @@ def test_runs_that_are_not_comparable_with_the_paper_are_kept_apart(study: Check
 def test_mistakes_are_compared_image_by_image(checkout: Checkout):
     for net, wrong in ((Config(depth=20), 1000), (Config(depth=20, seed=1), 1000), (Config(depth=56), 500)):
         folder = write_run(checkout.records, net, wrong / 100)
-        shift = net.depth + net.seed
-        predicted = [i // 1000 if i >= wrong else (i // 1000 + shift) % 10 for i in range(10_000)]
-        labels = [(given + (i < wrong)) % 10 for i, given in enumerate(predicted)]
+        shift, labels = net.depth // 10 + net.seed, [i // 1000 for i in range(10_000)]
+        predicted = [label if i >= wrong else (label + shift) % 10 for i, label in enumerate(labels)]
         write_predictions(folder, predicted, labels, 10)
     checkout.run()
     heading = "Do the networks misclassify the same images?"
     assert "Two seeds of ResNet-20 disagree on 10.00%" in checkout.section(heading)
-    # Both are wrong on the first 500 images, with the answers 0 and 6; on the next 500 only the first one is, with 0: right.
-    assert checkout.row(heading, "ResNet-56")[1] == "5.00" and checkout.row(heading, "ResNet-20")[2] == "5.00"
+    # Both are wrong on the first 500 images, with the answers 2 and 5; on the next 500 only the first one is.
+    assert checkout.row(heading, "ResNet-56")[1] == "5.00" and checkout.row(heading, "ResNet-20")[2] == "10.00"
 
 
 def test_tables_are_whole(study: Checkout):
