@@ -140,13 +140,13 @@ class Throughput(Struct):
     git: dict[str, Any] | None
     device_name: str
     threads: Count
-    quick: bool
     versions: dict[str, str | int | None]
     batch_size: Count
     rounds: Count
     workers: Count
     ceilings: dict[str, Amount]
     rows: list[Timing]
+    quick: bool = False
 
 
 def load_throughput(path: Path) -> Throughput:

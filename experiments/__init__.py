@@ -1,4 +1,7 @@
-"""One module per question, with the configurations to train, and the sweep that trains them."""
+"""One module per question, with the configurations to train, and the sweep that trains them.
+
+Run as a script, a question's module prints its docstring, even if this repository is not installed.
+"""
 
 from types import ModuleType
 

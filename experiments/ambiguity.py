@@ -14,6 +14,10 @@ Device-hours: not measured yet.
     python experiments/sweep.py ambiguity
 """
 
+if __name__ == "__main__":
+    raise SystemExit(__doc__)
+
+
 from dataclasses import replace
 
 from reproduce.config import Config

@@ -16,6 +16,10 @@ Device-hours: not measured yet.
     python experiments/sweep.py block_design
 """
 
+if __name__ == "__main__":
+    raise SystemExit(__doc__)
+
+
 from typing import get_args
 
 from reproduce.config import Block, Config

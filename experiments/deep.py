@@ -17,6 +17,10 @@ Device-hours: not measured yet.
     python experiments/sweep.py deep
 """
 
+if __name__ == "__main__":
+    raise SystemExit(__doc__)
+
+
 from reproduce.config import Config
 
 UNTIL_LEARNING, FIXED_WARMUP, NO_WARMUP = WARMUPS = [

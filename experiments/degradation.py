@@ -18,6 +18,10 @@ layers not measured yet.
     python analysis/plot_degradation.py
 """
 
+if __name__ == "__main__":
+    raise SystemExit(__doc__)
+
+
 from reproduce.config import Config
 
 DEPTHS = (20, 32, 44, 56, 110)

@@ -22,6 +22,10 @@ Device-hours: 2.4 for ResNet-20 with Adam on two CPU cores; others not measured 
     python analysis/plot_optimizer.py
 """
 
+if __name__ == "__main__":
+    raise SystemExit(__doc__)
+
+
 import math
 from collections.abc import Callable
 

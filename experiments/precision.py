@@ -9,6 +9,10 @@ Device-hours: not measured yet.
     python experiments/sweep.py precision
 """
 
+if __name__ == "__main__":
+    raise SystemExit(__doc__)
+
+
 from dataclasses import replace
 from typing import get_args
 

@@ -13,7 +13,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 
 import math
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,16 +22,16 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments import EXPERIMENTS
-from experiments.engine.concurrency import choose_concurrency, count_cores
 from experiments.engine.dashboard import Dashboard
-from experiments.engine.local_engine import check_device_names, find_devices, train_locally
+from experiments.engine.local_engine import check_device_names, choose_concurrency, find_devices, train_locally
 from experiments.engine.ray_engine import train_on_cluster
 from experiments.engine.run_queue import RunQueue
-from experiments.engine.status import find_result, format_run, format_state, has_ended, print_dry_run, print_status, read_state
+from experiments.engine.status import format_run, format_state, has_ended, print_dry_run, print_status, read_state
 from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, Config, Precision, RunOptions, require
 from reproduce.dataset import detect_dataset, find_data_folder, read_dataset, resolve_dataset
 from reproduce.errors import STOPPED, UserError
+from reproduce.record import read_result
 
 # Required and one of EXPERIMENTS, as Sweep checks: tyro would need a Literal with all names for its own check.
 Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]
@@ -66,7 +65,7 @@ class Sweep:
     cpu, cuda, npu."""
     per_device: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Concurrent runs per device: interleaved in one process on cuda and npu, in separate processes on a CPU. Default: one per
-    CPU core; on cuda and npu the fastest number in experiments/records/throughput, or 1; with --engine ray 1."""
+    CPU core, 4 on cuda, 1 on npu and with --engine ray."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Stop the sweep after this time; every run writes a checkpoint."""
     engine: Literal["local", "ray"] = "local"
@@ -122,7 +121,7 @@ def list_runs(sweep: Sweep) -> list[Config]:
     grid: list[Config] = getattr(module, "GRID", [])
     configs: list[Config] = module.CONFIGS
     if grid:
-        configs = configs + module.derive_configs(lambda config: find_result(adapt_config(sweep, config), sweep.out))
+        configs = configs + module.derive_configs(lambda config: read_result(sweep.out / adapt_config(sweep, config).folder))
     runs = grid + [replace(config, seed=seed) for seed in range(sweep.seeds) for config in configs]
     adapted = list(dict.fromkeys(adapt_config(sweep, config) for config in runs))
     if not sweep.only:
@@ -137,25 +136,9 @@ def list_runs(sweep: Sweep) -> list[Config]:
 def print_grid_state(sweep: Sweep):
     """Print how many runs of the GRID have ended, while the configurations that depend on it are unknown."""
     grid = getattr(EXPERIMENTS[sweep.experiment], "GRID", [])
-    ended = sum(find_result(adapt_config(sweep, config), sweep.out) is not None for config in grid)
+    ended = sum(has_ended(adapt_config(sweep, config), sweep.out) for config in grid)
     if ended < len(grid):
         print(f"{ended} of {len(grid)} grid runs have ended; more configurations are added when all have")
-
-
-def check_out(out: Path, write: bool):
-    """Check that --out is or can become a folder and, with `write`, that it can be written.
-
-    Raises:
-        UserError: it cannot.
-    """
-    nearest = next(path for path in (out, *out.parents) if path.exists())
-    if not nearest.is_dir():
-        raise UserError(f"--out {out} cannot be a folder: {nearest} is a file")
-    if write:
-        try:
-            tempfile.TemporaryFile(dir=nearest).close()
-        except OSError as error:
-            raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
 
 
 def check_data(runs: Sequence[Config], data: str):
@@ -177,44 +160,41 @@ def main(arguments: Sequence[str]) -> int:
     """
     start = time.monotonic()
     sweep = parse(arguments)
-    check_out(sweep.out, write=False)
     runs = list_runs(sweep)
     if not runs:
         patterns = " or ".join(map(repr, sweep.only))
         raise UserError(f"no run of {sweep.experiment} matches {patterns}: see --dry-run without --only")
+    pending = [config for config in runs if read_state(config, sweep.out).status in ("unfinished", "missing")]
     if sweep.status or sweep.dry_run:
         if sweep.status:
             print_status(runs, sweep.out)
         else:
-            kinds = {name.partition(":")[0] for name in sweep.devices}
-            device = kinds.pop() if len(kinds) == 1 else "auto"
-            per_device = sweep.per_device or (count_cores() if device == "cpu" else 1)
-            print_dry_run(runs, replace(sweep.options(), device=device), max(1, len(sweep.devices)) * per_device)
+            kind = sweep.devices[0].partition(":")[0] if sweep.devices else "auto"
+            per_device = sweep.per_device or choose_concurrency(kind, len(pending))
+            print_dry_run(runs, replace(sweep.options(), device=kind), max(1, len(sweep.devices)) * per_device)
         print_grid_state(sweep)
         return 0
     deadline = math.inf if sweep.time_limit is None else start + sweep.time_limit
     queue = RunQueue(lambda: list_runs(sweep), sweep.out, Dashboard())
-    pending = [config for config in runs if not has_ended(config, sweep.out)]
     if pending:
-        check_out(sweep.out, write=True)
         if sweep.engine == "ray":
             train_on_cluster(queue, sweep.options(), sweep.devices, sweep.per_device or 1, deadline)
         else:
             devices = find_devices(sweep.devices)
             check_data(runs, sweep.data)
-            given = sweep.per_device
-            slots = choose_concurrency(devices, pending) if given is None else dict.fromkeys(devices, given)
+            slots = {name: sweep.per_device or choose_concurrency(name.partition(":")[0], len(pending)) for name in devices}
+            sweep.out.mkdir(parents=True, exist_ok=True)  # an error appears once, not in every run
             train_locally(queue, sweep.options(), slots, deadline)
     if queue.common_error is not None:
         raise UserError(queue.common_error)
-    return print_summary(list_runs(sweep), sweep, queue.failures)
+    return print_outcome(list_runs(sweep), sweep, queue.failures)
 
 
-def print_summary(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
+def print_outcome(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
     """Print the runs that diverged or failed and the number in each state; return the exit status."""
     status = {config: read_state(config, sweep.out).status for config in runs}
     diverged = [config for config in runs if status[config] == "diverged"]
-    failed = [config for config in runs if config in failures and status[config] not in ("finished", "diverged")]
+    failed = [config for config in failures if status[config] not in ("finished", "diverged")]
     finished = list(status.values()).count("finished")
     remaining = len(runs) - finished - len(diverged) - len(failed)
     for config in diverged:

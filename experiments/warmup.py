@@ -15,6 +15,10 @@ Device-hours: in bf16 on one CPU core about 8 per run with 56 layers and 6 with 
     python analysis/plot_warmup.py
 """
 
+if __name__ == "__main__":
+    raise SystemExit(__doc__)
+
+
 from dataclasses import replace
 
 from reproduce.config import Config

@@ -20,6 +20,10 @@ Device-hours: not measured yet; an image takes 14 (ResNet-18) and 32 (ResNet-50)
     python experiments/sweep.py wide
 """
 
+if __name__ == "__main__":
+    raise SystemExit(__doc__)
+
+
 from reproduce.config import Config
 
 NARROW = Config(depth=32)

@@ -21,7 +21,8 @@ from experiments.devices.acceptance import (
     main,
     select_seeds,
 )
-from reproduce.config import Config
+from reproduce import run
+from reproduce.config import Config, format_flags
 from reproduce.errors import UserError
 from reproduce.model import Network
 from tests.conftest import QUICK
@@ -90,16 +91,15 @@ def test_unfinished_runs_are_left_out(tmp_path: Path):
 def small(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Small networks and their reference; returns the flags."""
     nets = [replace(QUICK, residual=residual) for residual in (True, False)]
-    monkeypatch.setattr(acceptance, "NETS", [*nets, replace(QUICK, depth=14)])  # which has no reference
-    monkeypatch.setattr(acceptance, "FIRST_SEED", 0)
-    flags = ["--device", "cpu", "--data", "synthetic", "--reference", "reference"]
+    monkeypatch.setattr(acceptance, "NETS", nets)
+    monkeypatch.setattr(acceptance, "RECORDS", Path())
+    flags = ["--device", "cpu", "--data", "synthetic"]
     for net in nets:
         for seed in range(5):
-            write_outcome(Path("reference"), replace(net, seed=seed), (2.0 + seed, 2.0 + seed, 50.0 + seed))
-    main([*flags, "--runs", "5", "--out", "made"])
-    (made,) = Path("made").iterdir()
+            options = f"--eval-every {net.iterations // 2} --out {REFERENCE} {' '.join(flags)} --seed {seed}"
+            run.main([*format_flags(net), *options.split()])
     monkeypatch.setattr(acceptance, "FIRST_SEED", 5)
-    return [*flags[:4], "--reference", str(made), "--runs", "2"]
+    return [*flags, "--runs", "2"]
 
 
 def test_a_sound_device_passes_and_a_faulty_one_fails(

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,11 +174,3 @@ def test_the_committed_records_pass():
     assert len(folders) >= 123
     for folder in folders:
         assert record.read_record(folder).result is not None
-
-
-def test_the_status_shows_intact_runs_beside_damaged_ones(folder: Path, capsys: pytest.CaptureFixture[str]):
-    write_run(Path("records"), replace(CONFIG, seed=1))
-    truncate("result.json")(folder)
-    assert cli.run_cli(sweep.main, "degradation --out records --status --only residual20".split()) == 2
-    printed = capsys.readouterr().out
-    assert "1 damaged" in printed and "1 finished" in printed and "8.00%" in printed

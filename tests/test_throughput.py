@@ -55,14 +55,11 @@ def test_the_work_of_a_step(precision, size: int):
 
 
 def test_the_candidates_of_each_kind_of_device(synthetic: Data):
-    def names(device: devices.Device, **settings: Any) -> list[str]:
-        return list(list_candidates(Settings(together=(2,), **settings), QUICK, Path(), synthetic, device))
+    def names(device: devices.Device) -> list[str]:
+        return list(list_candidates(Settings(together=(2,)), QUICK, Path(), synthetic, device))
 
-    cuda = devices.DEVICES["cuda"]
     assert names(CPU) == ["plain", "plain compiled", "eager", "2 together"]
-    assert names(CPU, quick=True) == ["plain", "eager", "2 together"]
-    assert names(cuda) == ["plain", "plain compiled", "eager", "captured", "2 together"]
-    assert names(cuda, quick=True) == ["plain", "eager", "captured", "2 together"]
+    assert names(devices.DEVICES["cuda"]) == ["plain", "plain compiled", "eager", "captured", "2 together"]
 
 
 def test_captured_candidates_train_whole_chunks():
@@ -83,18 +80,6 @@ def test_an_eager_step_is_not_measured_as_a_captured_one(
     rows = throughput.compare_candidates(Settings(iterations=4, rounds=1), QUICK, Path(), synthetic, CPU, 1e-3)
     assert [row["candidate"] for row in rows] == ["eager"]
     assert "not measured, RuntimeError: its step is not captured" in capsys.readouterr().out
-
-
-def test_quick_lowers_the_defaults_and_keeps_given_settings(workplace: Path, monkeypatch: pytest.MonkeyPatch):
-    measured: list[Any] = []
-    monkeypatch.setattr(throughput, "compare_candidates", lambda *arguments: measured.append(arguments) or [])
-    monkeypatch.setattr(throughput, "measure_peaks", lambda *_: {"copy": 1e9, "fp32": 1e9, "bf16": 1e9})
-    settings = Settings(quick=True, iterations=7, data="synthetic", device="cpu", out=workplace / "out")
-    path = run_benchmark(settings)
-    record = json.loads(path.read_text())
-    assert path.stem.endswith("-quick")
-    assert [(config.depth, config.precision) for _, config, *_ in measured] == [(20, "fp32"), (20, "bf16")]
-    assert record["quick"] and record["depths"] == [20] and record["together"] == [2] and record["iterations"] == 7
 
 
 @pytest.mark.parametrize("invalid", [{"rounds": 0}, {"iterations": 0}, {"workers": -1}, {"together": (1,)}])

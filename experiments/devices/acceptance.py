@@ -47,8 +47,6 @@ REFERENCE, FAULTS = "reference", "faults"
 MEASURES = ("training loss, first half", "training loss, second half", "test error")
 TESTS = len(MEASURES) * len(NETS)
 ALPHA = 0.01
-LEAST = 5
-"""Least number of reference runs; a network with fewer is left out."""
 FIRST_SEED = 20
 """First seed of the new runs; the reference uses the seeds below it."""
 
@@ -69,14 +67,10 @@ class Options:
     """Runs of each network."""
     precision: Precision = "fp32"
     """Precision of these runs (the reference is in fp32)."""
-    capture: bool = True
-    """See reproduce/run.py --help."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR")] = RunOptions.data
     """Folder of CIFAR-10."""
     out: Path = Path("runs/acceptance")
     """Parent folder; each call creates a folder named by the time."""
-    reference: Path = RECORDS / REFERENCE
-    """Run folders to compare with."""
 
     def __post_init__(self):
         require(self.runs >= 1, "runs must be at least 1", self.runs)
@@ -165,27 +159,27 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = cli.parse_args(Options, arguments, "acceptance.py", __doc__)
     dataset = detect_dataset(options.data)
-    recorded = load_runs(options.reference)
-    references = {net: select_seeds(recorded, net) for net in (replace(net, dataset=dataset) for net in NETS)}
-    references = {net: reference for net, reference in references.items() if len(reference) >= LEAST}
-    if not references:
-        raise UserError(f"{options.reference} has no reference on {dataset}: it needs at least {LEAST} finished runs")
+    reference = load_runs(RECORDS / REFERENCE)
+    nets = [replace(net, dataset=dataset) for net in NETS]
+    if not all(select_seeds(reference, net) for net in nets):
+        raise UserError(f"{RECORDS / REFERENCE} has no reference on {dataset}")
     out = options.out / datetime.now().strftime("%Y%m%d-%H%M%S")
-    nets = [replace(net, precision=options.precision) for net in references]
-    configs = [replace(net, seed=seed) for net in nets for seed in range(FIRST_SEED, FIRST_SEED + options.runs)]
+    seeds = range(FIRST_SEED, FIRST_SEED + options.runs)
+    configs = [replace(net, precision=options.precision, seed=seed) for net in nets for seed in seeds]
     for number, config in enumerate(configs, start=1):
         half = config.iterations // 2
         shared = RunOptions(options.device, options.data, out=out, eval_every=half, checkpoint_every=config.iterations)
         print_line(f"run {number} of {len(configs)}: {config.net}, seed {config.seed}")
-        status = run.main(format_flags(config, replace(shared, capture=options.capture)))
+        status = run.main(format_flags(config, shared))
         if status == STOPPED:
             print_line("stopped before the comparison; the same command starts over")
             return status
     found = load_runs(out)
     device = read_record(out / configs[0].folder).sessions[-1].device_name
     differences = []
-    for net, reference in zip(nets, references.values(), strict=True):
-        differences += compare(net.net, reference, select_seeds(found, net))
+    for net in nets:
+        new = select_seeds(found, replace(net, precision=options.precision))
+        differences += compare(net.net, select_seeds(reference, net), new)
     print(f"\nMeans of {options.runs} runs; differences in standard deviations of the reference; adjusted p-values:")
     print(f"{'network':10}  {'measure':26}  {'reference':>18}  {'device':>9}  {'diff':>9}  {'p':>8}")
     print(*map(format_difference, differences), sep="\n")

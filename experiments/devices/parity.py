@@ -2,16 +2,14 @@
 
     python experiments/devices/parity.py --devices cpu npu
 
-Both devices train freely, as run.py would (with a captured step where possible). At some iterations the second device also
-repeats the first one's step from the first one's weights, so that single steps are compared before training amplifies any
-difference. Prints a line for each of those iterations:
+The first device trains. At some iterations the second device repeats the step from the first one's weights, so that single
+steps are compared before training amplifies any difference (acceptance.py compares whole trainings). Prints a line for each
+of those iterations:
   loss       relative difference of the step's loss
   gradients  relative difference of the gradient of all parameters, in norm, and the parameter that differs most
   BN         the same for BN's running means and variances
-  free       relative difference of the losses of the two free trainings
 Then prints the test error that each device computes for the first one's final weights, and whether the differences are within
-TOLERANCES. Free trainings diverge sooner or later with any two ways of rounding, so only their mean loss over the last tenth
-of the iterations is judged.
+TOLERANCES.
 """
 
 import sys
@@ -20,7 +18,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
 
 import math
-import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -44,8 +41,8 @@ from reproduce.sampling import load_data
 from reproduce.step import Training
 
 TOLERANCES = {
-    "fp32": {"loss": 2e-5, "gradients": 3e-2, "BN": 4e-5, "free": 0.1, "test error": 0.1},
-    "bf16": {"loss": 4e-3, "gradients": 3e-1, "BN": 8e-4, "free": 0.1, "test error": 0.5},
+    "fp32": {"loss": 2e-5, "gradients": 3e-2, "BN": 4e-5, "test error": 0.1},
+    "bf16": {"loss": 4e-3, "gradients": 3e-1, "BN": 8e-4, "test error": 0.5},
 }
 """Relative differences; for the test error, percentage points.
 
@@ -67,7 +64,6 @@ class Parity:
     residual: bool = True
     iterations: int = 200
     precision: Precision = "fp32"
-    seed: int = 0
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = "synthetic"
     """Folder of CIFAR-10, or synthetic."""
 
@@ -76,7 +72,7 @@ class Parity:
         require(self.iterations >= 10, "iterations must be at least 10", self.iterations)
 
     def config(self) -> Config:
-        fields = {name: getattr(self, name) for name in ("depth", "residual", "iterations", "precision", "seed")}
+        fields = {name: getattr(self, name) for name in ("depth", "residual", "iterations", "precision")}
         return Config(dataset=detect_dataset(self.data), warmup="none", **fields)
 
 
@@ -122,22 +118,20 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
         UserError: the dataset is missing, or a device does not support the precision.
     """
     worst: dict[str, float] = {name: 0.0 for name in ("loss", "gradients", "BN")}
-    free: tuple[list[float], list[float]] = ([], [])
     with ExitStack() as streams:
         for device in (first, second):
             devices.set_numerics(device, config.precision, deterministic=False)
         for device in {device.kind: device for device in (first, second)}.values():
             streams.enter_context(devices.use_stream(device, devices.create_stream(device)))
-        reference, other, repeating = [
-            Training(config, load_data(config, folder, device.torch_device), device, capture)
-            for device, capture in ((first, False), (second, True), (second, False))
+        reference, repeating = [
+            Training(config, load_data(config, folder, device.torch_device), device, capture=False)
+            for device in (first, second)
         ]
-        print("iteration   learning rate  loss        relative difference: loss  gradients (worst)  BN  free loss")
+        print("iteration   learning rate  loss        relative difference: loss  gradients (worst)  BN")
         spacing = max(1, config.iterations // N_INTERVALS)
         for start in range(0, config.iterations, spacing):
-            stop = min(start + spacing, config.iterations)
             repeating.restore(reference.state())
-            losses = [train_iterations(training, start, start + 1)[0] for training in (reference, repeating, other)]
+            losses = [train_iterations(training, start, start + 1)[0] for training in (reference, repeating)]
             gradient, most = compare_tensors(collect_gradients(reference), collect_gradients(repeating))
             found = {
                 "loss": relative_difference(losses[0], losses[1]),
@@ -147,13 +141,10 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
             worst = {name: max(value, found[name]) for name, value in worst.items()}
             print(
                 f"{start + 1:9}  {learning_rate(config, start, 0):14g}  {losses[0]:<10.6f}  {found['loss']:19.1e}  "
-                f"{gradient:.1e} ({most})  {found['BN']:.1e}  {relative_difference(losses[0], losses[2]):.1e}",
+                f"{gradient:.1e} ({most})  {found['BN']:.1e}",
                 flush=True,
             )
-            free[0].extend([losses[0], *train_iterations(reference, start + 1, stop)])
-            free[1].extend([losses[2], *train_iterations(other, start + 1, stop)])
-        last = config.iterations // 10
-        worst["free"] = relative_difference(*(statistics.mean(losses[-last:]) for losses in free))
+            train_iterations(reference, start + 1, min(start + spacing, config.iterations))
         repeating.restore(reference.state())
         errors = [measure_error(t.network, t.data.test, t.data, t.device, config) for t in (reference, repeating)]
         worst["test error"] = abs(errors[0] - errors[1])

@@ -11,8 +11,6 @@ Measures these candidates for each depth and precision, interleaved in one proce
   captured        the same as a replayed graph, as run.py trains (cuda, npu)
   4 together      four interleaved runs, as in train_many.py; time per iteration of one run
 
---quick leaves out the compiled loop and lowers the default number of iterations and rounds.
-
 The roofline bound of a step is the longer of two times: its floating-point operations at the rate of a large matrix product,
 and the bytes that it has to move at the bandwidth of a large copy (see `count_work`), both measured on the device. It is not
 a strict bound: a convolution with fewer operations than its definition (Winograd) can be faster.
@@ -33,7 +31,6 @@ from functools import partial
 from typing import Any
 
 from experiments.devices import format_file_name
-from experiments.engine.concurrency import THROUGHPUT
 from reproduce import cli
 from reproduce import device as devices
 from reproduce.config import Config, DeviceChoice, Precision, require
@@ -51,18 +48,14 @@ from reproduce.interleave import Task, run_interleaved, run_on_stream
 from reproduce.model import build_network
 from reproduce.record import describe_git, write_json
 from reproduce.reference import make_sgd, train_network
-from reproduce.sampling import Data, gather_batch, load_data, sample_batches
+from reproduce.sampling import Data, load_data
 from reproduce.step import Training
 
 TrainFunction = Callable[[int], float]
 """Trains for a number of iterations and returns the seconds per iteration of one run."""
 
-QUICK = {"together": (2, 4, 8), "iterations": 20, "rounds": 3}
-"""Defaults with --quick on an accelerator."""
-QUICK_ON_CPU = {"depths": (20,), "together": (2,), "iterations": 6, "rounds": 3}
-"""Defaults with --quick on a CPU."""
-QUICK_CHUNK = 100
-"""Maximum iterations per chunk with --quick."""
+CHUNK = 100
+"""Iterations of a captured candidate between synchronizations with the host."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +68,19 @@ class Settings:
 
     depths: tuple[int, ...] = (20, 56)
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    quick: bool = False
-    """Leave out the compiled loop. Lower the defaults: 2, 4 and 8 concurrent runs, 20 iterations, 3 rounds; on a CPU depth 20,
-    2 concurrent runs, 6 iterations, 3 rounds. Settings that differ from the usual defaults are kept."""
-    together: tuple[int, ...] = (4,)
+    together: tuple[int, ...] = (2, 4, 8)
     """Numbers of concurrent runs to measure."""
     iterations: int = 20
-    """Iterations of a candidate per round, after half as many for warm-up; rounded up to whole chunks if it is captured."""
-    rounds: int = 5
+    """Iterations of a candidate per round, after half as many for warm-up; rounded up to a multiple of 100 if captured."""
+    rounds: int = 3
     """Timed rounds, after one warm-up round."""
     workers: int = 2
     """DataLoader processes of the baseline loop."""
     data: str = "data"
     """Folder of CIFAR-10, or synthetic."""
     device: DeviceChoice = "auto"
-    out: Path = THROUGHPUT
-    """Folder for <device>.json or, with --quick, <device>-quick.json; replaces an older record."""
+    out: Path = Path("experiments/records/throughput")
+    """Folder for <device>.json; replaces an older record."""
 
     def __post_init__(self):
         for name in ("iterations", "rounds"):
@@ -184,9 +174,7 @@ def list_candidates(
         return make_interleaved(runs, device)
 
     baseline = partial(make_baseline, config, folder, device, settings.workers)
-    candidates: dict[str, Callable[[], TrainFunction]] = {"plain": baseline}
-    if not settings.quick:
-        candidates["plain compiled"] = partial(baseline, compiled=True)
+    candidates: dict[str, Callable[[], TrainFunction]] = {"plain": baseline, "plain compiled": partial(baseline, compiled=True)}
     candidates["eager"] = partial(interleave, capture=False)
     if device.is_accelerator:
         candidates["captured"] = interleave
@@ -252,16 +240,6 @@ def measure_peaks(device: Device, precisions: Sequence[Precision]) -> dict[str, 
 # Measuring --------------------------------------------------------------------------------------------------------------
 
 
-def measure_batches(config: Config, data: Data, device: Device, iterations: int) -> float:
-    """Return the seconds per iteration for sampling and gathering batches."""
-
-    def gather():
-        for crops_4N in sample_batches(config, len(data.train), 0, iterations).to(device.torch_device):
-            gather_batch(data.train, data, crops_4N)
-
-    return time_calls(gather, device) / iterations
-
-
 def round_up(iterations: int, name: str, device: Device) -> int:
     """Round up to whole chunks if the candidate is captured."""
     whole = device.chunk_iterations if device.is_accelerator and name not in ("plain", "plain compiled", "eager") else 1
@@ -316,12 +294,6 @@ def format_row(row: dict[str, Any]) -> str:
     )
 
 
-def apply_quick_defaults(settings: Settings, defaults: dict[str, Any]) -> Settings:
-    """Replace the settings that have their usual default."""
-    usual = Settings()
-    return replace(settings, **{name: v for name, v in defaults.items() if getattr(settings, name) == getattr(usual, name)})
-
-
 def run_benchmark(settings: Settings) -> Path:
     """Measure all networks, print and record the results, and return the record's path.
 
@@ -330,9 +302,7 @@ def run_benchmark(settings: Settings) -> Path:
         OSError: the record cannot be written.
     """
     device = devices.choose_device(settings.device)
-    if settings.quick:
-        settings = apply_quick_defaults(settings, QUICK if device.is_accelerator else QUICK_ON_CPU)
-        device = replace(device, chunk_iterations=min(device.chunk_iterations, QUICK_CHUNK))
+    device = replace(device, chunk_iterations=min(device.chunk_iterations, CHUNK))
     default = Config(dataset="synthetic" if settings.data == "synthetic" else "cifar10")
     configs = [replace(default, depth=depth, precision=p) for depth in settings.depths for p in settings.precisions]
     for precision in settings.precisions:
@@ -345,7 +315,7 @@ def run_benchmark(settings: Settings) -> Path:
     peaks = measure_peaks(device, settings.precisions)
     rates = ", ".join(f"{name} {value / 1e12:.3f} TFLOP/s" for name, value in peaks.items() if name != "copy")
     print(f"peak rates: copy {peaks['copy'] / 1e9:.1f} GB/s, {rates}")
-    path = settings.out / f"{format_file_name(about['device_name'])}{'-quick' if settings.quick else ''}.json"
+    path = settings.out / f"{format_file_name(about['device_name'])}.json"
     measured = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}
     record = {"git": describe_git()} | about | {"data": default.dataset, "batch_size": default.batch_size} | measured
     nets, rows = [], []
@@ -355,12 +325,11 @@ def run_benchmark(settings: Settings) -> Path:
         times = {"operations": operations / peaks[config.precision], "bytes": moved / peaks["copy"]}
         bottleneck = max(times, key=lambda name: times[name])
         bound = times[bottleneck]
-        batch = measure_batches(config, data, device, settings.iterations)
         net = {"depth": config.depth, "precision": config.precision, "operations": operations, "bytes": moved}
-        nets.append(net | {"floor": round(1000 * bound, 5), "preparation": round(1000 * batch, 4)})
+        nets.append(net | {"floor": round(1000 * bound, 5)})
         print(
             f"depth {config.depth:4}  {config.precision}  {operations / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB per step: "
-            f"roofline bound {1000 * bound:.3f} ms, limited by {bottleneck}; sampling a batch takes {1000 * batch:.3f} ms",
+            f"roofline bound {1000 * bound:.3f} ms, limited by {bottleneck}",
             flush=True,
         )
         rows += compare_candidates(settings, config, folder, data, device, bound)

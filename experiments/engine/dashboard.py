@@ -33,25 +33,23 @@ class Dashboard:
         print_line(self.erase_table() + text)
 
     def update_table(self, list_runs: Callable[[], list[Config]], active: Sequence[tuple[Config, str]], out: Path):
-        """Draw the runs in training, cut to the size of the terminal. active: each run and its device."""
+        """Draw the runs in training with their last evaluations, cut to the size of the terminal.
+
+        active: each run and its device.
+        """
         if not self.on_terminal or time.monotonic() < self.updated + INTERVAL:
             return
         self.updated = time.monotonic()
         runs = list_runs()
-        heading = f"{sum(has_ended(config, out) for config in runs)} of {len(runs)} ended, {len(active)} in training"
+        lines = [f"{sum(has_ended(config, out) for config in runs)} of {len(runs)} ended, {len(active)} in training"]
+        lines.append(f"{'run':<32}{'device':<10}{'iteration':<16}{'test error':<12}time left")
+        for config, device in active:
+            state = read_state(config, out)
+            error = "-" if state.error is None else f"{state.error:.2f}%"
+            left = "-" if state.pace is None else format_time((config.iterations - state.iteration) * state.pace)
+            iteration = f"{state.iteration}/{config.iterations}"
+            lines.append(f"{config.folder!s:<32}{device:<10}{iteration:<16}{error:<12}{left}")
         columns, rows = shutil.get_terminal_size()
-        lines = [line[: columns - 1] for line in [heading, *format_table(active, out)][: rows - 2]]
+        lines = [line[: columns - 1] for line in lines[: rows - 1]]
         print_line(self.erase_table() + "\n".join(lines))
         self.height = len(lines)
-
-
-def format_table(active: Sequence[tuple[Config, str]], out: Path) -> list[str]:
-    """Return one line per run, with its state at the last evaluation."""
-    lines = [f"{'run':<32}{'device':<10}{'iteration':<16}{'test error':<12}time left"]
-    for config, device in active:
-        state = read_state(config, out)
-        error = "-" if state.error is None else f"{state.error:.2f}%"
-        left = "-" if state.pace is None else format_time((config.iterations - state.iteration) * state.pace)
-        iteration = f"{state.iteration}/{config.iterations}"
-        lines.append(f"{config.folder!s:<32}{device:<10}{iteration:<16}{error:<12}{left}")
-    return lines

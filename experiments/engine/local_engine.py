@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.engine.concurrency import count_cores
 from experiments.engine.run_queue import RunQueue
 from experiments.engine.worker import Worker, start_worker
 from reproduce.config import RunOptions
 from reproduce.errors import UserError
 from reproduce.signals import collect_stop_signals
 
+CONCURRENT_RUNS = {"cuda": 4, "npu": 1}
+"""Default number of concurrent runs per device. On an NVIDIA H200, four have 2 times the throughput of one and 90% of that of
+eight (docs/devices.md); not measured on an NPU."""
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 """Environment variables that select the devices a process sees."""
 STOPPING = "stopping: each run writes a checkpoint first; press Ctrl-C again to kill the runs"
@@ -34,6 +36,19 @@ def check_device_names(names: Sequence[str]):
             raise UserError(f"devices are named cpu, cuda, npu, cuda:0, npu:0 and so on, got {name!r}")
     if len(set(names)) < len(names):
         raise UserError("a device is named twice: for several concurrent runs on a device, use --per-device")
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_concurrency(kind: str, runs: int) -> int:
+    """Return the default number of concurrent runs on a device; on a CPU one per core, or per OMP_NUM_THREADS cores."""
+    if kind != "cpu":
+        return CONCURRENT_RUNS.get(kind, 1)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(runs, count_cores() // max(1, int(threads) if threads.isdecimal() else 1)))
 
 
 def find_devices(names: Sequence[str]) -> list[str]:

@@ -2,43 +2,44 @@
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
-from reproduce.config import Config, RunOptions, format_flags
-from reproduce.errors import UserError
+from reproduce.config import Config, Precision, RunOptions, format_flags
 from reproduce.record import is_run_folder, list_run_folders, read_record, read_result
-from reproduce.schema import Diverged, Finished, Result
+from reproduce.schema import Diverged, Finished
+
+Status = Literal["finished", "diverged", "unfinished", "missing"]
 
 
 @dataclass(frozen=True)
 class RunState:
     """The state of a run at its last evaluation.
 
-    error: test error in %. seconds: training time. pace: recent seconds per iteration. damage: what is wrong with the record.
+    error: test error in %. seconds: training time. pace: recent seconds per iteration.
     """
 
-    status: Literal["missing", "unfinished", "finished", "diverged", "damaged"]
+    status: Status
     iteration: int = 0
     error: float | None = None
     seconds: float = 0.0
     pace: float | None = None
-    damage: str = ""
 
 
 def read_state(config: Config, out: Path) -> RunState:
-    """Return the state of a run, which may be training meanwhile."""
+    """Return the state of a run, which may be training meanwhile.
+
+    Raises:
+        UserError: its record is damaged.
+    """
     folder = out / config.folder
     if not is_run_folder(folder):
         return RunState("missing")
-    try:
-        record = read_record(folder)
-    except UserError as error:
-        return RunState("damaged", damage=str(error))
+    record = read_record(folder)
     if isinstance(record.result, Diverged):
         return RunState("diverged", record.result.iteration)
     status = "unfinished" if record.result is None else "finished"
@@ -51,16 +52,8 @@ def read_state(config: Config, out: Path) -> RunState:
 
 
 def has_ended(config: Config, out: Path) -> bool:
-    """Whether a run has finished or diverged. A damaged record counts as not ended, so training reports the damage."""
-    return read_state(config, out).status in ("finished", "diverged")
-
-
-def find_result(config: Config, out: Path) -> Result | None:
-    """Return the result of a run, None if it has not ended or its record is damaged."""
-    try:
-        return read_result(out / config.folder)
-    except UserError:
-        return None
+    """Whether a run has finished or diverged."""
+    return read_result(out / config.folder) is not None
 
 
 def format_state(config: Config, out: Path) -> str:
@@ -68,7 +61,6 @@ def format_state(config: Config, out: Path) -> str:
     state = read_state(config, out)
     description = {
         "missing": "not started",
-        "damaged": state.damage,
         "unfinished": f"unfinished, last evaluation at iteration {state.iteration} of {config.iterations}",
         "diverged": f"diverged at iteration {state.iteration}",
         "finished": f"test error {state.error or 0:.2f}%, training time {format_time(state.seconds)}",
@@ -86,70 +78,55 @@ def format_time(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def print_status(runs: Sequence[Config], out: Path):
-    """Print the number of runs in each state, then each configuration with the state of its seeds.
+def print_summary(runs: Sequence[Config], states: Sequence[RunState], out: Path):
+    """Print the number of runs in each state, and of those recorded in another precision."""
+    counts = Counter(state.status for state in states)
+    where = out if out.is_dir() else f"{out}, which is not a folder"
+    print(f"{', '.join(f'{counts[status]} {status}' for status in get_args(Status))} in {where}")
+    for precision in get_args(Precision):
+        others = {replace(config, precision=precision) for config in runs}.difference(runs)
+        if count := sum(has_ended(config, out) for config in others):
+            print(f"{count} recorded in {precision}: add --precision {precision}")
 
-    Raises:
-        UserError: a record is damaged; everything is printed before.
-    """
-    states = {config: read_state(config, out) for config in runs}
-    counts = Counter(state.status for state in states.values())
-    names = ["finished", "diverged", "unfinished", "missing", *(["damaged"] if counts["damaged"] else [])]
-    print(f"{', '.join(f'{counts[name]} {name}' for name in names)} in {out}")
+
+def print_status(runs: Sequence[Config], out: Path):
+    """Print a summary, then each configuration with the state of its seeds; raises like `read_state`."""
+    states = [read_state(config, out) for config in runs]
+    print_summary(runs, states, out)
     seeds: dict[Config, list[str]] = defaultdict(list)
-    for config, state in states.items():
-        details = {"finished": f" ({state.error or 0:.2f}%)", "missing": "", "damaged": ""}
-        detail = details.get(state.status, f" ({state.iteration}/{config.iterations})")
+    for config, state in zip(runs, states, strict=True):
+        finished = f" ({state.error or 0:.2f}%)" if state.status == "finished" else f" ({state.iteration}/{config.iterations})"
+        detail = "" if state.status == "missing" else finished
         seeds[replace(config, seed=0)].append(f"{config.seed} {state.status}{detail}")
     for configuration, described in seeds.items():
         print(f"{format_run(configuration).replace('/seed0', '', 1)}\n    seed {', '.join(described)}")
-    refuse_damaged(states.values())
-
-
-def refuse_damaged(states: Iterable[RunState]):
-    """Raise a UserError if a record is damaged."""
-    for state in states:
-        if state.status == "damaged":
-            raise UserError(state.damage)
 
 
 def print_dry_run(runs: Sequence[Config], options: RunOptions, slots: int):
-    """Print the estimated time for the pending runs with `slots` concurrent runs, then their commands.
-
-    Raises:
-        UserError: a record is damaged.
-    """
-    states = {config: read_state(config, options.out) for config in runs}
-    refuse_damaged(states.values())
-    pending = [config for config, state in states.items() if state.status in ("unfinished", "missing")]
-    print(f"{len(pending)} runs to train, {len(runs) - len(pending)} have ended")
+    """Print a summary, the estimated time with `slots` concurrent runs, and the commands; raises like `read_state`."""
+    states = [read_state(config, options.out) for config in runs]
+    print_summary(runs, states, options.out)
+    pending = {config: state for config, state in zip(runs, states, strict=True) if state.status in ("unfinished", "missing")}
     throughputs = read_throughputs(options.out)
-    for device in sorted({device for device, _, _ in throughputs}):
-        seconds, unknown = 0.0, []
-        for config in pending:
-            images = (config.iterations - states[config].iteration) * config.batch_size
-            if (throughput := throughputs.get((device, config.net, config.precision))) is None:
-                unknown.append(f"{config.net} in {config.precision}")
+    for device in sorted({device for device, _, _ in throughputs} if pending else ()):
+        seconds, unknown = 0.0, Counter()
+        for config, state in pending.items():
+            if throughput := throughputs.get((device, config.net, config.precision)):
+                seconds += (config.iterations - state.iteration) * config.batch_size / throughput
             else:
-                seconds += images / throughput
-        if pending:
-            how = "one run at a time" if slots == 1 else f"with {slots} concurrent runs"
-            known = [f"{format_time(seconds / slots)} {how}"] if seconds else []
-            missing = [f"unknown for {len(unknown)} runs ({', '.join(dict.fromkeys(unknown))})"] if unknown else []
-            print(f"estimated time on {device}: {'; '.join(known + missing)}")
-    if pending and not throughputs:
-        print(f"estimated time: unknown, because {options.out} has no finished run")
+                unknown[f"{config.net} in {config.precision}"] += 1
+        text = f"{format_time(seconds / slots)} with {slots} concurrent run{'s' if slots > 1 else ''}"
+        if unknown:
+            text += f", without {unknown.total()} runs of networks not measured there ({', '.join(unknown)})"
+        print(f"estimated time on {device}: {text}")
     for config in pending:
         print(f"{shlex.join(['python', 'reproduce/run.py', *format_flags(config, options)])}  # {config.folder}")
 
 
 def read_throughputs(out: Path) -> dict[tuple[str, str, str], float]:
-    """Return the median images/s of the finished runs by device name, network and precision.
+    """Return the median images/s of the finished runs by device name, network and precision; raises like `read_state`.
 
     Excludes runs that changed device, fine-tuning with frozen layers, and image folders.
-
-    Raises:
-        UserError: a record is damaged.
     """
     found = defaultdict(list)
     for folder in list_run_folders(out):
