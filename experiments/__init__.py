@@ -7,16 +7,6 @@ from types import ModuleType
 
 from experiments import ambiguity, block_design, bn_placement, deep, degradation, lenet, optimizer, precision, warmup, wide
 
-EXPERIMENTS: dict[str, ModuleType] = {
-    "degradation": degradation,
-    "bn_placement": bn_placement,
-    "block_design": block_design,
-    "optimizer": optimizer,
-    "deep": deep,
-    "warmup": warmup,
-    "ambiguity": ambiguity,
-    "precision": precision,
-    "wide": wide,
-    "lenet": lenet,
-}
+MODULES = (degradation, bn_placement, block_design, optimizer, deep, warmup, ambiguity, precision, wide, lenet)
+EXPERIMENTS: dict[str, ModuleType] = {module.__name__.removeprefix("experiments."): module for module in MODULES}
 """The experiments of sweep.py. Each module has CONFIGS; optimizer.py also has a GRID and `derive_configs`."""

@@ -23,7 +23,7 @@ import tyro
 
 from experiments import EXPERIMENTS
 from experiments.engine.dashboard import Dashboard
-from experiments.engine.local_engine import check_device_names, choose_concurrency, find_devices, train_locally
+from experiments.engine.local_engine import choose_concurrency, find_devices, train_locally
 from experiments.engine.ray_engine import train_on_cluster
 from experiments.engine.run_queue import RunQueue
 from experiments.engine.status import format_run, format_state, has_ended, print_dry_run, print_status, read_state
@@ -85,7 +85,6 @@ class Sweep:
         require(self.seeds >= 1, "seeds must be at least 1", self.seeds)
         require(self.iterations is None or self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(self.per_device is None or self.per_device >= 1, "per-device must be at least 1", self.per_device)
-        check_device_names(self.devices)
         self.options()
 
     def options(self) -> RunOptions:

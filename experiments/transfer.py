@@ -15,8 +15,6 @@ Device-hours: 0.17 per seed on one CPU core (10 minutes alone, 14 to 27 with oth
     python analysis/plot_transfer.py
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -26,18 +24,17 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import numpy as np
 import tyro
 
 from reproduce import cli
-from reproduce.config import Precision, RunOptions, require
+from reproduce.config import Precision, RunOptions
 from reproduce.dataset import CIFAR10_CLASSES, find_data_folder, read_dataset
 from reproduce.errors import UserError
+from reproduce.randomness import SPLIT, random_generator
 from reproduce.record import NEWEST
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PRETRAINING_CLASSES = "airplane/automobile/bird/cat/deer"
 NEW_CLASSES = "dog/frog/horse/ship/truck"
@@ -66,9 +63,6 @@ class Transfer:
     out: Path = RunOptions.out
     """Folder for the run folders."""
 
-    def __post_init__(self):
-        require(all(seed >= 0 for seed in self.seeds), "seeds must be at least 0", self.seeds)
-
 
 def write_images(folder: Path, images_NHWC: np.ndarray, labels: np.ndarray, classes: str):
     """Write the images of some classes to a folder per class, as PPM, which is byte-identical on every machine."""
@@ -87,10 +81,6 @@ def write_image_folders(work: Path, data: str, seeds: Sequence[int]):
     first: the pretraining classes. second-<images per class>-<seed>: a sample of the new classes; these share the test images
     in second-test.
     """
-    import numpy as np
-
-    from reproduce.randomness import SPLIT, random_generator
-
     folders = [work / "first", work / "second-test"]
     folders += [work / f"second-{count}-{seed}" for count in IMAGES_PER_CLASS for seed in seeds]
     missing = [folder for folder in folders if not folder.exists()]

@@ -113,11 +113,3 @@ def test_a_sound_device_passes_and_a_faulty_one_fails(
     monkeypatch.setattr(Network, "train", lambda self, mode=True: nn.Module.train(self, False))
     assert main([*small, "--out", "wrong"]) == 1
     assert capsys.readouterr().out.splitlines()[-1].startswith("failed: ")
-
-
-def test_a_missing_reference_is_an_error(workplace: Path):
-    with pytest.raises(UserError, match="has no reference on synthetic"):
-        main(["--data", "synthetic", "--device", "cpu"])
-    with pytest.raises(UserError, match="runs must be at least 1"):
-        main(["--runs", "0"])
-    assert not Path("runs").exists()

@@ -13,7 +13,6 @@ from experiments.devices.throughput import Settings, count_work, list_candidates
 from reproduce import device as devices
 from reproduce import step
 from reproduce.config import Config
-from reproduce.errors import UserError
 from reproduce.sampling import Data
 from tests.conftest import CPU, QUICK
 
@@ -80,9 +79,3 @@ def test_an_eager_step_is_not_measured_as_a_captured_one(
     rows = throughput.compare_candidates(Settings(iterations=4, rounds=1), QUICK, Path(), synthetic, CPU, 1e-3)
     assert [row["candidate"] for row in rows] == ["eager"]
     assert "not measured, RuntimeError: its step is not captured" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("invalid", [{"rounds": 0}, {"iterations": 0}, {"workers": -1}, {"together": (1,)}])
-def test_invalid_settings_are_rejected(invalid):
-    with pytest.raises(UserError, match=next(iter(invalid))):
-        Settings(**invalid)

@@ -100,15 +100,9 @@ def compare_tensors(reference: dict[str, Tensor], other: dict[str, Tensor]) -> t
     return relative_difference(*vectors), most
 
 
-def train_iterations(training: Training, start: int, stop: int) -> list[float]:
-    """Train the iterations start <= i < stop and return their losses."""
-    losses = []
-    while start < stop:
-        end = min(stop, start + training.device.chunk_iterations)
-        rates = [learning_rate(training.config, iteration, 0) for iteration in range(start, end)]
-        losses += run_task(training.train_chunk(start, end, rates))[0]
-        start = end
-    return losses
+def train_iteration(training: Training, iteration: int) -> float:
+    """Train one iteration and return its loss."""
+    return run_task(training.train_chunk(iteration, iteration + 1, [learning_rate(training.config, iteration, 0)]))[0][0]
 
 
 def compare_devices(config: Config, first: Device, second: Device, folder: Path) -> dict[str, float]:
@@ -127,11 +121,14 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
             Training(config, load_data(config, folder, device.torch_device), device, capture=False)
             for device in (first, second)
         ]
-        print("iteration   learning rate  loss        relative difference: loss  gradients (worst)  BN")
+        print("iteration  loss        relative difference: loss  gradients (worst)  BN")
         spacing = max(1, config.iterations // N_INTERVALS)
-        for start in range(0, config.iterations, spacing):
+        for iteration in range(config.iterations):
+            if iteration % spacing:
+                train_iteration(reference, iteration)
+                continue
             repeating.restore(reference.state())
-            losses = [train_iterations(training, start, start + 1)[0] for training in (reference, repeating)]
+            losses = [train_iteration(training, iteration) for training in (reference, repeating)]
             gradient, most = compare_tensors(collect_gradients(reference), collect_gradients(repeating))
             found = {
                 "loss": relative_difference(losses[0], losses[1]),
@@ -140,11 +137,9 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
             }
             worst = {name: max(value, found[name]) for name, value in worst.items()}
             print(
-                f"{start + 1:9}  {learning_rate(config, start, 0):14g}  {losses[0]:<10.6f}  {found['loss']:19.1e}  "
-                f"{gradient:.1e} ({most})  {found['BN']:.1e}",
+                f"{iteration + 1:9}  {losses[0]:<10.6f}  {found['loss']:25.1e}  {gradient:.1e} ({most})  {found['BN']:.1e}",
                 flush=True,
             )
-            train_iterations(reference, start + 1, min(start + spacing, config.iterations))
         repeating.restore(reference.state())
         errors = [measure_error(t.network, t.data.test, t.data, t.device, config) for t in (reference, repeating)]
         worst["test error"] = abs(errors[0] - errors[1])

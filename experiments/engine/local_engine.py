@@ -25,19 +25,6 @@ POLL = 0.1
 """Seconds between polls of the workers."""
 
 
-def check_device_names(names: Sequence[str]):
-    """Check the form of device names, not whether the devices exist.
-
-    Raises:
-        UserError: a name is invalid or given twice.
-    """
-    for name in names:
-        if not re.fullmatch(r"cpu|(cuda|npu)(:\d+)?", name):
-            raise UserError(f"devices are named cpu, cuda, npu, cuda:0, npu:0 and so on, got {name!r}")
-    if len(set(names)) < len(names):
-        raise UserError("a device is named twice: for several concurrent runs on a device, use --per-device")
-
-
 def count_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -57,8 +44,11 @@ def find_devices(names: Sequence[str]) -> list[str]:
     A kind (cuda) expands to all of its devices; no name means all devices of the kind that --device auto picks.
 
     Raises:
-        UserError: a device is unusable.
+        UserError: a name is invalid, or a device unusable.
     """
+    for name in names:
+        if not re.fullmatch(r"cpu|(cuda|npu)(:\d+)?", name):
+            raise UserError(f"devices are named cpu, cuda, npu, cuda:0, npu:0 and so on, got {name!r}")
     if set(names) == {"cpu"}:
         return ["cpu"]
     from reproduce import device as devices  # imports torch
