@@ -15,7 +15,8 @@ Device-hours: not measured yet.
 """
 
 if __name__ == "__main__":
-    raise SystemExit(__doc__)
+    print(__doc__)
+    raise SystemExit
 
 
 from dataclasses import replace

@@ -16,7 +16,8 @@ Device-hours: 2.8 for ResNet-20 and 4.3 for ResNet-32 with BN after the addition
 """
 
 if __name__ == "__main__":
-    raise SystemExit(__doc__)
+    print(__doc__)
+    raise SystemExit
 
 
 from reproduce.config import Config

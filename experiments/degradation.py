@@ -19,7 +19,8 @@ layers not measured yet.
 """
 
 if __name__ == "__main__":
-    raise SystemExit(__doc__)
+    print(__doc__)
+    raise SystemExit
 
 
 from reproduce.config import Config

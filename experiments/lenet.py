@@ -15,7 +15,8 @@ Device-hours: 0.17 per run on one CPU core shared by five runs and other work.
 """
 
 if __name__ == "__main__":
-    raise SystemExit(__doc__)
+    print(__doc__)
+    raise SystemExit
 
 
 from reproduce.config import Config

@@ -23,7 +23,8 @@ Device-hours: 2.4 for ResNet-20 with Adam on two CPU cores; others not measured 
 """
 
 if __name__ == "__main__":
-    raise SystemExit(__doc__)
+    print(__doc__)
+    raise SystemExit
 
 
 import math

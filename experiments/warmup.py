@@ -16,7 +16,8 @@ Device-hours: in bf16 on one CPU core about 8 per run with 56 layers and 6 with 
 """
 
 if __name__ == "__main__":
-    raise SystemExit(__doc__)
+    print(__doc__)
+    raise SystemExit
 
 
 from dataclasses import replace

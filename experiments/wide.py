@@ -21,7 +21,8 @@ Device-hours: not measured yet; an image takes 14 (ResNet-18) and 32 (ResNet-50)
 """
 
 if __name__ == "__main__":
-    raise SystemExit(__doc__)
+    print(__doc__)
+    raise SystemExit
 
 
 from reproduce.config import Config

@@ -107,20 +107,28 @@ def print_dry_run(runs: Sequence[Config], options: RunOptions, slots: int):
     states = [read_state(config, options.out) for config in runs]
     print_summary(runs, states, options.out)
     pending = {config: state for config, state in zip(runs, states, strict=True) if state.status in ("unfinished", "missing")}
-    throughputs = read_throughputs(options.out)
-    for device in sorted({device for device, _, _ in throughputs} if pending else ()):
+    if pending:
+        print_estimates(pending, options.out, slots)
+    for config in pending:
+        print(f"{shlex.join(['python', 'reproduce/run.py', *format_flags(config, options)])}  # {config.folder}")
+
+
+def print_estimates(pending: dict[Config, RunState], out: Path, slots: int):
+    """Print the estimated time for the pending runs on each device that has trained some of their networks."""
+    throughputs = read_throughputs(out)
+    devices = sorted({device for device, *measured in throughputs if measured in [[c.net, c.precision] for c in pending]})
+    for device in devices:
         seconds, unknown = 0.0, Counter()
         for config, state in pending.items():
             if throughput := throughputs.get((device, config.net, config.precision)):
                 seconds += (config.iterations - state.iteration) * config.batch_size / throughput
             else:
                 unknown[f"{config.net} in {config.precision}"] += 1
-        text = f"{format_time(seconds / slots)} with {slots} concurrent run{'s' if slots > 1 else ''}"
-        if unknown:
-            text += f", without {unknown.total()} runs of networks not measured there ({', '.join(unknown)})"
-        print(f"estimated time on {device}: {text}")
-    for config in pending:
-        print(f"{shlex.join(['python', 'reproduce/run.py', *format_flags(config, options)])}  # {config.folder}")
+        missing = f", without {unknown.total()} runs of networks not measured there ({', '.join(unknown)})" if unknown else ""
+        how = "one run at a time" if slots == 1 else f"{slots} concurrent runs"
+        print(f"estimated time on {device}, {how}: {format_time(seconds / slots)}{missing}")
+    if not devices:
+        print(f"estimated time: unknown, since no run of these networks in {out} has finished")
 
 
 def read_throughputs(out: Path) -> dict[tuple[str, str, str], float]:
