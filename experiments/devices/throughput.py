@@ -143,14 +143,16 @@ def train_iterations(training: Training, start: int, stop: int) -> Task[None]:
 
 
 def make_interleaved(runs: Sequence[Training], device: Device) -> TrainFunction:
-    """Return a candidate that trains the runs interleaved, each on its own stream.
+    """Return a candidate that trains the runs interleaved, each on its own stream; if captured, in whole chunks.
 
     It raises a RuntimeError if a run falls back from its captured step to an eager one.
     """
     start, streams, captured = 0, [create_stream(device) for _ in runs], [run.may_capture for run in runs]
+    chunk = device.chunk_iterations if any(captured) else 1
 
     def train(iterations: int) -> float:
         nonlocal start
+        iterations = math.ceil(iterations / chunk) * chunk
         stop = start + iterations
         each = zip(streams, runs, strict=True)
         tasks = [run_on_stream(device, stream, train_iterations(run, start, stop), lambda: None) for stream, run in each]
@@ -240,12 +242,6 @@ def measure_peaks(device: Device, precisions: Sequence[Precision]) -> dict[str, 
 # Measuring --------------------------------------------------------------------------------------------------------------
 
 
-def round_up(iterations: int, name: str, device: Device) -> int:
-    """Round up to whole chunks if the candidate is captured."""
-    whole = device.chunk_iterations if device.is_accelerator and name not in ("plain", "plain compiled", "eager") else 1
-    return math.ceil(iterations / whole) * whole
-
-
 def compare_candidates(
     settings: Settings, config: Config, folder: Path, data: Data, device: Device, bound: float
 ) -> list[dict[str, Any]]:
@@ -258,21 +254,21 @@ def compare_candidates(
     rows = []
     torch._dynamo.reset()  # frees the compiled code of the previous network
     for name, make in list_candidates(settings, config, folder, data, device).items():
-        before, iterations = time.perf_counter(), round_up(settings.iterations, name, device)
+        before = time.perf_counter()
         try:
             train = make()
-            train(iterations)
+            train(settings.iterations)
         except Exception as error:  # a missing compiler or operator must not stop the others
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             print(f"depth {config.depth:4}  {config.precision}  {name:21} not measured, {reason}", flush=True)
             continue
         train_functions[name], seconds[name] = train, []
-        rows.append({"depth": config.depth, "precision": config.precision, "candidate": name, "iterations": iterations})
-        rows[-1]["seconds_to_start"] = round(time.perf_counter() - before, 1)
+        start = round(time.perf_counter() - before, 1)
+        rows.append({"depth": config.depth, "precision": config.precision, "candidate": name, "seconds_to_start": start})
     for _ in range(settings.rounds):
         for name, train in train_functions.items():
-            train(round_up(math.ceil(settings.iterations / 2), name, device))
-            seconds[name].append(train(round_up(settings.iterations, name, device)))
+            train(math.ceil(settings.iterations / 2))
+            seconds[name].append(train(settings.iterations))
     for row in rows:
         times = [1000 * value for value in seconds[row["candidate"]]]
         median = statistics.median(times)
@@ -318,22 +314,20 @@ def run_benchmark(settings: Settings) -> Path:
     path = settings.out / f"{format_file_name(about['device_name'])}.json"
     measured = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}
     record = {"git": describe_git()} | about | {"data": default.dataset, "batch_size": default.batch_size} | measured
-    nets, rows = [], []
+    rows = []
     for config in configs:
         devices.set_numerics(device, config.precision, deterministic=False)
         operations, moved = count_work(config)
         times = {"operations": operations / peaks[config.precision], "bytes": moved / peaks["copy"]}
         bottleneck = max(times, key=lambda name: times[name])
         bound = times[bottleneck]
-        net = {"depth": config.depth, "precision": config.precision, "operations": operations, "bytes": moved}
-        nets.append(net | {"floor": round(1000 * bound, 5)})
         print(
             f"depth {config.depth:4}  {config.precision}  {operations / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB per step: "
             f"roofline bound {1000 * bound:.3f} ms, limited by {bottleneck}",
             flush=True,
         )
         rows += compare_candidates(settings, config, folder, data, device, bound)
-        write_json(path, record | {"ceilings": peaks, "nets": nets, "rows": rows})
+        write_json(path, record | {"ceilings": peaks, "rows": rows})
     print(path)
     return path
 
