@@ -1,5 +1,6 @@
 """The run folder: checkpoints under damage, full disks, predictions, identity, lock, sessions, keys."""
 
+import errno
 import json
 import random
 from collections.abc import Callable
@@ -59,11 +60,8 @@ def test_two_checkpoints_are_kept(folder: Path):
 
 
 def test_an_unreadable_checkpoint_is_not_a_damaged_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    def fail(path: Path) -> bytes:
-        raise OSError(116, "Stale file handle")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fail)
+        patch.setattr(Path, "read_bytes", raise_error(OSError(errno.ESTALE, "Stale file handle")))
         with pytest.raises(OSError):
             load(folder)
     assert_equal(load(folder), make_state(2))
@@ -206,6 +204,40 @@ def test_a_run_folder_is_locked(tmp_path: Path):
             pass
     with record.open_run_folder(Config(), tmp_path):
         pass
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_lock_that_a_dead_process_of_another_host_left_names_the_process_and_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """On a file system without flock."""
+    monkeypatch.setattr("fcntl.flock", raise_error(OSError(errno.ENOSYS, "Function not implemented")))
+    folder = tmp_path / Config().folder
+    folder.mkdir(parents=True)
+    (folder / ".lock").write_text("1234\nelsewhere\n")
+    (folder / ".holder").write_text("process 1234 on elsewhere since 2026-11-28 12:00")
+    with pytest.raises(RunLocked) as caught, record.open_run_folder(Config(), tmp_path):
+        pass
+    assert "process 1234 on elsewhere since 2026-11-28" in str(caught.value) and f"remove {folder / '.lock'}" in str(
+        caught.value
+    )
+    (folder / ".lock").unlink()
+    with record.open_run_folder(Config(), tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fcntl.flock", raise_error(OSError(errno.ENOLCK, "No locks available")))
+    with pytest.raises(UserError) as caught, record.open_run_folder(Config(), tmp_path):
+        pass
+    assert str(tmp_path) in str(caught.value) and "No locks available" in str(caught.value) and "--out" in str(caught.value)
+
+
+def raise_error(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any):
+        raise error
+
+    return fail
 
 
 def test_each_session_is_recorded_without_the_users_folders(tmp_path: Path):

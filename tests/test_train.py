@@ -1,12 +1,15 @@
 """The warm-up and whole runs."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from reproduce import record, train_many
+from reproduce import record, run, train_many
 from reproduce.config import Config, RunOptions
 from reproduce.errors import OutOfMemory
 from reproduce.optimizer import WARMUP_WINDOW
@@ -72,6 +75,22 @@ def test_the_synthetic_dataset_is_learned(synthetic_folder, tmp_path):
     assert train_alone(config, RunOptions(), data, CPU, tmp_path) == "finished"
     result = record.read_result(tmp_path)
     assert isinstance(result, Finished) and result.test_error < 20
+
+
+def test_training_needs_nothing_that_windows_lacks(workplace: Path, monkeypatch: pytest.MonkeyPatch):
+    for module, names in ((os, ("O_DIRECTORY", "fork", "killpg", "sched_getaffinity")), (signal, ("SIGHUP", "SIGKILL"))):
+        for name in names:
+            monkeypatch.delattr(module, name, raising=False)
+    open_file = os.open
+
+    def refuse_folders(path: Any, flags: int, *more: Any, **others: Any) -> int:
+        if os.path.isdir(path):
+            raise PermissionError(path)
+        return open_file(path, flags, *more, **others)
+
+    monkeypatch.setattr(os, "open", refuse_folders)
+    assert run.main(QUICK_FLAGS.split()) == 0
+    assert (workplace / "runs" / QUICK_FOLDER / record.RESULT).exists()
 
 
 # Out of memory ----------------------------------------------------------------------------------------------------------

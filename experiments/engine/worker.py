@@ -24,7 +24,8 @@ TAIL = 12
 DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 parent, *command = sys.argv[1:]
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 if os.getppid() == int(parent):
     os.execv(command[0], command)
 """
