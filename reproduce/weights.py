@@ -4,6 +4,7 @@ Shapes: N images in a batch, K classes.
 """
 
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -258,7 +259,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
         found = ", ".join(map(str, fields)) or type(content).__name__
         raise UserError(f"{path} contains no state_dict, alone or as the field state_dict or net, got {found[:100]}")
-    return {name.replace("module.", ""): tensor.detach() for name, tensor in tensors.items()}, fields
+    return {str(name).replace("module.", ""): tensor.detach() for name, tensor in tensors.items()}, fields
 
 
 def translate_name(name: str, blocks_per_stage: int) -> str:
@@ -267,11 +268,8 @@ def translate_name(name: str, blocks_per_stage: int) -> str:
     conv1, bn1 -> conv, bn; layer<s>.<i> -> blocks.<(s - 1) n + i>; the names inside a block, and linear, are the same.
     The prefix "compressible_" (later versions) is removed.
     """
-    first, *rest = name.replace("compressible_", "").split(".")
-    if first in ("layer1", "layer2", "layer3"):
-        position, *rest = rest
-        return ".".join(["blocks", str((int(first[5:]) - 1) * blocks_per_stage + int(position)), *rest])
-    return ".".join([{"conv1": "conv", "bn1": "bn"}.get(first, first), *rest])
+    name = re.sub(r"^(conv|bn)1\.", r"\1.", name.replace("compressible_", ""))
+    return re.sub(r"^layer(\d)\.(\d+)", lambda match: f"blocks.{(int(match[1]) - 1) * blocks_per_stage + int(match[2])}", name)
 
 
 def load_foreign_checkpoint(
@@ -283,7 +281,7 @@ def load_foreign_checkpoint(
         UserError: the file is not such a checkpoint.
     """
     theirs, fields = read_state_dict(path)
-    blocks_per_stage = len({name.split(".")[1] for name in theirs if name.startswith("layer1.")})
+    blocks_per_stage = len(set(re.findall(r"^layer1\.(\d+)\.", "\n".join(theirs), re.MULTILINE)))
     if blocks_per_stage == 0:
         raise UserError(f"{path} is not a checkpoint of akamaster/pytorch_resnet_cifar10: layer1.0.conv1.weight is missing")
     shortcut = "B" if any(".shortcut." in name for name in theirs) else "A"
