@@ -79,10 +79,6 @@ class Estimate:
     def high(self) -> float:
         return combine([self], [1]).high if self.n >= MINIMUM else math.nan
 
-    @property
-    def interval(self) -> str:
-        return "-" if self.n < MINIMUM else f"{self.low:.2f} to {self.high:.2f}"
-
     def __str__(self) -> str:
         """Return "6.61 ± 0.16 (n=5)"."""
         if self.n == 0:

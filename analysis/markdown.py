@@ -117,7 +117,7 @@ def group_labels(configs: Iterable[Config]) -> str:
 def format_number(row: pd.Series) -> str:
     """Return a published number: "6.61 ± 0.16 (n=5)", "9 to 9.5 (plot)", "> 60"."""
     text = f"{row['value']:.2f}" if row["value"] % 1 else f"{row['value']:g}"
-    if row["upto"] == np.inf:
+    if row["upto"] == 100:
         text = f"> {text}"
     elif not np.isnan(row["upto"]):
         text = f"{text} to {row['upto']:g}" if row["value"] else f"< {row['upto']:g}"

@@ -1,31 +1,73 @@
 """Published numbers: paper.csv, a row per number, and the published standard deviations of single runs."""
 
+import csv
 import math
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import pandas as pd
 
 from reproduce.config import Config
+from reproduce.errors import UserError
 
 HE, BLOG, IDENTITY = "He et al. 2015", "a blog reproduction", "Identity Mappings (arXiv:1603.05027)"
 TUTORIAL, RECIPES = "a tutorial for beginners", "well-kept recipes"
 """Values of the column `source`."""
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+YesNo = Literal["yes", "no"]
+PAPER = Path(__file__).with_name("paper.csv")
+
+
+class Number(msgspec.Struct, forbid_unknown_fields=True):
+    """A row of paper.csv; empty fields are missing.
+
+    A range goes from `value` to `upto`; "more than 60" is 60 to 100, "less than 0.1" is 0 to 0.1. spread: the standard
+    deviation of the n runs. comparable: "no" if the weight decay or the preprocessing differs from the paper's.
+    """
+
+    source: Text
+    kind: Literal["plain", "residual", "resnet18", "lenet"]
+    quantity: Text
+    value: Percent
+    where: Text
+    read_off_plot: YesNo
+    comparable: YesNo
+    protocol: Text
+    depth: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    variant: str = ""
+    upto: Percent | None = None
+    spread: Percent | None = None
+    n: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+def read_numbers(path: Path) -> Iterator[Number]:
+    """Read a file like paper.csv.
+
+    Raises:
+        UserError: the file is missing or damaged; the message names the line and column.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file, strict=True, restkey="more columns", restval="")
+            for line in lines:
+                fields = {name: value for name, value in line.items() if value}
+                try:
+                    yield msgspec.convert(fields, Number, strict=False)
+                except msgspec.ValidationError as error:
+                    raise UserError(f"{path.name}, line {lines.line_num}: {str(error).replace('$.', '')}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path.name} cannot be read: {error}") from None
 
 
 @cache
-def load_paper() -> pd.DataFrame:
-    """Return paper.csv, errors in %.
-
-    A range goes from `value` to `upto`, which is inf for "more than"; "less than" has the value 0. `comparable` is "no" if the
-    weight decay or the preprocessing differs from the paper's.
-    """
-    numbers = ("depth", "value", "upto", "spread", "n")
-    columns = pd.read_csv(Path(__file__).with_name("paper.csv"), nrows=0).columns
-    types = {name: "float" if name in numbers else "str" for name in columns}
-    missing = {name: [""] for name in numbers}
-    return pd.read_csv(Path(__file__).with_name("paper.csv"), dtype=types, keep_default_na=False, na_values=missing)
+def load_paper(path: Path = PAPER) -> pd.DataFrame:
+    """Return paper.csv, errors in %, with the columns of Number."""
+    frame = pd.DataFrame(map(msgspec.structs.asdict, read_numbers(path)), columns=pd.Index(Number.__struct_fields__))
+    return frame.astype({name: float for name in ("depth", "value", "upto", "spread", "n")})
 
 
 def published(paper: pd.DataFrame, **where: Any) -> pd.DataFrame:
@@ -35,13 +77,22 @@ def published(paper: pd.DataFrame, **where: Any) -> pd.DataFrame:
     return paper
 
 
-def paper_value(source: str, quantity: str = "test error", column: str = "value", **where: Any) -> float:
-    """Return the one published number that matches.
+def find_number(**where: Any) -> pd.Series:
+    """Return the one published number whose columns have the given values.
 
     Raises:
-        ValueError: none matches, or several do.
+        UserError: there is none, or there are several.
     """
-    return float(published(load_paper(), source=source, quantity=quantity, **where)[column].item())
+    rows = published(load_paper(), **where)
+    if len(rows) != 1:
+        wanted = ", ".join(f"{column} {value!r}" for column, value in where.items())
+        raise UserError(f"paper.csv must have one row with {wanted}, got {len(rows)}")
+    return rows.iloc[0]
+
+
+def paper_value(source: str, quantity: str = "test error", column: str = "value", **where: Any) -> float:
+    """Return the one published number that matches, or another column of it."""
+    return float(find_number(source=source, quantity=quantity, **where)[column])
 
 
 def kind_of(config: Config) -> str:

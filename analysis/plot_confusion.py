@@ -18,14 +18,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.questions.lenet import choose_cell, sum_confusions
+from analysis.questions.lenet import select_lenet_runs, sum_confusions
 from reproduce.cli import run_cli
 from reproduce.dataset import DATASETS
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a row for each true digit and a column for each predicted digit; only mistakes are colored."""
-    cell = choose_cell(runs)
+    cell = select_lenet_runs(runs)
     counts = sum_confusions(cell)
     if counts is None:
         raise drawing.no_runs_error("sweep.py lenet")

@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.questions.transfer import WORDS, find_runs, select_cell
+from analysis.questions.transfer import LABELS, find_runs, select_group
 from analysis.records import finished_runs
 from experiments.transfer import IMAGES_PER_CLASS, METHODS
 from reproduce.cli import run_cli
@@ -31,10 +31,10 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(1, len(IMAGES_PER_CLASS), figsize=(7.2, 3.4), layout="constrained", sharey=True)
     for axes, per_class in zip(panels, IMAGES_PER_CLASS, strict=True):
         for place, way in enumerate(METHODS):
-            errors = select_cell(runs, way, per_class)["test_error"]
+            errors = select_group(runs, way, per_class)["test_error"]
             axes.bar(place, errors.mean(), color=drawing.PALETTE[place], alpha=0.6)
             axes.plot([place] * len(errors), errors, "k.")
-        axes.set_xticks(range(len(METHODS)), [textwrap.fill(WORDS[way], 11) for way in METHODS], fontsize="small")
+        axes.set_xticks(range(len(METHODS)), [textwrap.fill(LABELS[way], 11) for way in METHODS], fontsize="small")
         axes.set(title=f"{per_class} images per class", ylim=(0, None))
         axes.grid(axis="x", visible=False)
     panels[0].set_ylabel("test error (%)")

@@ -1,9 +1,11 @@
 """Run folders as DataFrames: one row per run, and one row per evaluation."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, get_args
 
 import pandas as pd
@@ -22,7 +24,7 @@ STUCK_ERROR = 80.0
 """A run is stuck at or above this training error in % (section 4.2 ends the warm-up below it)."""
 CONFIG_FIELDS = [field.name for field in fields(Config)]
 RESULT_FIELDS = ["status", "iteration", *(name for name in Finished.__struct_fields__ if name != "iterations")]
-RECORD_COLUMNS = ["responses", "small_scales", "predictions", "confusion", "sessions"]
+RECORD_COLUMNS = ["responses", "mean_response", "small_scales", "predictions", "confusion", "sessions"]
 RUN_COLUMNS = [*CONFIG_FIELDS, "folder", "configuration", *RESULT_FIELDS, *RECORD_COLUMNS]
 CURVE_COLUMNS = ["folder", *Row.__struct_fields__]
 
@@ -33,10 +35,10 @@ def load_records(records: Path, folders: Iterable[Path] | None = None) -> tuple[
     Returns:
         runs: one row per run, with the fields of Config and of a finished result (missing without one), and `folder`;
             `configuration`, the same for all seeds and precisions of a configuration; `status` (finished, diverged or
-            unfinished); `iteration`, the last one reached; `responses`, the standard deviation of each 3x3 layer;
-            `small_scales`, by limit, the fraction of each BN layer's scales below it; `predictions`, one character per test
-            image (see record.write_predictions); `confusion`, test images by true and predicted class; `sessions`, the
-            content of environment.json.
+            unfinished); `iteration`, the last one reached; `responses`, the standard deviation of each 3x3 layer, and
+            `mean_response`, their mean; `small_scales`, by limit, the fraction of each BN layer's scales below it;
+            `predictions`, one character per test image (see record.write_predictions); `confusion`, test images by true and
+            predicted class; `sessions`, the content of environment.json.
         curves: one row per evaluation, with the fields of metrics.jsonl and the run's `folder`.
 
     Raises:
@@ -59,7 +61,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     curve = [structs.asdict(row) | {"folder": name} for row in record.rows]
     row = asdict(record.config) | {"folder": name, "configuration": configuration_key(record.config)}
     measured = record.responses
-    row |= {"responses": measured and measured.std, "small_scales": measured and measured.small_scales}
+    row |= {"responses": measured and measured.std, "mean_response": fmean(measured.std) if measured else math.nan}
+    row |= {"small_scales": measured and measured.small_scales}
     row |= {"predictions": record.predictions, "confusion": record.confusion}
     row |= {"sessions": to_builtins(record.sessions), "status": "unfinished"}
     row["iteration"], row["seconds"] = (record.rows[-1].iteration, record.rows[-1].seconds) if record.rows else (0, 0.0)

@@ -1,4 +1,4 @@
-"""What the sections of RESULTS.md share: the runs of a section, differences, verdicts."""
+"""Helpers shared by the sections of RESULTS.md: the runs of a section, differences, verdicts, published results."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,18 @@ import pandas as pd
 
 from analysis.claims import judge
 from analysis.estimates import Interval, estimate
-from analysis.markdown import format_number, format_table, join_words
+from analysis.markdown import (
+    format_estimates,
+    format_net,
+    format_not_run,
+    format_number,
+    format_table,
+    group_labels,
+    join_words,
+)
 from analysis.paper import load_paper, published
 from analysis.records import comparable_runs, finished_runs, select_runs
-from analysis.sample import NotEnoughRuns, Sample, choose_precision
+from analysis.sample import Sample, choose_precision
 from reproduce.config import Config
 
 
@@ -21,23 +29,35 @@ def choose_runs(runs: pd.DataFrame, configs: Sequence[Config]) -> tuple[pd.DataF
     return full[full["precision"] == precision], precision
 
 
+def select_finished(runs: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Return the finished runs of a configuration."""
+    return finished_runs(select_runs(runs, config))
+
+
+def keep_recorded(runs: pd.DataFrame, configs: Sequence[Config]) -> list[Config]:
+    """Return the configurations with finished runs."""
+    return [config for config in configs if len(select_finished(runs, config))]
+
+
 def mean_error(runs: pd.DataFrame, config: Config, column: str = "test_error") -> float:
     """Return the mean of a configuration's finished runs, NaN without any."""
-    return estimate(finished_runs(select_runs(runs, config))[column].astype(float)).mean
+    return estimate(select_finished(runs, config)[column].astype(float)).mean
 
 
 def list_means(runs: pd.DataFrame, configs: Sequence[Config], column: str = "test_error") -> str:
-    """Return "8.98, 10.37 and 15.13" of the configurations with finished runs."""
-    means = [mean_error(runs, config, column) for config in configs]
-    return join_words([f"{mean:.2f}" for mean in means if not np.isnan(mean)])
+    """Return "8.98, 10.37 and 15.13"."""
+    return join_words([f"{mean_error(runs, config, column):.2f}" for config in configs])
+
+
+def list_depths(configs: Sequence[Config]) -> str:
+    """Return "20, 32 and 44"."""
+    return join_words([str(config.depth) for config in configs])
 
 
 def find_gap(runs: pd.DataFrame, first: Config, second: Config) -> Interval | None:
     """Return the test error of `first` minus `second`, None without runs of both."""
-    try:
-        return Sample(runs, first, second).difference(0, 1)
-    except NotEnoughRuns:
-        return None
+    sample = Sample(runs, first, second)
+    return sample.difference(0, 1) if sample.seeds else None
 
 
 def format_gap(runs: pd.DataFrame, first: Config, second: Config) -> str:
@@ -50,10 +70,26 @@ def format_verdicts(runs: pd.DataFrame, *names: str) -> str:
     return "; ".join(f"[{name}](#claims): {judge(name, runs).words}" for name in names)
 
 
-def describe_trend(values: Sequence[float]) -> str:
-    """Return in words whether values increase or decrease from each to the next."""
-    steps = np.diff(values)
-    return "increases" if (steps > 0).all() else "decreases" if (steps < 0).all() else "is not ordered"
+def increases(values: Sequence[float]) -> bool:
+    """Return whether each value is greater than the one before it."""
+    return bool((np.diff(values) > 0).all())
+
+
+def format_differences(runs: pd.DataFrame, configs: Sequence[Config], reference: Config, experiment: str) -> str:
+    """Return a table of test errors and their differences from `reference`, and which of the experiment's runs are missing.
+
+    Empty if no configuration except `reference` has a run.
+    """
+    ours, precision = choose_runs(runs, [reference, *configs])
+    known = keep_recorded(ours, configs)
+    if not known:
+        return ""
+    gaps = {config: format_gap(ours, config, reference) for config in known} | {reference: ""}
+    rows = [[group_labels([config]), format_estimates(select_runs(ours, config)), gap] for config, gap in gaps.items()]
+    table = format_table(["network", "test error", f"difference from {format_net(reference)}"], rows)
+    return f"""{table}
+
+Test error in %, {precision}. {format_not_run(ours, configs, f"python experiments/sweep.py {experiment}")}"""
 
 
 def format_published(kind: str, depths: Sequence[int]) -> str:
@@ -62,7 +98,7 @@ def format_published(kind: str, depths: Sequence[int]) -> str:
     rows = []
     for source, group in paper.groupby("source", sort=False):
         by_depth = {int(row["depth"]): format_number(row) for _, row in group.iterrows()}
-        name = f"{source}{'†' * bool((group['comparable'] == 'no').any())}"
+        name = f"{source}†" if (group["comparable"] == "no").any() else source
         rows.append([name, *(by_depth.get(depth, "-") for depth in depths), describe_protocol(group)])
     return format_table(["source", *depths, "protocol"], rows)
 

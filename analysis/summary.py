@@ -1,29 +1,37 @@
-"""The findings at the head of RESULTS.md, and the README's block."""
+"""The head of RESULTS.md, its table of claims, and the blocks of the README."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.claims import NOT_REPRODUCED, NOT_RUN, REPRODUCED, SUGGESTS, SUGGESTS_OTHERWISE, Verdict, count_verdicts, judge
+from analysis.claims import INCOMPLETE, NOT_RUN, Verdict
 from analysis.estimates import Interval, compare_predictions, holm_adjust
-from analysis.markdown import format_estimates, format_net, format_number, format_table, join_words, wrap_paragraphs
-from analysis.paper import HE, load_paper, paper_value, published
-from analysis.questions.degradation import PLAIN_TWINS, TWINS, list_depths, recorded
+from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words, wrap_paragraphs
+from analysis.paper import load_paper, published
+from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_reproductions
 from analysis.questions.layer_responses import compare_responses
-from analysis.questions.warmup import SOURCES
-from analysis.records import finished_runs, select_runs
-from analysis.sections import choose_runs, describe_trend, find_gap, list_means, mean_error
+from analysis.questions.warmup import WITH_WARMUP
+from analysis.records import comparable_runs, finished_runs, select_runs
+from analysis.sections import (
+    choose_runs,
+    find_gap,
+    increases,
+    keep_recorded,
+    list_depths,
+    list_means,
+    mean_error,
+    select_finished,
+)
 from experiments import bn_placement, degradation
 from reproduce.config import Config
 from reproduce.errors import UserError
 from reproduce.model_card import check_sha256
 from reproduce.record import read_weights_header
 
-FIGURE = (
-    "Fig. 6 from our runs: training error (dashed) and test error (solid) of plain networks (left) and residual networks "
-    "(right), one line per run; "
-    "markers: the paper's final test errors"
+CAPTION = (
+    "*Fig. 6 from our runs: training error (dashed) and test error (solid) of plain networks (left) and residual networks "
+    "(right), one line per run; markers: the paper's final test errors.*"
 )
 
 
@@ -38,189 +46,113 @@ def describe_scope(runs: pd.DataFrame) -> str:
     )
 
 
-def describe_answer(runs: pd.DataFrame) -> str:
-    """Return the main result in three sentences."""
+# Findings -------------------------------------------------------------------------------------------------------------
+
+
+def list_findings(runs: pd.DataFrame) -> list[str]:
+    """Return the findings that have runs, most important first, as Markdown."""
     ours, _ = choose_runs(runs, degradation.CONFIGS)
-    plain, residual = recorded(ours, PLAIN_TWINS), recorded(ours, TWINS)
-    gaps = [gap.mean for net, twin in zip(PLAIN_TWINS, TWINS, strict=True) if (gap := find_gap(ours, net, twin))]
-    if len(plain) < 2 or len(residual) < 3 or not gaps:
-        return "Too few networks have been trained to compare depths."
-    errors = [mean_error(ours, net) for net in plain]
-    trend = describe_trend(errors)
-    deepest, verdict = residual[-1], judge("C2", runs).verdict
-    beyond = {REPRODUCED: "They keep improving with depth", SUGGESTS: "They keep improving with depth"}
-    beyond |= {
-        NOT_REPRODUCED: "They do not keep improving with depth",
-        SUGGESTS_OTHERWISE: "They do not keep improving with depth",
-    }
-    untrained = "" if recorded(ours, degradation.RESIDUAL[-1:]) else " 110 layers have not been trained."
-    return (
-        f"The test error of plain networks {trend} with depth, as in the paper: {errors[0]:.2f}% at {plain[0].depth} layers, "
-        f"{errors[-1]:.2f}% at {plain[-1].depth} ({name_seeds(ours, plain)}). "
-        f"Residual networks are {min(gaps):.1f} to {max(gaps):.1f} points better than plain networks of the same depth. "
-        f"{beyond.get(verdict, 'Whether they keep improving beyond 32 layers is undecided')}: ResNet-{deepest.depth} ends at "
-        f"{mean_error(ours, deepest):.2f}%, the paper's at {paper_value(HE, kind='residual', depth=deepest.depth):.2f}%."
-        f"{untrained}"
-    )
+    describe = (describe_plain, describe_gaps, describe_residual, describe_bn_placement, describe_adam, describe_responses)
+    return list(filter(None, (each(ours) for each in describe)))
 
 
 def name_seeds(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
-    """Return "one seed each", "3 seeds each", or the range."""
-    counts = sorted({len(finished_runs(select_runs(ours, net))) for net in nets})
-    return (
-        ("one seed each" if counts == [1] else f"{counts[0]} seeds each")
-        if len(counts) == 1
-        else (f"{counts[0]} to {counts[-1]} seeds each")
-    )
-
-
-def describe_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """Return what single runs decide, and which verdicts hang on one published standard deviation."""
-    other = [f"{verdict.name} ({verdict.without_widest})" for verdict in verdicts if verdict.without_widest]
-    text = f"{count_verdicts(verdicts)}."
-    if other:
-        text += (
-            " Sensitivity: without the largest published standard deviation of each network (1.01 points at 56 layers, from "
-            f"Tony-Y/pytorch_warmup without a warm-up), these verdicts change: {', '.join(other)}."
-        )
-    return text
-
-
-def format_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """Return the table of claims that have runs, and the names of the others."""
-    rows = [[verdict.name, verdict.claim, verdict.words] for verdict in verdicts if verdict.verdict != NOT_RUN]
-    others = [verdict.name for verdict in verdicts if verdict.verdict == NOT_RUN]
-    table = f"{format_table(['ID', 'claim', 'verdict'], rows)}\n\n" if rows else ""
-    return f"{table}Not run yet: {', '.join(others) or 'none'} ([list](docs/statistics.md#rules))."
-
-
-def format_claims_csv(verdicts: Sequence[Verdict]) -> str:
-    """Return a row per claim: verdict, p-value before and after Holm's adjustment, and the numbers behind it."""
-    tested = [verdict for verdict in verdicts if verdict.p is not None]
-    adjusted = dict(zip(tested, holm_adjust([verdict.p for verdict in tested if verdict.p is not None]), strict=True))
-    rows = [
-        [v.name, v.claim, v.verdict, v.seeds or None, v.without_widest, v.p, adjusted.get(v), v.numbers.strip()]
-        for v in verdicts
-    ]
-    header = ["claim", "statement", "verdict", "seeds", "verdict_without_widest_std", "p", "p_holm", "numbers"]
-    table = pd.DataFrame(rows, columns=pd.Index(header))
-    table["seeds"] = table["seeds"].astype("Int64")
-    return table.to_csv(index=False, lineterminator="\n", float_format="%.3g")
-
-
-def list_findings(runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
-    """Return the findings that have runs, most important first, as Markdown."""
-    ours, _ = choose_runs(runs, degradation.CONFIGS)
-    findings = [
-        describe_plain(ours),
-        describe_gaps(ours),
-        describe_residual(ours, curves),
-        describe_bn_placement(ours),
-        describe_adam(ours),
-        describe_responses(ours),
-    ]
-    return list(filter(None, findings))
-
-
-def format_findings(findings: Sequence[str]) -> str:
-    return "\n".join(f"{number}. {text}" for number, text in enumerate(findings, start=1)) or "No full-length run yet."
-
-
-def describe_plain(ours: pd.DataFrame) -> str:
-    nets = recorded(ours, PLAIN_TWINS)
-    if len(nets) < 2:
-        return ""
-    worse = describe_trend([mean_error(ours, net) for net in nets]) == "increases"
-    both = worse and mean_error(ours, nets[-1], "train_error") > mean_error(ours, nets[0], "train_error")
-    return (
-        f"**Plain networks {'get' if worse else 'do not always get'} worse with depth in our "
-        f"runs{', as in the paper' * worse}** "
-        f"({name_seeds(ours, nets)}): {list_means(ours, nets)}% at {list_depths(nets)} layers. "
-        + f"The training error {'increases, too' if both else 'is'} ({list_means(ours, nets, 'train_error')}%)"
-        + ", so overfitting alone does not explain it." * both
-        + "." * (not both)
-    )
-
-
-def describe_gaps(ours: pd.DataFrame) -> str:
-    twins = zip(PLAIN_TWINS, TWINS, strict=True)
-    gaps = {net.depth: gap for plain, net in twins if (gap := find_gap(ours, plain, net))}
-    if not gaps:
-        return ""
-    means = [gap.mean for gap in gaps.values()]
-    grow = ", and the gap grows with depth" * (describe_trend(means) == "increases")
-    return (
-        f"**Residual networks {'are better' if min(means) > 0 else 'are not always better'} than plain ones in our "
-        f"runs{grow}** "
-        f"({name_seeds(ours, recorded(ours, [*PLAIN_TWINS, *TWINS]))}): the difference is {list_gaps(gaps)}."
-    )
+    """Return "one seed each", "3 seeds each", or "1 to 2 seeds each"."""
+    counts = [len(select_finished(ours, net)) for net in nets]
+    if max(counts) == 1:
+        return "one seed each"
+    return f"{min(counts)} seeds each" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)} seeds each"
 
 
 def list_gaps(gaps: Mapping[int, Interval]) -> str:
     return f"{join_words([f'{gap} at {depth}' for depth, gap in gaps.items()])} layers"
 
 
-def describe_residual(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
-    """Return how the test error changes from 32 to 56 layers, and what may explain it."""
-    nets = recorded(ours, TWINS[1:])
-    gap = find_gap(ours, nets[0], nets[-1]) if len(nets) > 2 else None
-    if gap is None:
+def describe_plain(ours: pd.DataFrame) -> str:
+    nets = keep_recorded(ours, PLAIN)
+    if len(nets) < 2:
         return ""
-    first, *deeper = nets
-    found = "undecided" if gap.low <= 0 <= gap.high else "better" if gap.low > 0 else "worse"
-    words = [f"ResNet-{net.depth} ({mean_error(ours, net):.2f}%)" for net in deeper]
-    improve = "do not improve on" if all(mean_error(ours, net) >= mean_error(ours, first) for net in deeper) else "compare with"
-    sentence = (
-        f"**Residual networks beyond {first.depth} layers: {found}.** In our runs ({name_seeds(ours, nets)}), "
-        f"{join_words(words)} "
-        f"{improve} ResNet-{first.depth} ({mean_error(ours, first):.2f}%); {first.depth} minus {nets[-1].depth} layers is "
-        f"{gap}. "
+    worse = increases([mean_error(ours, net) for net in nets])
+    headline = "get worse with depth, as in the paper" if worse else "do not always get worse with depth"
+    training = f"training error {list_means(ours, nets, 'train_error')}%"
+    if mean_error(ours, nets[-1], "train_error") > mean_error(ours, nets[0], "train_error"):
+        training += ", so overfitting alone does not explain it"
+    return (
+        f"**Plain networks {headline}** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
+        f"{list_depths(nets)} layers, {training}. Plain-{nets[-1].depth} minus the mean of other reproductions is "
+        f"{subtract_reproductions(ours, nets[-1])}."
     )
-    paired = compare_on_test_images(ours, nets[-1], first)
-    return f"{sentence}{paired}{describe_confound(ours)}{describe_published_56()}"
+
+
+def describe_gaps(ours: pd.DataFrame) -> str:
+    twins = zip(PLAIN, RESIDUAL, strict=True)
+    gaps = {net.depth: gap for plain, net in twins if (gap := find_gap(ours, plain, net))}
+    if not gaps:
+        return ""
+    means = [gap.mean for gap in gaps.values()]
+    better = "are better" if min(means) > 0 else "are not always better"
+    growth = ", and the gap grows with depth" if increases(means) else ""
+    seeds = name_seeds(ours, keep_recorded(ours, [*PLAIN, *RESIDUAL]))
+    return f"**Residual networks {better} than plain ones{growth}** ({seeds}): the difference is {list_gaps(gaps)}."
+
+
+def describe_residual(ours: pd.DataFrame) -> str:
+    """Return how the test error changes from 32 to 56 layers, and what may explain it."""
+    first, *deeper = RESIDUAL[1:]
+    if len(keep_recorded(ours, RESIDUAL[1:])) < 3 or not (gap := find_gap(ours, first, deeper[-1])):
+        return ""
+    finding = "undecided" if gap.low <= 0 <= gap.high else "better" if gap.low > 0 else "worse"
+    errors = join_words([f"{format_net(net)} ({mean_error(ours, net):.2f}%)" for net in deeper])
+    improve = "do not improve on" if all(mean_error(ours, net) >= mean_error(ours, first) for net in deeper) else "compare with"
+    return (
+        f"**Residual networks beyond {first.depth} layers: {finding}** ({name_seeds(ours, RESIDUAL[1:])}). {errors} {improve} "
+        f"{format_net(first)} ({mean_error(ours, first):.2f}%); {first.depth} minus {deeper[-1].depth} layers is {gap}. "
+        f"{compare_on_test_images(ours, deeper[-1], first)}{describe_confound(ours)}{describe_published_56()}"
+    )
 
 
 def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) -> str:
     """Return McNemar's test of two networks with the same seed, the lowest that both have."""
-    runs = [finished_runs(select_runs(ours, net)).set_index("seed")["predictions"].dropna() for net in (deep, shallow)]
+    runs = [select_finished(ours, net).set_index("seed")["predictions"].dropna() for net in (deep, shallow)]
     common = runs[0].index.intersection(runs[1].index)
     if common.empty:
         return ""
     lost, won, p = compare_predictions(*(texts[min(common)] for texts in runs))
     return (
-        f"With seed {min(common)}, {lost} test images are misclassified by ResNet-{deep.depth} only and {won} by "
-        f"ResNet-{shallow.depth} only (McNemar's test of these two networks: p = {p:.2g}). "
+        f"With seed {min(common)}, {lost} test images are misclassified by {format_net(deep)} only and {won} by "
+        f"{format_net(shallow)} only (McNemar's test of these two networks: p = {p:.2g}). "
     )
 
 
 def describe_confound(ours: pd.DataFrame) -> str:
     """Return which networks were trained at least partly on an accelerator, if only some were."""
-    accelerated = [net for net in degradation.CONFIGS if list_accelerators(ours, net)]
-    trained = recorded(ours, degradation.CONFIGS)
-    if not accelerated or len(accelerated) == len(trained):
+    trained = keep_recorded(ours, degradation.CONFIGS)
+    devices = {net: list_accelerators(ours, net) for net in trained}
+    accelerated = [format_net(net) for net in trained if devices[net]]
+    if len(accelerated) in (0, len(trained)):
         return ""
-    devices = sorted({name for net in accelerated for name in list_accelerators(ours, net)})
+    names = join_words(sorted(set().union(*devices.values())))
     return (
-        f"Depth and device are confounded: {join_words([format_net(net) for net in accelerated])} were trained at least "
-        f"partly on an accelerator ({join_words(devices)}), the others on CPUs. "
+        f"Depth and device are confounded: {join_words(accelerated)} were trained at least partly on an accelerator ({names}), "
+        "the others on CPUs. "
     )
 
 
-def list_accelerators(ours: pd.DataFrame, net: Config) -> list[str]:
+def list_accelerators(ours: pd.DataFrame, net: Config) -> set[str]:
     """Return the accelerators that trained a network's runs, at least for a part of the iterations."""
-    sessions = finished_runs(select_runs(ours, net))["sessions"].explode().dropna()
-    return sorted({session["device_name"] for session in sessions if session["device"] != "cpu"})
+    sessions = select_finished(ours, net)["sessions"].explode().dropna()
+    return {session["device_name"] for session in sessions if session["device"] != "cpu"}
 
 
 def describe_published_56() -> str:
     """Return the published test errors of ResNet-56 with and without a warm-up."""
     numbers = published(load_paper(), kind="residual", depth=56, quantity="test error", variant="", comparable="yes")
-    values = numbers.set_index("source")["value"]
-    warm = values[[source for source in values.index if SOURCES.get(source, "none") != "none"]]
-    cold = values.drop(warm.index)
+    warm = numbers["source"].isin(WITH_WARMUP)
+    cold = numbers[~warm]["value"]
+    with_warmup = [f"{value:.2f}" for value in sorted(numbers[warm]["value"])]
     return (
         f"Published test errors at 56 layers are {cold.min():.2f} to {cold.max():.2f}% without a stated warm-up (the paper: "
-        f"{values[HE]:.2f}%) and {join_words([f'{value:.2f}' for value in sorted(warm)])}% with one; "
+        f"{format_paper(RESIDUAL[-1])}%) and {join_words(with_warmup)}% with one; "
         "[a run with a warm-up](#does-resnet-56-need-a-warm-up) is planned."
     )
 
@@ -230,23 +162,22 @@ def describe_bn_placement(ours: pd.DataFrame) -> str:
     gaps = {net.depth: gap for net, after in pairs if (gap := find_gap(ours, after, net))}
     if not gaps:
         return ""
-    clear = [depth for depth, gap in gaps.items() if gap.low > 0 or gap.high < 0]
-    depths = join_words([str(depth) for depth in clear or gaps])
-    seeds = name_seeds(ours, recorded(ours, [net for net in bn_placement.AFTER if net.depth in gaps]))
+    clear = [str(depth) for depth, gap in gaps.items() if gap.low > 0 or gap.high < 0]
+    headline = f"a difference is visible at {join_words(clear)} layers" if clear else "no difference detected"
+    seeds = name_seeds(ours, [net for net in bn_placement.AFTER if net.depth in gaps])
     return (
-        f"**BN after the addition: {'a' if clear else 'no'} difference is visible at {depths} layers** ({seeds}): "
-        f"{list_gaps(gaps)}. "
-        "The large increase in test error that others report is at 110 layers."
+        f"**BN after the addition: {headline}** ({seeds}): {list_gaps(gaps)}. The large increase in test error that others "
+        "report is at 110 layers."
     )
 
 
 def describe_adam(ours: pd.DataFrame) -> str:
-    nets = recorded(ours, degradation.RESIDUAL)
-    gaps = {net: gap for net in nets if (gap := find_gap(ours, Config(depth=net.depth, optimizer="adam"), net))}
+    nets = {net: Config(depth=net.depth, optimizer="adam") for net in degradation.RESIDUAL}
+    gaps = {net: gap for net, adam in nets.items() if (gap := find_gap(ours, adam, net))}
     if not gaps:
         return ""
-    words = [f"{gap} on ResNet-{net.depth}" for net, gap in gaps.items()]
-    seeds = name_seeds(ours, [Config(depth=net.depth, optimizer="adam") for net in gaps])
+    words = [f"{gap} on {format_net(net)}" for net, gap in gaps.items()]
+    seeds = name_seeds(ours, [nets[net] for net in gaps])
     return (
         f"**Adam at a learning rate of 0.001 (not tuned)** ({seeds}): test error minus that of SGD is {join_words(words)}. "
         "With fewer than 3 seeds the interval assumes that Adam's runs vary like SGD's."
@@ -257,42 +188,75 @@ def describe_responses(ours: pd.DataFrame) -> str:
     means = compare_responses(ours)
     if not means:
         return ""
-    smaller = all(residual < plain for plain, residual in means.values())
+    smaller = "have" if all(residual < plain for plain, residual in means.values()) else "do not always have"
     words = [f"{residual:.2f} (plain: {plain:.2f}) at {depth}" for depth, (plain, residual) in means.items()]
     return (
-        f"**Averaged over layers, residual networks {'have' if smaller else 'do not always have'} smaller responses**: the "
-        f"mean "
-        f"standard deviation is {join_words(words)} layers."
+        f"**Averaged over layers, residual networks {smaller} smaller responses**: the mean standard deviation is "
+        f"{join_words(words)} layers."
     )
+
+
+# Claims ---------------------------------------------------------------------------------------------------------------
+
+
+def format_verdict_table(verdicts: Sequence[Verdict]) -> str:
+    """Return the table of claims that have runs, the names of the others, and the claims of each verdict."""
+    rows = [[verdict.name, verdict.claim, verdict.words] for verdict in verdicts if verdict.verdict != NOT_RUN]
+    names: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        names.setdefault(verdict.verdict.partition(" (")[0], []).append(verdict.name)
+    others = ", ".join(names.pop(NOT_RUN, [])) or "none"
+    names.pop(INCOMPLETE, None)
+    counts = "; ".join(f"*{verdict}*: {', '.join(listed)}" for verdict, listed in sorted(names.items()))
+    changed = [f"{verdict.name} ({verdict.without_widest})" for verdict in verdicts if verdict.without_widest]
+    parts = [
+        format_table(["ID", "claim", "verdict"], rows) if rows else "",
+        f"Not run yet: {others} ([list](docs/statistics.md#rules)). {counts}",
+        "Without the largest published standard deviation of each network (1.01 points at 56 layers, from "
+        f"Tony-Y/pytorch_warmup without a warm-up), these verdicts change: {', '.join(changed) or 'none'}.",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def format_claims_csv(verdicts: Sequence[Verdict]) -> str:
+    """Return a row per claim: verdict, p-value before and after Holm's adjustment, and the numbers behind it."""
+    tested = {verdict.name: verdict.p for verdict in verdicts if verdict.p is not None}
+    adjusted = dict(zip(tested, holm_adjust(list(tested.values())), strict=True))
+    rows = [
+        [v.name, v.claim, v.verdict, v.seeds or None, v.without_widest, v.p, adjusted.get(v.name), v.numbers.strip()]
+        for v in verdicts
+    ]
+    header = ["claim", "statement", "verdict", "seeds", "verdict_without_widest_std", "p", "p_holm", "numbers"]
+    table = pd.DataFrame(rows, columns=pd.Index(header)).astype({"seeds": "Int64"})
+    return table.to_csv(index=False, lineterminator="\n", float_format="%.3g")
 
 
 # README.md ------------------------------------------------------------------------------------------------------------
 
 
 def format_comparison(runs: pd.DataFrame) -> str:
-    """Return the table of our errors and the paper's, with its caption."""
+    """Return the table of our errors and the paper's with its caption, and Fig. 6."""
     ours, precision = choose_runs(runs, degradation.CONFIGS)
-    numbers = published(load_paper(), source=HE, quantity="test error")
-    paper = {(row["kind"], row["depth"]): format_number(row) for _, row in numbers.iterrows()}
     rows = []
     for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
-        errors = []
-        for kind, net in (("residual", residual), ("plain", plain)):
-            errors += [paper[kind, net.depth], format_estimates(select_runs(ours, net)) or "not run yet"]
-        rows.append([residual.depth, *errors])
+        errors = [[format_paper(net), format_estimates(select_runs(ours, net)) or "not run yet"] for net in (residual, plain)]
+        rows.append([residual.depth, *errors[0], *errors[1]])
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
+    figure = format_figure(comparable_runs(runs), degradation.CONFIGS, "degradation", "Fig. 6 from our runs")
     return f"""{format_table(header, rows)}
 
 Test error in % after 64,000 iterations, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated. The errors of
-the paper's plain networks are read off its Fig. 6 (plot) or from its caption."""
+the paper's plain networks are read off its Fig. 6 (plot) or from its caption.
+
+{figure}
+
+{CAPTION if figure else ""}"""
 
 
 def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
-    """Return the answer, our errors and the paper's, Fig. 6, and the first findings."""
-    ours, _ = choose_runs(runs, degradation.CONFIGS)
-    figure = f"\n\n![Fig. 6 from our runs](analysis/figures/degradation.png)\n\n*{FIGURE}.*" * bool(len(finished_runs(ours)))
-    listed = "".join(f"\n- {finding.replace('(#', '(RESULTS.md#')}" for finding in findings[:3])
-    return wrap_paragraphs(f"{describe_answer(runs)}\n\n{format_comparison(runs)}{figure}\n\n{listed}").strip()
+    """Return the first findings, our errors and the paper's, and Fig. 6."""
+    listed = "\n".join(f"- {finding.replace('(#', '(RESULTS.md#')}" for finding in findings[:3])
+    return wrap_paragraphs(f"{format_comparison(runs).replace('degradation.svg', 'degradation.png')}\n\n{listed}").strip()
 
 
 def format_weights(runs: pd.DataFrame, folder: Path) -> str:
@@ -305,9 +269,9 @@ def format_weights(runs: pd.DataFrame, folder: Path) -> str:
     for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem):
         check_sha256(path)
         run = read_weights_header(path)[0].folder
-        found = finished_runs(runs[runs["folder"] == str(run)])
-        if found.empty:
+        record = finished_runs(runs[runs["folder"] == str(run)])
+        if record.empty:
             raise UserError(f"{path} was exported from {run}, which has no finished record: add the record or remove the file")
-        row = found.iloc[0]
+        row = record.iloc[0]
         rows.append([f"[{path.stem}](weights/{path.stem}.md)", f"{row['test_error']:.2f}%", row["precision"], f"`{run}`"])
     return format_table(["weights", "test error, one run", "precision", "record"], rows) if rows else "No weights yet."

@@ -22,25 +22,20 @@ import tyro
 from analysis.claims import Verdict, judge_all
 from analysis.devices import describe_moves, format_devices
 from analysis.estimates import MINIMUM
-from analysis.markdown import format_figure, wrap_paragraphs
+from analysis.markdown import wrap_paragraphs
 from analysis.questions import QUESTIONS
-from analysis.records import RECORDS, comparable_runs, load_records
+from analysis.records import RECORDS, load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
 from analysis.statistics_page import format_statistics
 from analysis.summary import (
-    FIGURE,
-    describe_answer,
     describe_scope,
-    describe_verdicts,
     format_claims_csv,
     format_comparison,
-    format_findings,
     format_readme_results,
-    format_verdicts,
+    format_verdict_table,
     format_weights,
     list_findings,
 )
-from experiments import degradation
 from reproduce import cli
 from reproduce.errors import UserError
 
@@ -64,15 +59,11 @@ def format_results(
         records_folder=records.as_posix(),
         minimum=MINIMUM,
         scope=describe_scope(runs),
-        answer=describe_answer(runs),
         comparison=format_comparison(runs),
-        figure=format_figure(comparable_runs(runs), degradation.CONFIGS, "degradation", "Fig. 6 from our runs"),
-        caption=FIGURE,
-        findings=format_findings(findings),
+        findings="\n".join(f"{number}. {text}" for number, text in enumerate(findings, 1)) or "No full-length run yet.",
         sections="\n\n".join(filter(None, sections.values())),
         not_run="\n".join(f"- {question.NOT_RUN}" for question, text in sections.items() if not text) or "Nothing.",
-        verdicts=format_verdicts(verdicts),
-        counts=describe_verdicts(verdicts),
+        verdicts=format_verdict_table(verdicts),
         devices=describe_moves(runs),
     )
     return wrap_paragraphs(text)
@@ -95,7 +86,7 @@ def format_files(records: Path) -> dict[Path, str]:
     """Return every generated file with its text."""
     runs, curves = load_records(records)
     verdicts = judge_all(runs)
-    findings = list_findings(runs, curves)
+    findings = list_findings(runs)
     readme = replace_block(Path("README.md").read_text(encoding="utf-8"), "results", format_readme_results(runs, findings))
     files = {
         "RESULTS.md": format_results(runs, curves, findings, verdicts, records),

@@ -17,7 +17,6 @@ from analysis.claims import (
     REPRODUCED,
     SUGGESTS,
     SUGGESTS_OTHERWISE,
-    count_verdicts,
     judge,
     judge_all,
 )
@@ -29,7 +28,7 @@ from experiments.wide import RESNET18, RESNET18_BY_THE_PAPER
 from reproduce.config import Block, Config
 from tests.fake_records import write_run
 
-Cells = list[tuple[Config, dict[str, Any]]]
+Scenario = list[tuple[Config, dict[str, Any]]]
 """Configurations, each with arguments of `write_run`: three seeds around `error`, 0.1 apart."""
 
 
@@ -43,7 +42,7 @@ def residual(depth: int, error: float, **settings: Any) -> tuple[Config, dict[st
     return Config(depth=depth, **settings), {"error": error} | ours
 
 
-def blocks(**errors: float) -> Cells:
+def blocks(**errors: float) -> Scenario:
     names: dict[str, Block] = {
         "full": "full-preactivation",
         "original": "original",
@@ -58,17 +57,17 @@ TABLE_6 = {20: 8.6, 32: 7.6, 44: 7.2, 56: 6.8, 110: 6.5}
 PLAIN = {20: (9.2, 3.0), 32: (10.1, 4.0), 44: (11.6, 5.0), 56: (13.2, 6.0)}
 
 
-def plain_nets(**changed: tuple[float, float]) -> Cells:
+def plain_nets(**changed: tuple[float, float]) -> Scenario:
     rows = PLAIN | {int(name[1:]): value for name, value in changed.items()}
     return [plain(depth, error, train_error=train) for depth, (error, train) in rows.items()]
 
 
-def residual_nets(**changed: float) -> Cells:
+def residual_nets(**changed: float) -> Scenario:
     rows = TABLE_6 | {int(name[1:]): value for name, value in changed.items()}
     return [residual(depth, error) for depth, error in rows.items()]
 
 
-def responses(plain_20: float, residual_20: float, plain_56: float = 1.0, residual_56: float = 0.5) -> Cells:
+def responses(plain_20: float, residual_20: float, plain_56: float = 1.0, residual_56: float = 0.5) -> Scenario:
     return [
         plain(20, 9, responses=[plain_20] * 19),
         plain(56, 13, responses=[plain_56] * 55),
@@ -77,11 +76,11 @@ def responses(plain_20: float, residual_20: float, plain_56: float = 1.0, residu
     ]
 
 
-def ranked_responses(at_20: float, at_56: float, at_110: float) -> Cells:
+def ranked_responses(at_20: float, at_56: float, at_110: float) -> Scenario:
     return [residual(depth, 7, responses=[std] * (depth - 1)) for depth, std in ((20, at_20), (56, at_56), (110, at_110))]
 
 
-def adams(at_20: float, at_56: float, at_plain_56: float) -> Cells:
+def adams(at_20: float, at_56: float, at_plain_56: float) -> Scenario:
     return [
         *(residual(20, error, optimizer="adam", lr=lr) for error, lr in ((at_20, 1e-3), (at_20 + 2, 1e-2))),
         residual(56, at_56, optimizer="adam"),
@@ -92,14 +91,14 @@ def adams(at_20: float, at_56: float, at_plain_56: float) -> Cells:
     ]
 
 
-def without_augmentation(adam: float, sgd: float, adam_train: float = 15.0, sgd_train: float = 0.0) -> Cells:
+def without_augmentation(adam: float, sgd: float, adam_train: float = 15.0, sgd_train: float = 0.0) -> Scenario:
     return [
         residual(32, adam, optimizer="adam", augment=False, train_error=adam_train),
         residual(32, sgd, augment=False, train_error=sgd_train),
     ]
 
 
-SCENARIOS: dict[str, dict[str, list[Cells]]] = {
+SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "C1": {
         REPRODUCED: [plain_nets()],
         NOT_REPRODUCED: [plain_nets(d56=(8.9, 6.0)), plain_nets(d56=(13.2, 2.0)), plain_nets(d32=(8.5, 4.0))],
@@ -237,7 +236,7 @@ JITTER = ((-0.1, 0.0, 0.1), (0.1, -0.1, 0.0))
 """Of the seeds, in alternate configurations."""
 
 
-def write_cells(records, scenario: Cells, seeds: int = 3):
+def write_scenario(records, scenario: Scenario, seeds: int = 3):
     for place, (config, settings) in enumerate(scenario):
         settings = dict(settings)
         error, scale = settings.pop("error"), settings.pop("spread", 0.1) / 0.1
@@ -255,7 +254,7 @@ def write_cells(records, scenario: Cells, seeds: int = 3):
     ],
 )
 def test_verdicts_on_three_seeds(tmp_path, name, verdict, scenario):
-    write_cells(tmp_path, scenario)
+    write_scenario(tmp_path, scenario)
     judged = judge(name, load_records(tmp_path)[0])
     assert judged.verdict.partition(" (")[0] == verdict, judged.numbers
     tested = verdict not in (INCOMPLETE, NOT_RUN) and name[0] not in "TM"
@@ -268,7 +267,7 @@ def test_verdicts_on_three_seeds(tmp_path, name, verdict, scenario):
 def test_one_or_two_seeds_only_suggest(tmp_path, name):
     least_seeds = CLAIMS[name].least_seeds
     for seeds, words in ((1, "one seed"), (2, "two seeds")):
-        write_cells(tmp_path / words, SCENARIOS[name][REPRODUCED][0], seeds=seeds)
+        write_scenario(tmp_path / words, SCENARIOS[name][REPRODUCED][0], seeds=seeds)
         judged = judge(name, load_records(tmp_path / words)[0])
         assert judged.verdict in ((ESTIMATE,) if seeds < least_seeds else (SUGGESTS, INCONCLUSIVE)), judged.numbers
         assert judged.words.endswith(f"({words})") and judged.p is None
@@ -276,21 +275,21 @@ def test_one_or_two_seeds_only_suggest(tmp_path, name):
 
 @pytest.mark.parametrize("name, place", [("C1", 1), ("C5", 0), ("A1", 1), ("A3", 0)])
 def test_one_seed_can_suggest_otherwise(tmp_path, name, place):
-    write_cells(tmp_path, SCENARIOS[name][NOT_REPRODUCED][place], seeds=1)
+    write_scenario(tmp_path, SCENARIOS[name][NOT_REPRODUCED][place], seeds=1)
     assert judge(name, load_records(tmp_path)[0]).words == f"{SUGGESTS_OTHERWISE} (one seed)"
 
 
 def test_a_verdict_that_depends_on_the_widest_published_standard_deviation_says_so(tmp_path):
-    write_cells(tmp_path, [residual(56, 8.11)], seeds=1)
+    write_scenario(tmp_path, [residual(56, 8.11)], seeds=1)
     judged = judge("T56", load_records(tmp_path)[0])
     # Pooled 0.542 with Tony-Y's 1.01: 1.04 ± 1.96 x 0.542 x sqrt(2); 0.227 without it.
     assert judged.verdict == INCONCLUSIVE and "ours - paper: +1.04 (-0.46 to +2.54)" in judged.numbers
-    assert f"without the widest published standard deviations: {SUGGESTS_OTHERWISE}" in judged.numbers
+    assert judged.without_widest == SUGGESTS_OTHERWISE
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_only_comparable_finished_runs_in_one_precision_count(tmp_path, name):
-    write_cells(tmp_path, SCENARIOS[name][REPRODUCED][0])
+    write_scenario(tmp_path, SCENARIOS[name][REPRODUCED][0])
     runs, _ = load_records(tmp_path)
     for change in ({"iterations": 32_000}, {"split": "val"}, {"dataset": "synthetic"}, {"status": "unfinished"}):
         assert judge(name, runs.assign(**change)).verdict == NOT_RUN, change
@@ -310,13 +309,13 @@ def test_diverged_runs_refute_convergence(tmp_path, name, warmup):
         write_run(tmp_path, Config(depth=110, warmup=warmup, precision="bf16", seed=seed), status="diverged")
     if name == "C8":
         assert judge(name, load_records(tmp_path)[0]).verdict == NOT_RUN
-        write_cells(tmp_path, [residual(110, 6.6, precision="bf16")])
+        write_scenario(tmp_path, [residual(110, 6.6, precision="bf16")])
     judged = judge(name, load_records(tmp_path)[0])
-    assert judged.verdict == NOT_REPRODUCED and "3 of 3 diverged" in judged.numbers and judged.p is None
+    assert judged.verdict == NOT_REPRODUCED and "3 diverged" in judged.numbers and judged.p is None
 
 
 def test_numbers_behind_a_verdict(tmp_path):
-    write_cells(tmp_path, SCENARIOS["B2"][REPRODUCED][0])
+    write_scenario(tmp_path, SCENARIOS["B2"][REPRODUCED][0])
     numbers = judge("B2", load_records(tmp_path)[0]).numbers
     # Both have a standard deviation of 0.1: a standard error of 0.1 sqrt(2/3), 4 degrees of freedom, t = 2.776.
     assert "residual110 (bn-after-add) 8.20 ± 0.10 (n=3), residual110 6.60 ± 0.10 (n=3)" in numbers
@@ -324,7 +323,7 @@ def test_numbers_behind_a_verdict(tmp_path):
 
 
 def test_verdicts_are_adjusted_for_all_tests(tmp_path):
-    write_cells(tmp_path, SCENARIOS["B2"][REPRODUCED][0])
+    write_scenario(tmp_path, SCENARIOS["B2"][REPRODUCED][0])
     verdict = judge("B2", load_records(tmp_path)[0])
     weak = [replace(verdict, name=f"B{i}", p=0.04) for i in (2, 3)]
     assert format_claims_csv(weak).count(",0.04,0.08,") == 2
@@ -334,7 +333,7 @@ def test_every_claim_has_a_rule_scenarios_and_published_numbers(tmp_path):
     verdicts = judge_all(load_records(tmp_path)[0])
     assert [verdict.name for verdict in verdicts] == list(SCENARIOS)
     assert all(verdict.claim and verdict.rule for verdict in verdicts)
-    assert count_verdicts(verdicts) == f"{len(SCENARIOS)} {NOT_RUN}"
+    assert {verdict.verdict for verdict in verdicts} == {NOT_RUN}
     numbers = set(load_paper()["value"]) | set(load_paper()["upto"]) | {0.001}  # Adam's learning rate
     for verdict in verdicts:
         assert {float(number) for number in re.findall(r"\d+\.\d+", verdict.claim)} <= numbers, verdict.claim

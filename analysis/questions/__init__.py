@@ -1,4 +1,4 @@
-"""One module per question, in the order of RESULTS.md: its section, and its claims beside their rules."""
+"""One module per question, in the order of RESULTS.md: its section, then its claims and their rules."""
 
 from analysis.questions import (
     ambiguity,
@@ -18,19 +18,7 @@ from analysis.questions import (
 )
 
 QUESTIONS = (
-    degradation,
-    warmup,
-    deep,
-    bn_placement,
-    block_design,
-    optimizer,
-    layer_responses,
-    length,
-    mistakes,
-    precision,
-    wide,
-    lenet,
-    transfer,
-    ambiguity,
+    *(degradation, warmup, deep, bn_placement, block_design, optimizer, layer_responses),
+    *(length, mistakes, precision, wide, lenet, transfer, ambiguity),
 )
 """Each has format_section(runs, curves), which returns Markdown from all runs and their curves."""

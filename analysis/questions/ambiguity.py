@@ -1,4 +1,4 @@
-"""How much depends on each choice that the paper leaves open?"""
+"""How much does each choice that the paper leaves open matter?"""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from experiments.ambiguity import ALTERNATIVES
 from experiments.deep import FIXED_WARMUP
 from reproduce.config import Config
 
-LEDGER = {
+CHOICES = {
     "split": ("training images", "50,000", "45,000"),
     "channel_mean": ("mean subtracted", "per pixel", "per channel"),
     "channel_std": ("divided by the standard deviation", "no", "per channel"),
@@ -28,9 +28,9 @@ CONFIGS = ALTERNATIVES | {"warmup": FIXED_WARMUP}
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
-    """Return the ledger; only here, runs trained on 45,000 images count."""
+    """Return the table of open choices. Unlike other sections it includes runs on 45,000 images."""
     rows, missing = [], []
-    for name, (what, ours, alternative) in LEDGER.items():
+    for name, (what, ours, alternative) in CHOICES.items():
         config = CONFIGS[name]
         default = Config(depth=config.depth)
         precision = choose_precision(runs, [config, default])
@@ -40,9 +40,10 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         else:
             missing.append(f"{what}: {alternative} ({ours})")
     table = format_table(["open in the paper", "our choice", "alternative", "network", "test error, alternative - ours"], rows)
-    return f"""## How much depends on the choices that the paper leaves open?
-
-{table if rows else ""}
-
-Not measured yet. Alternatives, with our choice in parentheses: {"; ".join(missing)} (`python experiments/sweep.py
-ambiguity`)."""
+    not_run = f"Not run yet, with our choice in parentheses: {'; '.join(missing)} (`python experiments/sweep.py ambiguity`)."
+    parts = [
+        "## How much depends on the choices that the paper leaves open?",
+        table if rows else "",
+        not_run if missing else "",
+    ]
+    return "\n\n".join(filter(None, parts))

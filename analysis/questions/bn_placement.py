@@ -4,11 +4,11 @@ import pandas as pd
 
 from analysis.claims import TOLERANCE, claim
 from analysis.estimates import MINIMUM, Finding, Interval, all_of, is_equivalent, is_positive
-from analysis.markdown import format_estimates, format_figure, format_not_run, format_table
+from analysis.markdown import format_estimates, format_figure, format_not_run, format_table, join_words
 from analysis.paper import BLOG, load_paper, paper_value, published
-from analysis.records import finished_runs, select_runs
+from analysis.records import select_runs
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_gap, format_verdicts
+from analysis.sections import choose_runs, format_gap, format_verdicts, keep_recorded
 from experiments.bn_placement import AFTER, BEFORE, CONFIGS
 from reproduce.config import Config
 
@@ -20,9 +20,9 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         gap, others = format_gap(ours, after, before), list_published(before.depth)
         if gap:
             known.append(f"{gap} points at {before.depth} layers")
-        if others or len(finished_runs(select_runs(ours, after))):
+        if others or keep_recorded(ours, [after]):
             rows.append([before.depth, *(format_estimates(select_runs(ours, net)) for net in (before, after)), gap, others])
-    answer = f"BN after the addition changes the test error by {', '.join(known)}" if known else "Not known yet"
+    answer = f"BN after the addition changes the test error by {join_words(known)}" if known else "Not known yet"
     return f"""## Does BN belong before or after the addition?
 
 {answer} ({format_verdicts(runs, "B1", "B3")}). The large increase in test error that others report is at 110 layers
@@ -38,20 +38,17 @@ Test error in %, {precision}. {format_not_run(ours, AFTER, "python experiments/s
 def list_published(depth: int) -> str:
     """Return the sources that report both placements at a depth."""
     numbers = published(load_paper(), quantity="test error", depth=depth)
-    pairs = []
-    for source, group in numbers[numbers["variant"].isin(["original", "bn-after-add"])].groupby("source"):
-        errors = group.set_index("variant")["value"]
-        if len(errors) == 2:
-            pairs.append(f"{errors['original']:.2f} / {errors['bn-after-add']:.2f} ({source})")
-    return "; ".join(pairs)
+    pairs = numbers.pivot_table(index="source", columns="variant", values="value").reindex(columns=["original", "bn-after-add"])
+    rows = pairs.dropna().itertuples()
+    return "; ".join(f"{before:.2f} / {after:.2f} ({source})" for source, before, after in rows)
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------
 
 
-def compare_placements(nets: Sample) -> tuple[Interval, str]:
-    gap = nets.difference(0, 1)
-    return gap, f"{nets.list()}; after - before {gap}"
+def compare_placements(sample: Sample) -> tuple[Interval, str]:
+    gap = sample.difference(0, 1)
+    return gap, f"{sample.format_means()}; after - before {gap}"
 
 
 def at_depth(depth: int) -> list[Config]:
@@ -59,31 +56,31 @@ def at_depth(depth: int) -> list[Config]:
 
 
 @claim("B1", at_depth(20), least_seeds=MINIMUM)
-def bn_placement_at_20(nets: Sample) -> tuple[Finding, str]:
+def bn_placement_at_20(sample: Sample) -> tuple[Finding, str]:
     """At 20 layers BN before or after the addition makes no difference (gcr: 8.29 and 8.34).
 
     Rule: the test errors are equal to within 0.5 points.
     """
-    gap, numbers = compare_placements(nets)
+    gap, numbers = compare_placements(sample)
     return is_equivalent(gap, TOLERANCE), numbers
 
 
 @claim("B2", at_depth(110))
-def bn_placement_at_110(nets: Sample) -> tuple[Finding, str]:
+def bn_placement_at_110(sample: Sample) -> tuple[Finding, str]:
     """At 110 layers BN after the addition is worse than BN before the addition (Identity Mappings: 8.17 against 6.61).
 
     Rule: its test error is higher; refuted if a difference of 0.5 points is ruled out.
     """
-    gap, numbers = compare_placements(nets)
+    gap, numbers = compare_placements(sample)
     return is_positive(gap, TOLERANCE), numbers
 
 
 @claim("B3", at_depth(32), least_seeds=MINIMUM)
-def bn_placement_at_32(nets: Sample) -> tuple[Finding, str]:
+def bn_placement_at_32(sample: Sample) -> tuple[Finding, str]:
     """At 32 layers BN before the addition lowers the test error by about 1.5 points (a blog, no source kept).
 
     Rule: the difference is above zero and within 0.5 points of 1.5; refuted if a difference of 0.5 points is ruled out.
     """
-    gap, numbers = compare_placements(nets)
+    gap, numbers = compare_placements(sample)
     gain = paper_value(BLOG, "gain of BN before the addition")
     return all_of(is_positive(gap, TOLERANCE), is_equivalent(gap - gain, TOLERANCE)), numbers

@@ -1,6 +1,4 @@
-"""Are the responses of residual networks smaller than those of plain ones, and smaller with more depth? Fig. 7."""
-
-import math
+"""Do residual networks have smaller layer responses, and do they shrink with depth? Fig. 7."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +6,7 @@ import pandas as pd
 from analysis.claims import claim
 from analysis.estimates import MINIMUM, Finding, all_of, is_positive
 from analysis.markdown import format_estimates, format_figure, format_not_run, format_table
-from analysis.records import comparable_runs, select_runs
+from analysis.records import select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_verdicts, mean_error
 from experiments import deep, degradation
@@ -21,7 +19,6 @@ NETS = [net for net in degradation.PLAIN if net.depth in (20, 56)] + [
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     ours, precision = choose_runs(runs, degradation.CONFIGS)
-    ours = with_mean_response(ours)
     rows = []
     for plain, residual in zip([*degradation.PLAIN, None], [*degradation.RESIDUAL, deep.DEEPEST], strict=True):
         found = [format_estimates(select_runs(ours, net), "mean_response") if net else "" for net in (plain, residual)]
@@ -49,7 +46,6 @@ def describe_responses(ours: pd.DataFrame) -> str:
 
 def compare_responses(ours: pd.DataFrame) -> dict[int, tuple[float, float]]:
     """Return the mean response of the plain and the residual network at each depth that has both."""
-    ours = with_mean_response(ours)
     means = {}
     for plain, residual in zip(degradation.PLAIN, degradation.RESIDUAL, strict=True):
         pair = mean_error(ours, plain, "mean_response"), mean_error(ours, residual, "mean_response")
@@ -58,21 +54,11 @@ def compare_responses(ours: pd.DataFrame) -> dict[int, tuple[float, float]]:
     return means
 
 
-def with_mean_response(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with responses, and a column `mean_response`: the mean of the 3x3 layers' standard deviations."""
-    runs = runs[runs["responses"].notna()]
-    return runs.assign(mean_response=[math.fsum(std) / len(std) for std in runs["responses"]])
-
-
 # Claims ---------------------------------------------------------------------------------------------------------------
 
 
-def comparable_responses(runs: pd.DataFrame) -> pd.DataFrame:
-    return with_mean_response(comparable_runs(runs))
-
-
-@claim("C6", NETS[:4], least_seeds=MINIMUM, prepare=comparable_responses)
-def responses_are_smaller(nets: Sample) -> tuple[Finding, str]:
+@claim("C6", NETS[:4], least_seeds=MINIMUM)
+def responses_are_smaller(sample: Sample) -> tuple[Finding, str]:
     """Layer responses have generally smaller standard deviations in residual than in plain networks (Fig. 7).
 
     Rule: at 20 and at 56 layers the mean over the layers is greater in the plain network, and so are more than half of the
@@ -80,19 +66,19 @@ def responses_are_smaller(nets: Sample) -> tuple[Finding, str]:
     """
     parts, numbers = [], []
     for position, net in enumerate(NETS[:2]):
-        gap = nets.difference(position, position + 2, "mean_response")
-        plain, residual = (np.mean(nets.cells[i]["responses"].tolist(), axis=0) for i in (position, position + 2))
+        gap = sample.difference(position, position + 2, "mean_response")
+        plain, residual = (np.mean(sample.groups[i]["responses"].tolist(), axis=0) for i in (position, position + 2))
         share = float(np.mean(plain > residual))
         parts += [is_positive(gap), share > 0.5]
         numbers.append(f"plain - residual at {net.depth} layers: {gap}, greater in {share:.0%} of the layers")
     return all_of(*parts), "; ".join(numbers)
 
 
-@claim("C7", NETS[2:], least_seeds=MINIMUM, prepare=comparable_responses)
-def responses_shrink_with_depth(nets: Sample) -> tuple[Finding, str]:
+@claim("C7", NETS[2:], least_seeds=MINIMUM)
+def responses_shrink_with_depth(sample: Sample) -> tuple[Finding, str]:
     """Deeper residual networks have smaller responses per layer (Fig. 7).
 
     Rule: the mean over the layers falls from 20 to 56 and from 56 to 110 layers.
     """
-    falls = [nets.difference(i, i + 1, "mean_response") for i in range(2)]
-    return all_of(*map(is_positive, falls)), f"{nets.list('mean_response')}; steps {', '.join(map(str, falls))}"
+    falls = [sample.difference(i, i + 1, "mean_response") for i in range(2)]
+    return all_of(*map(is_positive, falls)), f"{sample.format_means('mean_response')}; steps {', '.join(map(str, falls))}"

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words
 from analysis.records import finished_runs, select_runs
 from analysis.sample import choose_precision
-from analysis.sections import mean_error
+from analysis.sections import keep_recorded, mean_error
 from experiments import degradation
 from reproduce.config import PAPER_ITERATIONS, Config
 
@@ -17,20 +17,15 @@ NETS = [net for net in degradation.CONFIGS if net.depth in (20, 56)]
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     precision = choose_precision(runs, NETS)
     ours = runs[runs["precision"] == precision]
-    found = pd.concat([finished_runs(select_runs(ours, net, free=("iterations",))) for net in NETS])
-    lengths = sorted(set(found["iterations"]))
-    rows = [
-        [
-            f"{length:,}",
-            f"{length / PAPER_ITERATIONS:.1%}",
-            *(format_estimates(select_runs(ours, at(net, length))) for net in NETS),
-        ]
-        for length in lengths
-    ]
+    lengths = sorted({length for net in NETS for length in finished_runs(select_runs(ours, net, ["iterations"]))["iterations"]})
+    rows = []
+    for length in lengths:
+        errors = [format_estimates(select_runs(ours, at(net, length))) for net in NETS]
+        rows.append([f"{length:,}", f"{length / PAPER_ITERATIONS:.1%}", *errors])
     figure = format_figure(ours, [at(net, n) for net in NETS for n in lengths], "length", "Test error by length of training")
     return f"""## How much of the schedule is needed?
 
-{describe_lengths(ours)}
+{describe_lengths(ours, lengths)}
 
 {format_table(["iterations", "fraction of the schedule", *map(format_net, NETS)], rows)}
 
@@ -41,19 +36,16 @@ trains a quarter of the schedule. Only full-length runs are compared with the pa
 {figure}"""
 
 
-def describe_lengths(ours: pd.DataFrame) -> str:
-    """Return by how much shorter schedules increase the test error, at each length that several networks have."""
-    words = []
-    for length in sorted(set(ours["iterations"]) - {PAPER_ITERATIONS}):
-        pairs = ((net, at(net, length)) for net in NETS)
-        losses = {net: mean_error(ours, short) - mean_error(ours, net) for net, short in pairs}
-        known = [f"{loss:.2f} ({format_net(net)})" for net, loss in losses.items() if loss == loss]
-        if known and length >= PAPER_ITERATIONS / 20:
-            words.append(
-                f"at {length / PAPER_ITERATIONS:.0%} of the schedule, the test error is higher by {join_words(known)} points"
-            )
-    text = "; ".join(words)
-    return f"{text[0].upper()}{text[1:]}." if text else "Not known yet."
+def describe_lengths(ours: pd.DataFrame, lengths: list[int]) -> str:
+    """Return by how much schedules of at least a twentieth of the full one increase the test error."""
+    sentences = []
+    for length in lengths:
+        nets = [net for net in NETS if len(keep_recorded(ours, [net, at(net, length)])) == 2]
+        losses = [f"{mean_error(ours, at(net, length)) - mean_error(ours, net):.2f} ({format_net(net)})" for net in nets]
+        if losses and PAPER_ITERATIONS / 20 <= length < PAPER_ITERATIONS:
+            share = f"{length / PAPER_ITERATIONS:.0%}"
+            sentences.append(f"With {share} of the schedule, the test error is higher by {join_words(losses)} points.")
+    return " ".join(sentences) or "Not known yet."
 
 
 def at(net: Config, iterations: int) -> Config:

@@ -1,104 +1,99 @@
-"""Do TF32 or bf16 in place of full single precision change the test error?"""
+"""Does training in TF32 or bf16 change the test error? And how large is the error of bf16 gradients?"""
 
+from pathlib import Path
+
+import msgspec
 import pandas as pd
 
-from analysis.estimates import MINIMUM, Interval, all_of, is_equivalent
+from analysis.estimates import combine
 from analysis.markdown import format_estimates, format_net, format_number, format_table
-from analysis.paper import load_paper, published
-from analysis.records import PRECISIONS, comparable_runs, finished_runs, select_runs
-from analysis.sample import NotEnoughRuns, Sample
+from analysis.paper import find_number
+from analysis.records import PRECISIONS, RECORDS, comparable_runs
+from analysis.sample import Sample
 from experiments.precision import NETS
-from reproduce.config import Config
+from reproduce.errors import UserError
 
-NEUTRAL_WITHIN = 0.5
-"""Points: what the effect of a neutral precision is shown not to exceed."""
-FULL = PRECISIONS[0]
 COMPARISON = "tensorflow/models#5243"
-"""Source of the published comparison."""
-NOT_RUN = (
-    "Does lower precision (TF32, bf16) change the test error? A published comparison of fp16 and fp32 on ResNet-56 finds no "
-    "difference (tensorflow/models#5243): `python experiments/sweep.py precision`."
-)
-VERDICTS = {True: "no", False: "yes", None: "not known yet"}
+"""Source of a published comparison."""
+GRADIENT_NOISE = RECORDS / "gradient_noise"
+
+
+class GradientNoise(msgspec.Struct):
+    """One network in a record of experiments/devices/gradient_noise.py, whose docstring defines the numbers."""
+
+    net: str
+    block: str
+    weights: str
+    relative_error: float
+    bias: float
+    bias_by_chance: float
+    noise: float
+
+
+class Measurement(msgspec.Struct):
+    device_name: str
+    batches: int
+    rows: list[GradientNoise]
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     full = comparable_runs(runs)
-    rows, words = [], []
-    for precision in PRECISIONS[1:]:
-        for net in NETS:
-            if effect := format_effect(full, precision, net):
-                errors = [select_runs(full[full["precision"] == p], net) for p in (FULL, precision)]
-                rows.append([format_net(net), precision, *map(format_estimates, errors), effect])
-        words.append(f"{precision}: {VERDICTS[is_neutral(full, precision)]}")
-    header = ["network", "precision", "test error, fp32", "test error", "difference from fp32"]
-    if not rows:
-        return ""
-    return f"""## Does lower precision change the test error?
-
-{"; ".join(words)}. {describe_published()} A precision is neutral if the 95% interval of its effect, averaged over ResNet-20 and
-ResNet-56 with at least {MINIMUM} seeds each, lies within {NEUTRAL_WITHIN:g} points of zero, the mean effect on each network
-does too, and no run diverges that does not in fp32. Elsewhere, our networks are compared with each other in one precision only.
-
-{format_table(header, rows)}
-
-Test error in %. {format_not_run_precisions(full)}"""
+    fp32, *others = PRECISIONS
+    rows, missing = [], []
+    for net in NETS:
+        for precision in others:
+            pair = [Sample(full, net, precision=name) for name in (fp32, precision)]
+            if all(sample.seeds for sample in pair):
+                errors = [format_estimates(sample.groups[0]) for sample in pair]
+                gap = combine([sample.mean(0) for sample in pair], [-1, 1])
+                rows.append([format_net(net), precision, *errors, gap])
+            else:
+                missing.append(f"{format_net(net)} in {fp32} and {precision}")
+    header = ["network", "precision", "test error, fp32", "test error", "difference"]
+    command = "`python experiments/sweep.py precision`"
+    parts = [
+        "## Does lower precision change the test error?",
+        describe_published(),
+        format_table(header, rows) if rows else "",
+        f"Not run yet: {', '.join(missing)} ({command})." if missing else f"{command} trains these networks.",
+        *map(format_gradient_noise, sorted(GRADIENT_NOISE.glob("*.json"))),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def describe_published() -> str:
     """Return the published comparison of fp16 with fp32."""
-    numbers = published(load_paper(), source=COMPARISON, quantity="test error")
-    errors = " and ".join(f"{row['variant'] or 'fp32'} {format_number(row)}" for _, row in numbers.iterrows())
-    return f"A published comparison on ResNet-56 finds none: {errors} ({COMPARISON})."
+    errors = [format_number(find_number(source=COMPARISON, quantity="test error", variant=variant)) for variant in ("", "fp16")]
+    return (
+        f"A published comparison on ResNet-56 finds no difference: {errors[0]} in fp32 and {errors[1]} in fp16 ({COMPARISON}). "
+        "Our networks are compared with each other in one precision only."
+    )
 
 
-def format_not_run_precisions(full: pd.DataFrame) -> str:
-    """Return one line with the precisions in which one of the networks has no finished run."""
-    done = finished_runs(full)
-    missing = [
-        f"{format_net(net)} in {precision}"
-        for precision in PRECISIONS
-        for net in NETS
-        if select_runs(done[done["precision"] == precision], net).empty
-    ]
-    command = "`python experiments/sweep.py precision`"
-    return f"Not run yet: {', '.join(missing)} ({command})." if missing else f"{command} trains these networks."
-
-
-def sample_pairs(runs: pd.DataFrame, precision: str, *nets: Config) -> Sample:
-    """Return the networks in a precision, then in fp32.
+def format_gradient_noise(path: Path) -> str:
+    """Return the table of one record.
 
     Raises:
-        NotEnoughRuns: one of them has no finished run in one of the two.
+        UserError: the record is damaged.
     """
-    return Sample(runs, *nets, *nets, precisions=[precision] * len(nets) + [FULL] * len(nets))
-
-
-def average_effect(pairs: Sample) -> Interval:
-    """Return the difference between the two halves of a sample, averaged over the networks."""
-    count = len(pairs.configs) // 2
-    return pairs.combine({i: (1 if i < count else -1) / count for i in range(2 * count)})
-
-
-def format_effect(runs: pd.DataFrame, precision: str, *nets: Config) -> str:
     try:
-        return str(average_effect(sample_pairs(runs, precision, *nets)))
-    except NotEnoughRuns:
-        return ""
+        measurement = msgspec.json.decode(path.read_bytes(), type=Measurement)
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    rows, above = [], sum(abs(row.bias) > row.bias_by_chance for row in measurement.rows)
+    for row in measurement.rows:
+        weights = "initial" if row.weights == "initial" else "trained"
+        net = row.net if row.block == "original" else f"{row.net} ({row.block})"
+        shares = (row.relative_error, abs(row.bias), row.bias_by_chance, row.noise)
+        rows.append([net, weights, *(f"{100 * share:.1f}" for share in shares)])
+    header = ["network", "weights", "error", "bias", "bias by chance", "noise of the batches"]
+    count, device = measurement.batches, measurement.device_name
+    return f"""Gradients of {count} mini-batches in bf16 and in fp32, from the same weights ({device}):
 
+{format_table(header, rows)}
 
-def is_neutral(runs: pd.DataFrame, precision: str) -> bool | None:
-    """Return whether a precision gives the test errors of fp32, None if that is not shown."""
-    if precision == FULL:
-        return True
-    try:
-        pairs = sample_pairs(runs, precision, *NETS)
-    except NotEnoughRuns:
-        return None
-    if pairs.seeds < MINIMUM:
-        return None
-    count = len(NETS)
-    each = [abs(pairs.difference(i, count + i).mean) < NEUTRAL_WITHIN or None for i in range(count)]
-    diverges = any(pairs.diverged[:count]) and not any(pairs.diverged[count:])
-    finding = all_of(is_equivalent(average_effect(pairs), NEUTRAL_WITHIN), not diverges)
-    return None if finding.holds and None in each else finding.holds
+In % of the gradient. Error: mean of |bf16 - fp32| / |fp32| over the batches; an error of 20% adds about 4% to the variance of a
+batch's gradient. Bias: the systematic part of the error, relative to the mean gradient; without bias it exceeds "bias by
+chance" with probability 5%; it does in {above} of {len(rows)} rows. Noise: standard deviation of the fp32 gradient over
+the batches, relative to the mean gradient; near {100 * count**0.5:.0f}% that mean is itself noise.
+`python experiments/devices/gradient_noise.py` measures this."""

@@ -1,9 +1,9 @@
-"""How much do a few images of new classes gain from pretraining on others, and which layers should be trained?"""
+"""How much does pretraining help when few images of the target classes are available, and which layers should be trained?"""
 
 import pandas as pd
 
 from analysis.estimates import MINIMUM, estimate
-from analysis.markdown import format_estimates, format_figure, format_mean, format_table, join_words
+from analysis.markdown import format_estimates, format_figure, format_mean, format_table
 from analysis.records import finished_runs, select_runs, to_configs
 from experiments.transfer import (
     DEPTH,
@@ -17,7 +17,7 @@ from experiments.transfer import (
 )
 from reproduce.config import Config
 
-WORDS = {
+LABELS = {
     "scratch": "all, from scratch",
     "all": "all, pretrained",
     "last-stage": "last stage and linear layer",
@@ -26,12 +26,12 @@ WORDS = {
 
 
 def find_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs on the new classes; `way` is one of METHODS, `per_class` the images per class."""
+    """Return the runs on the new classes; `method` is one of METHODS, `per_class` the images per class."""
     chosen = select_recipe(runs, NEW_CLASSES, ITERATIONS, "lr", "trainable", "initial")
     images = [sessions[0]["data"]["images"] if sessions else 0 for sessions in chosen["sessions"]]
-    way = chosen["trainable"].where(chosen["initial"] != "", "scratch")
-    found = chosen.assign(way=way, per_class=[count // len(NEW_CLASSES.split("/")) for count in images])
-    return found[found["lr"] == way.map(METHODS)]
+    method = chosen["trainable"].where(chosen["initial"] != "", "scratch")
+    found = chosen.assign(method=method, per_class=[count // len(NEW_CLASSES.split("/")) for count in images])
+    return found[found["lr"] == method.map(METHODS)]
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
@@ -41,12 +41,12 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     seeds = sorted(after["seed"].unique())
     rows = []
     for per_class in IMAGES_PER_CLASS:
-        for way in METHODS:
-            errors = errors_by_seed(after, way, per_class)
+        for method in METHODS:
+            errors = errors_by_seed(after, method, per_class)
             if len(errors):
                 each = [f"{errors[seed]:.2f}" if seed in errors else "" for seed in seeds]
-                gain = "" if way == "scratch" else format_gain(after, way, per_class)
-                rows.append([per_class, WORDS[way], *each, format_mean(estimate(errors)), gain])
+                gain = "" if method == "scratch" else format_gain(after, method, per_class)
+                rows.append([per_class, LABELS[method], *each, format_mean(estimate(errors)), gain])
     header = ["images per class", "trained layers", *(f"seed {seed}" for seed in seeds), "mean", "gain over scratch, paired"]
     return f"""## Which layers should be trained on a few images of new classes?
 
@@ -74,40 +74,28 @@ def describe_gains(after: pd.DataFrame) -> str:
     alone = [format_paired(after, (1, "head", per_class), (-1, "all", per_class)) for per_class in IMAGES_PER_CLASS]
     return (
         f"The gain from pretraining, all layers trained, is {' and '.join(gains)} images per class (difference {growth}). "
-        f"Training the linear layer alone changes the error by {alone[0]} and {alone[1]} points, compared with all layers. "
-        f"{describe_outlier(after)}"
+        f"Training the linear layer alone changes the error by {alone[0]} and {alone[1]} points, compared with all layers."
     )
 
 
-def describe_outlier(after: pd.DataFrame) -> str:
-    """Return the run that is farthest from the other seeds of its configuration."""
-    cells = {(way, per_class): errors_by_seed(after, way, per_class) for way in METHODS for per_class in IMAGES_PER_CLASS}
-    (way, per_class), errors = max(cells.items(), key=lambda cell: cell[1].std())
-    seed = (errors - errors.median()).abs().idxmax()
-    others = join_words([f"{error:.2f}" for error in errors.drop(seed)])
-    return (
-        f"The largest standard deviation ({WORDS[way]}, {per_class} images per class) comes from one run: seed {seed} ends at "
-        f"{errors[seed]:.2f}%, the other seeds at {others}%."
-    )
+def errors_by_seed(after: pd.DataFrame, method: str, per_class: int) -> pd.Series:
+    return select_group(after, method, per_class).set_index("seed")["test_error"].astype(float)
 
 
-def errors_by_seed(after: pd.DataFrame, way: str, per_class: int) -> pd.Series:
-    cell = finished_runs(after[(after["way"] == way) & (after["per_class"] == per_class)])
-    return cell.set_index("seed")["test_error"].astype(float)
+def format_gain(after: pd.DataFrame, method: str, per_class: int) -> str:
+    return format_paired(after, (1, "scratch", per_class), (-1, method, per_class))
 
 
-def format_gain(after: pd.DataFrame, way: str, per_class: int) -> str:
-    return format_paired(after, (1, "scratch", per_class), (-1, way, per_class))
-
-
-def format_paired(after: pd.DataFrame, *cells: tuple[int, str, int]) -> str:
+def format_paired(after: pd.DataFrame, *groups: tuple[int, str, int]) -> str:
     """Return a weighted sum of test errors, paired by seed, with Student's 95% interval from MINIMUM common seeds on.
 
-    cells: weight, way, and images per class of each.
+    groups: weight, method, and images per class of each.
     """
-    errors = [weight * errors_by_seed(after, way, per_class) for weight, way, per_class in cells]
+    errors = [weight * errors_by_seed(after, method, per_class) for weight, method, per_class in groups]
     total = estimate(pd.concat(errors, axis=1, join="inner").sum(axis=1))
-    return (f"{total.mean:+.2f}" + f" ({total.low:+.2f} to {total.high:+.2f})" * (total.n >= MINIMUM)) if total.n else ""
+    if total.n >= MINIMUM:
+        return f"{total.mean:+.2f} ({total.low:+.2f} to {total.high:+.2f})"
+    return f"{total.mean:+.2f}" if total.n else ""
 
 
 def select_recipe(runs: pd.DataFrame, classes: str, iterations: int, *free: str) -> pd.DataFrame:
@@ -116,5 +104,6 @@ def select_recipe(runs: pd.DataFrame, classes: str, iterations: int, *free: str)
     return select_runs(runs[runs["precision"] == PRECISION], config, free=("pictures", *free))
 
 
-def select_cell(runs: pd.DataFrame, way: str, per_class: int) -> pd.DataFrame:
-    return runs[(runs["way"] == way) & (runs["per_class"] == per_class)]
+def select_group(runs: pd.DataFrame, method: str, per_class: int) -> pd.DataFrame:
+    """Return the finished runs of a method with this number of images per class."""
+    return finished_runs(runs[(runs["method"] == method) & (runs["per_class"] == per_class)])
