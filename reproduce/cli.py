@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from reproduce.errors import ABORTED, USER_ERROR, UserError, is_out_of_memory
+from reproduce.errors import ABORTED, USER_ERROR, UserError, explain_out_of_memory
 
 T = TypeVar("T")
 BROKEN_PIPE = 141
@@ -73,7 +73,8 @@ def run_cli(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> i
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may contain characters that stdout cannot encode
     try:
         try:
-            return main(arguments)
+            with explain_out_of_memory():
+                return main(arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -86,10 +87,6 @@ def run_cli(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> i
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: {format_os_error(error)}", file=sys.stderr)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        print(f"error: out of memory ({str(error).strip().partition(chr(10))[0]})", file=sys.stderr)
     return USER_ERROR
 
 

@@ -33,16 +33,11 @@ class OutOfMemory(UserError):
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Turn the out-of-memory errors of Python, torch and the device into an OutOfMemory with advice."""
+    """Turn the out-of-memory errors of Python, NumPy, torch and torch_npu into an OutOfMemory with advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemory("training ran out of memory: lower --batch-size, or stop other processes") from None
-
-
-def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Recognize the out-of-memory errors of Python, NumPy, torch and torch_npu."""
-    phrases = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-    return isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in phrases)
+        phrases = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+        if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in phrases):
+            raise OutOfMemory("out of memory: stop other processes, or train with a lower --batch-size") from None
+        raise

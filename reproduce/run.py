@@ -32,7 +32,7 @@ from reproduce.config import (
     load_config,
 )
 from reproduce.dataset import resolve_dataset
-from reproduce.errors import DIVERGED, FINISHED, STOPPED, UserError, explain_out_of_memory
+from reproduce.errors import DIVERGED, FINISHED, STOPPED, UserError
 from reproduce.model_card import sha256_of_file
 from reproduce.progress import print_line
 from reproduce.record import add_session, open_run_folder, read_record, read_result
@@ -117,7 +117,6 @@ def training_task(config: Config, options: RunOptions, stop_signals: Sequence[in
 
     Raises:
         RunLocked: another process is training the run.
-        OutOfMemory: training does not fit into the device's memory.
         UserError: a file or the device is unusable, or the run folder is damaged.
         OSError: the dataset or the run folder cannot be read or written.
     """
@@ -139,28 +138,27 @@ def training_task(config: Config, options: RunOptions, stop_signals: Sequence[in
     device = devices.choose_device(options.device)
     set_numerics = partial(devices.set_numerics, device, config.precision, options.deterministic)
     flags = set_numerics()
-    with explain_out_of_memory():
-        data = load_data(config, find_data_folder(config.dataset, options.data), device.torch_device)
-        network = build_network(config)
-        if options.initial is not None:
-            from reproduce.weights import load_initial_weights
+    data = load_data(config, find_data_folder(config.dataset, options.data), device.torch_device)
+    network = build_network(config)
+    if options.initial is not None:
+        from reproduce.weights import load_initial_weights
 
-            data = load_initial_weights(options.initial, network, config, data)
-        yield  # loading takes a while: let the other runs continue
-        with open_run_folder(config, options.out) as folder:
-            described = {"name": config.dataset, "sha256": data.fingerprint}
-            if config.dataset == "pictures":
-                described |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
-            session = {"flags": flags, "data": described, "beside": concurrent}
-            add_session(folder, config, options, devices.describe_device(device) | session)
-            devices.reset_peak_memory(device)
-            deadline = math.inf if options.time_limit is None else start + options.time_limit
-            stream = devices.create_stream(device)
-            with devices.use_stream(device, stream):
-                training = Training(config, data, device, options.capture, network)
-            task = train.train(training, options, folder, deadline, stop_signals)
-            yield from run_on_stream(device, stream, task, set_numerics)
-            result = read_result(folder)
+        data = load_initial_weights(options.initial, network, config, data)
+    yield  # loading takes a while: let the other runs continue
+    with open_run_folder(config, options.out) as folder:
+        described = {"name": config.dataset, "sha256": data.fingerprint}
+        if config.dataset == "pictures":
+            described |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
+        session = {"flags": flags, "data": described, "beside": concurrent}
+        add_session(folder, config, options, devices.describe_device(device) | session)
+        devices.reset_peak_memory(device)
+        deadline = math.inf if options.time_limit is None else start + options.time_limit
+        stream = devices.create_stream(device)
+        with devices.use_stream(device, stream):
+            training = Training(config, data, device, options.capture, network)
+        task = train.train(training, options, folder, deadline, stop_signals)
+        yield from run_on_stream(device, stream, task, set_numerics)
+        result = read_result(folder)
     if result is None:
         return Outcome(STOPPED, f"stopped early with a checkpoint in {folder}; repeat the command to resume")
     return describe_result(config, folder, result)

@@ -36,7 +36,7 @@ from reproduce import (
     cli,
     device,  # noqa: F401 - must be imported before torch
 )
-from reproduce.errors import STOPPED, USER_ERROR, UserError
+from reproduce.errors import STOPPED, USER_ERROR, UserError, explain_out_of_memory
 from reproduce.interleave import PAUSE, Task
 from reproduce.progress import print_line
 from reproduce.run import STOPPING, Outcome, parse, training_task
@@ -61,7 +61,8 @@ def train_line(line: str, stop_signals: Sequence[int], concurrent: int) -> Task[
     except ValueError as error:  # unbalanced quotes
         return Outcome(USER_ERROR, f"cannot split the line into flags ({error})")
     try:
-        return (yield from training_task(*parse(flags), stop_signals, concurrent))
+        with explain_out_of_memory():
+            return (yield from training_task(*parse(flags), stop_signals, concurrent))
     except UserError as error:
         return Outcome(error.status, str(error))
     except OSError as error:
