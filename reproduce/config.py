@@ -200,7 +200,7 @@ class RunOptions:
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "data"
     """Folder of CIFAR-10 or MNIST (downloaded if missing), or an image folder (train/CLASS, test/CLASS)."""
     initial: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: random weights)")] = None
-    """Pretrained weights: a file of export.py, or a torchvision state_dict; the linear layer is new if the classes differ."""
+    """Pretrained weights: a file of export.py, a best.pt, or a state_dict; the linear layer is new if the classes differ."""
     out: Path = Path("runs")
     """Folder for the run folders <net>-<key>/seed<k>."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: no limit)")] = None

@@ -214,7 +214,7 @@ def load_initial_weights(path: Path, network: nn.Module, config: Config, data: D
         UserError: the file cannot be read or does not fit the network.
     """
     head = find_classifier(network) + "."
-    if config.family != "6n+2" and path.suffix != ".safetensors":
+    if config.family != "6n+2" and path.suffix != ".safetensors" and path.name != record.BEST:
         warnings.warn(f"{path} contains no class names and no normalization: only the shapes are checked", stacklevel=2)
         pretrained, _ = read_state_dict(path)
         has_same_classes = len(pretrained.get(head + "bias", ())) == len(config.dataset_info.class_names)

@@ -96,6 +96,14 @@ def test_only_trainable_layers_change(place: Path, trainable: str):
     assert config is not None and config.trainable == trainable
 
 
+def test_a_best_checkpoint_can_be_fine_tuned(place: Path):
+    assert run.main([*BEFORE, "--keep-best"]) == 0
+    (best,) = Path("runs").glob("*/seed0/best.pt")
+    config = run.parse([*AFTER[:-1], str(best)])[0]
+    tensors, _ = load_initial(best, config, "after")
+    assert torch.equal(tensors["conv.weight"], torch.load(best)["network"]["conv.weight"])
+
+
 def test_frozen_bn_uses_its_running_statistics(place: Path):
     config, options = run.parse([*AFTER, "--trainable", "head"])
     assert options.initial is not None
