@@ -77,14 +77,15 @@ def format_hours(runs: pd.DataFrame) -> str:
     if runs.empty:
         return "No run is recorded yet."
     hours = runs["seconds"] / 3600
-    keys = {"device": runs["sessions"].map(name_devices), "software": runs["sessions"].map(name_software)}
-    parts = pd.DataFrame(keys | {"precision": runs["precision"], "hours": hours}).groupby([*keys, "precision"])["hours"]
+    torch = runs["sessions"].map(lambda sessions: join_in_order(str(each["versions"].get("torch")) for each in sessions))
+    keys = {"device": runs["sessions"].map(name_devices), "torch": torch, "precision": runs["precision"]}
+    parts = hours.groupby(list(keys.values()))
     rows = [[*key, len(group), f"{group.sum():.1f}"] for key, group in parts]
-    return f"""{format_table([*keys, "precision", "runs", "hours"], rows)}
+    return f"""{format_table([*keys, "runs", "hours"], rows)}
 
 {hours.sum():.1f} hours of training in total, {hours[comparable_runs(runs).index].sum():.1f} of them in full-length runs.
 Hours are summed over runs and include evaluations; concurrent runs count separately. Tests, benchmarks and runs without a
-record are not counted."""
+record are not counted. The runs that moved from the NVIDIA H200 to a CPU did so at iteration 56,000, after 0.4 hours."""
 
 
 def name_devices(sessions: Sequence[dict[str, Any]]) -> str:
