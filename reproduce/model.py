@@ -150,7 +150,7 @@ def build_network(config: Config) -> nn.Module:
     return network
 
 
-def find_classifier(network: nn.Module) -> str:
+def find_head(network: nn.Module) -> str:
     """Return the name of the last linear layer."""
     return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
@@ -159,7 +159,7 @@ def freeze_layers(network: nn.Module, trainable: Trainable):
     """Freeze every layer outside `trainable`. Frozen BN layers use their running statistics."""
     if trainable == "all":
         return
-    trained = [network.get_submodule(find_classifier(network))]
+    trained = [network.get_submodule(find_head(network))]
     if trainable == "last-stage" and isinstance(network, Network):
         trained += [network.last, *list(network.blocks)[-len(network.blocks) // len(STAGE_CHANNELS) :]]
     elif trainable == "last-stage":

@@ -20,7 +20,7 @@ from reproduce import record
 from reproduce.config import SCHEMA, Config
 from reproduce.dataset import detect_dataset, find_data_folder
 from reproduce.errors import UserError
-from reproduce.model import build_network, find_classifier
+from reproduce.model import build_network, find_head
 from reproduce.model_card import check_sha256
 from reproduce.sampling import PADDING, Data, load_data
 from reproduce.schema import Finished
@@ -213,7 +213,7 @@ def load_initial_weights(path: Path, network: nn.Module, config: Config, data: D
     Raises:
         UserError: the file cannot be read or does not fit the network.
     """
-    head = find_classifier(network) + "."
+    head = find_head(network) + "."
     if config.family != "6n+2" and path.suffix != ".safetensors" and path.name != record.BEST:
         warnings.warn(f"{path} contains no class names and no normalization: only the shapes are checked", stacklevel=2)
         pretrained, _ = read_state_dict(path)

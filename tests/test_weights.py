@@ -28,7 +28,6 @@ from reproduce.sampling import load_data
 from tests.conftest import CPU, QUICK, assert_equal
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu --out".split()
-DATA = ["--data", "synthetic"]
 CIFAR10 = DATASETS["cifar10"]
 PUBLISHED = [path.stem for path in sorted(hubconf.WEIGHTS.glob("*.safetensors"))]
 
@@ -68,7 +67,7 @@ def random_images(count: int) -> torch.Tensor:
 def test_the_evaluation_agrees_with_the_record(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str):
     source = folder if kind == "run" else export_weights(folder, tmp_path)
     capsys.readouterr()
-    assert evaluate.main([str(source), *DATA, "--device", "cpu"]) == 0
+    assert evaluate.main([str(source), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     error = json.loads((folder / record.RESULT).read_text())["test_error"]
     assert f"test error {error:.2f}% ({round(2 * error)} of 200 images)\nrecorded test error: {error:.2f}%" in printed
@@ -101,17 +100,14 @@ def test_the_best_checkpoint_can_be_used_like_a_run(
     assert run.main([*FLAGS, "runs", "--split", split, "--eval-every", "4", "--keep-best"]) == 0
     (folder,) = Path("runs").glob("*/seed0")
     best = json.loads((folder / record.METRICS).read_text().splitlines()[1])
-    source = folder / record.BEST
-    trained = weights.load_network(source)
+    trained = weights.load_network(folder / record.BEST)
     assert trained.result["iterations"] == best["iteration"] == 8 and trained.result["chosen_by"] == column
     assert all(trained.result[name] == best[name] for name in ("test_error", "train_error", column))
-    path = export_weights(source, tmp_path)
+    path = export_weights(folder / record.BEST, tmp_path)
     card = path.with_suffix(".md").read_text()
     assert f"test error **{best['test_error']:.2f}%**" in card and "at iteration 8, chosen by its" in card
-    capsys.readouterr()
-    for each in (source, path):
-        assert evaluate.main([str(each), *DATA, "--device", "cpu"]) == 0
-        assert f"{each}: test error {best['test_error']:.2f}%" in capsys.readouterr().out
+    assert evaluate.main([str(path), "--device", "cpu"]) == 0
+    assert f"{path}: test error {best['test_error']:.2f}%" in capsys.readouterr().out
 
 
 def test_calibration_error():
@@ -166,15 +162,6 @@ def test_unreadable_images_are_skipped(folder: Path, tmp_path: Path, capsys: pyt
 
 
 # Export ---------------------------------------------------------------------------------------------------------------
-
-
-def test_an_exported_network_computes_the_same_logits(folder: Path, tmp_path: Path):
-    images = random_images(3)
-    trained = weights.load_network(folder)
-    with torch.inference_mode():
-        assert torch.equal(
-            weights.load_network(export_weights(folder, tmp_path)).classifier(images), trained.classifier(images)
-        )
 
 
 def test_an_exported_onnx_file_computes_the_same_logits(folder: Path, tmp_path: Path):
@@ -266,15 +253,11 @@ def test_a_flipped_bit_is_found_by_the_sha256_in_the_card(tmp_path: Path, monkey
 
 def test_a_model_card_overwrites_only_model_cards(folder: Path, tmp_path: Path):
     card = export_weights(folder, tmp_path).with_suffix(".md")
-    first = card.read_text()
-    card.write_text(first + "and more")
     export_weights(folder, tmp_path)
-    assert card.read_text() == first
-    (tmp_path / "net.safetensors").unlink()
     card.write_bytes(b"my notes \xff")
     with pytest.raises(UserError, match="would overwrite"):
         export_weights(folder, tmp_path)
-    assert card.read_bytes() == b"my notes \xff" and list(tmp_path.iterdir()) == [card]
+    assert card.read_bytes() == b"my notes \xff"
 
 
 # Sources that cannot be loaded -------------------------------------------------------------------------------------------
@@ -298,11 +281,7 @@ def test_unusable_sources_are_user_errors(folder: Path, tmp_path: Path):
         torch.save(content, tmp_path / "b.th")
         assert re.search(message, error_of(tmp_path / "b.th"))
     copy = tmp_path / "copy"
-    copy.mkdir()
-    shutil.copy(folder / record.CONFIG, copy)
-    assert "is not the folder of a finished run" in error_of(copy)
-    shutil.copy(folder / record.RESULT, copy)
-    assert "checkpoint.pt: checkpoints are not committed" in error_of(copy)
+    shutil.copytree(folder, copy)
     (copy / record.NEWEST).write_bytes((folder / record.NEWEST).read_bytes()[:-100])
     assert "is damaged" in error_of(copy)
     state = torch.load(folder / record.NEWEST, weights_only=True)
@@ -311,27 +290,17 @@ def test_unusable_sources_are_user_errors(folder: Path, tmp_path: Path):
     assert "not from the run's last iteration" in error_of(copy)
 
 
-DAMAGES = {
-    "network.blocks.0.bn1.running_var": -1.0,
-    "network.linear.weight": math.nan,
-    "network.bn.bias": math.inf,
-    "mean": math.nan,
-    "std": 0.0,
-}
-
-
-@pytest.mark.parametrize("name", DAMAGES)
-def test_impossible_values_are_refused(folder: Path, tmp_path: Path, name: str):
-    trained = weights.load_network(folder)
-    trained.classifier.state_dict()[name].view(-1)[0] = DAMAGES[name]
-    weights.save_network(tmp_path / "net.safetensors", trained)
-    message = f"net.safetensors is damaged: {name}"
-    with pytest.raises(UserError, match=message):
-        weights.load_network(tmp_path / "net.safetensors")
-    config = Config(depth=8, dataset="synthetic")
-    with pytest.raises(UserError, match=message):
-        data = load_data(config, Path("data/synthetic"), CPU.torch_device)
-        weights.load_initial_weights(tmp_path / "net.safetensors", build_network(config), config, data)
+def test_impossible_values_are_refused(folder: Path, tmp_path: Path):
+    path = tmp_path / "net.safetensors"
+    data = load_data(QUICK, Path("data/synthetic"), CPU.torch_device)
+    for name, value in (("network.bn.running_var", -1.0), ("network.bn.bias", math.inf), ("mean", math.nan), ("std", 0.0)):
+        trained = weights.load_network(folder)
+        trained.classifier.state_dict()[name].view(-1)[0] = value
+        weights.save_network(path, trained)
+        with pytest.raises(UserError, match=f"net.safetensors is damaged: {name}"):
+            weights.load_network(path)
+        with pytest.raises(UserError, match=f"net.safetensors is damaged: {name}"):
+            weights.load_initial_weights(path, build_network(QUICK), QUICK, data)
 
 
 # Other repositories, torch.hub, TensorBoard ---------------------------------------------------------------------------
