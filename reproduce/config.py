@@ -139,7 +139,10 @@ class Config(DataFlags, TrainingFlags, NetworkFlags):  # the fields are in rever
     """SHA-256 of the file given by `--initial`."""
 
     def __post_init__(self):
-        check_types(self)
+        try:
+            self.__dict__.update(msgspec.convert(vars(self), field_types(type(self))))  # an integer becomes a float
+        except msgspec.ValidationError as error:
+            raise UserError(str(error)) from None
         # Resolved here, so that a configuration that writes these defaults out is equal to one that leaves them out.
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.optimizer])
@@ -284,11 +287,3 @@ def require(condition: bool, rule: str, value: object):
 @cache
 def field_types(config: type[Config]) -> Any:
     return TypedDict("field_types", get_type_hints(config))  # pyright: ignore
-
-
-def check_types(config: Config):
-    """Convert integers where a float is declared; raise UserError if a field has another type."""
-    try:
-        config.__dict__.update(msgspec.convert(vars(config), field_types(type(config))))
-    except msgspec.ValidationError as error:
-        raise UserError(str(error)) from None

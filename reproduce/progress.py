@@ -4,16 +4,19 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
 from tqdm import tqdm
 
 from reproduce.config import Config, RunOptions, format_recipe
 from reproduce.schema import Row
+
+if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
+    from reproduce.step import Training
 
 FIRST_LINE, LINE_INTERVAL = 10.0, 60.0
 """Seconds until the first status line, and between status lines without a progress bar."""
@@ -43,30 +46,20 @@ def log_to_tensorboard(board: Any, row: Row):
     board.flush()
 
 
-def format_header(
-    config: Config,
-    options: RunOptions,
-    folder: Path,
-    device: str,
-    parameters: int,
-    images: Mapping[str, int],
-    iteration: int | None,
-) -> str:
-    """Format the header: network, device, data and starting iteration.
+def print_header(training: "Training", options: RunOptions, folder: Path, start: str):
+    """Print the network, the device, the data and where the training starts."""
+    from reproduce.device import format_device
 
-    device: its name. images: count per split. iteration: of the checkpoint, None if there is none.
-    """
+    config, data = training.config, training.data
+    parameters = sum(parameter.numel() for parameter in training.network.parameters())
     kernels = ", deterministic kernels" if options.deterministic else ""
     source = "generated images" if config.dataset == "synthetic" else f"{config.dataset_info.title} in {options.data}"
-    counts = ", ".join(f"{count:,} {kind}" for kind, count in images.items())
-    start = "new run" if iteration is None else f"resuming at iteration {iteration:,}"
-    lines = [
-        f"{config.net} seed {config.seed}: {parameters:,} parameters; recipe: {format_recipe(config)}",
-        f"device: {device}, {config.precision}{kernels}",
-        f"data: {source}: {counts}",
-        f"folder: {folder}: {start}, {config.iterations:,} iterations",
-    ]
-    return "\n  ".join(lines)
+    parts = {"training": data.train, "validation": data.validation, "test": data.test}
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
+    print_line(f"{config.net} seed {config.seed}: {parameters:,} parameters; recipe: {format_recipe(config)}")
+    print_line(f"  device: {format_device(training.device)}, {config.precision}{kernels}")
+    print_line(f"  data: {source}: {counts}")
+    print_line(f"  folder: {folder}: {start}, {config.iterations:,} iterations")
 
 
 class Progress:

@@ -14,7 +14,7 @@ from msgspec import convert, to_builtins
 from reproduce import record
 from reproduce.config import Config, RunOptions
 from reproduce.dataset import find_data_folder
-from reproduce.device import format_device, peak_memory
+from reproduce.device import peak_memory
 from reproduce.errors import UserError
 from reproduce.evaluation import (
     Evaluation,
@@ -26,7 +26,7 @@ from reproduce.evaluation import (
 from reproduce.interleave import Task
 from reproduce.model import Network
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate, make_example_state
-from reproduce.progress import Progress, format_header, log_to_tensorboard, open_tensorboard, print_line
+from reproduce.progress import Progress, log_to_tensorboard, open_tensorboard, print_header
 from reproduce.schema import Amount, Count, Diverged, Finished, Responses, Row
 from reproduce.step import EAGER_ITERATIONS, Training
 
@@ -144,8 +144,7 @@ def resume_run(training: Training, folder: Path, options: RunOptions) -> tuple[H
     Raises:
         UserError: no checkpoint is usable, or all checkpoints of a run have been lost.
     """
-    config, data = training.config, training.data
-    identity = record.checkpoint_identity(config, data.fingerprint)
+    identity = record.checkpoint_identity(training.config, training.data.fingerprint)
     loaded = record.load_checkpoint(folder, identity, partial(restore_checkpoint, training))
     if loaded is None:
         rows = record.read_metrics(folder)
@@ -156,10 +155,7 @@ def resume_run(training: Training, folder: Path, options: RunOptions) -> tuple[H
             )
     history, rows = loaded or (History(), [])
     record.write_metrics(folder, rows)  # later rows are computed again
-    parts = {"training": data.train, "validation": data.validation, "test": data.test}
-    images = {name: len(part) for name, part in parts.items() if part is not None}
-    device, iteration = format_device(training.device), history.iteration if loaded else None
-    print_line(format_header(config, options, folder, device, count_parameters(training), images, iteration))
+    print_header(training, options, folder, f"resuming at iteration {history.iteration:,}" if loaded else "new run")
     return history, rows
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reproduce.config import Config, RunOptions
-from reproduce.progress import FIRST_LINE, LINE_INTERVAL, Progress, format_header, print_line
+from reproduce.config import Config
+from reproduce.progress import FIRST_LINE, LINE_INTERVAL, Progress, print_line
 from reproduce.schema import Row
 
 CONFIG = Config(depth=20, batch_size=100, iterations=1000)
@@ -37,19 +37,6 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 def row(test_error: float) -> Row:
     return Row(iteration=1, learning_rate=0.1, train_loss=1.5, train_error=50.0, test_error=test_error, seconds=1.0)
-
-
-def test_header():
-    config, options = Config(precision="bf16", seed=3), RunOptions(data="there", deterministic=True)
-    images = {"training": 45_000, "validation": 5000, "test": 10_000}
-    header = format_header(config, options, Path("runs/a/seed3"), "cpu (Abacus), 2 threads", 269_722, images, 2000)
-    first, *lines = header.split("\n  ")
-    assert first.startswith("residual20 seed 3: 269,722 parameters; recipe: ") and "precision bf16" in first
-    assert lines == [
-        "device: cpu (Abacus), 2 threads, bf16, deterministic kernels",
-        "data: CIFAR-10 in there: 45,000 training, 5,000 validation, 10,000 test",
-        "folder: runs/a/seed3: resuming at iteration 2,000, 64,000 iterations",
-    ]
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.ENOSPC])

@@ -188,7 +188,7 @@ def test_the_time_limit_stops_with_a_checkpoint_and_the_command_resumes(workplac
     assert stopped.status == 75 and "stopped early" in stopped.out
     assert (workplace / "runs" / QUICK_FOLDER / "checkpoint.pt").exists()
     resumed = run(QUICK_FLAGS)
-    assert resumed.status == 0 and "resuming" in resumed.out
+    assert resumed.status == 0 and "resuming at iteration" in resumed.out
 
 
 def test_a_second_process_is_refused_and_a_signal_stops_the_first(workplace: Path, run: Run):
