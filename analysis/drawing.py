@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -172,7 +172,7 @@ def draw_panel(
     axes.legend(handles=handles, fontsize="small", frameon=False, handlelength=1.6, columnspacing=1.2, **place)
 
 
-def draw_lines(axes: Axes, values: pd.DataFrame, **style: ColorType | float):
+def draw_lines(axes: Axes, values: pd.DataFrame, **style: Any):
     """Draw the rows of `values`, one per run, or for MINIMUM or more runs their mean in a band of ± one standard deviation."""
     if len(values) < MINIMUM:
         for _, row in values.iterrows():
