@@ -19,7 +19,7 @@ from reproduce.config import PAPER_ITERATIONS, Config, format_flags
 def nondefault_fields(config: Config) -> dict[str, Any]:
     """Return the fields that differ from the defaults of the depth and optimizer, without the seed."""
     default = asdict(Config(depth=config.depth, optimizer=config.optimizer)) | {"optimizer": Config().optimizer}
-    default |= {"family": config.family, "iterations": config.dataset_info.iterations or PAPER_ITERATIONS}
+    default |= {"family": config.family, "iterations": config.dataset_info.published_iterations or PAPER_ITERATIONS}
     return {name: value for name, value in asdict(config).items() if name != "seed" and value != default[name]}
 
 

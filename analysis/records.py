@@ -104,7 +104,7 @@ def stuck_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 def comparable_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs on all training images with the length of the published results (64,000 iterations on CIFAR-10)."""
-    lengths = runs["dataset"].map({name: info.iterations for name, info in DATASETS.items()})
+    lengths = runs["dataset"].map({name: info.published_iterations for name, info in DATASETS.items()})
     return runs[(runs["iterations"] == lengths) & (runs["split"] == "full")]
 
 

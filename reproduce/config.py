@@ -250,7 +250,7 @@ def format_flags(config: Config, options: RunOptions | None = None) -> list[str]
     and FILE.
     """
     if options is None:
-        options = RunOptions(data=config.dataset_info.given, initial=Path("FILE") if config.initial else None)
+        options = RunOptions(data=config.dataset_info.default_data, initial=Path("FILE") if config.initial else None)
     elif config.dataset == "mnist" and detect_dataset(options.data) == "cifar10":
         options = replace(options, data=str(Path(options.data) / config.dataset_info.folder))
     automatic = replace(config, lr=None, warmup="auto")  # their defaults depend on other fields

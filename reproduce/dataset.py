@@ -25,18 +25,18 @@ DatasetName = Literal["cifar10", "synthetic", "mnist", "pictures"]
 class DatasetInfo:
     """Description of a dataset.
 
-    given: the usual value of --data. folder: the subfolder of --data that contains the files. side: image size in pixels.
-    iterations: training length of the published results, or None. sha256: of all images and labels (see `read_dataset`), or
-    empty if they are not always the same.
+    default_data: the usual value of --data. folder: the subfolder of --data that contains the files. side: image size in
+    pixels. published_iterations: training length of the published results, or None. sha256: of all images and labels (see
+    `read_dataset`), or empty if they are not always the same.
     """
 
     title: str
     class_names: tuple[str, ...]
-    given: str
+    default_data: str
     folder: str
     side: int = 32
     channels: int = 3
-    iterations: int | None = None
+    published_iterations: int | None = None
     sha256: str = ""
 
 
@@ -51,10 +51,12 @@ CYCLES = (2, 3, 5, 8, 12)
 STRIPES = tuple(f"{direction}-{cycles}" for direction in ("upright", "level") for cycles in CYCLES)
 DATASETS: dict[DatasetName, DatasetInfo] = {
     "cifar10": DatasetInfo(
-        "CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", iterations=64_000, sha256=CIFAR10_SHA256
+        "CIFAR-10", CIFAR10_CLASSES, "data", "cifar-10-batches-py", published_iterations=64_000, sha256=CIFAR10_SHA256
     ),
     "synthetic": DatasetInfo("synthetic images", STRIPES, "synthetic", "cifar-10-batches-py"),
-    "mnist": DatasetInfo("MNIST", tuple("0123456789"), "mnist", "MNIST", 28, 1, iterations=37_500, sha256=MNIST_SHA256),
+    "mnist": DatasetInfo(
+        "MNIST", tuple("0123456789"), "mnist", "MNIST", 28, 1, published_iterations=37_500, sha256=MNIST_SHA256
+    ),
     "pictures": DatasetInfo("image folder", (), "DIR", "train"),
 }
 
@@ -63,7 +65,7 @@ def detect_dataset(data: str) -> DatasetName:
     """Return the dataset that --data names, by keyword, folder name or folder content; CIFAR-10 by default."""
     if data == "synthetic":
         return "synthetic"
-    if data == DATASETS["pictures"].given or any((Path(data) / part).is_dir() for part in SUBFOLDERS):
+    if data == DATASETS["pictures"].default_data or any((Path(data) / part).is_dir() for part in SUBFOLDERS):
         return "pictures"
     return "mnist" if data == "mnist" or Path(data).absolute().name == DATASETS["mnist"].folder else "cifar10"
 
@@ -87,7 +89,7 @@ def find_data_folder(name: DatasetName, data: str) -> Path:
         UserError: `data` is a file or the keyword of another dataset.
     """
     if data in ("synthetic", "mnist") and data != name:
-        raise UserError(f"the network needs {DATASETS[name].title}, got --data {data}")
+        raise UserError(f"--data must be the folder of {DATASETS[name].title}, got {data}")
     if Path(data).is_file():
         raise UserError(f"--data must be a folder, synthetic or mnist, got the file {data}")
     if name == "synthetic":

@@ -151,7 +151,7 @@ def build_network(config: Config) -> nn.Module:
 
 
 def find_head(network: nn.Module) -> str:
-    """Return the name of the last linear layer."""
+    """Return the name of the head, the last linear layer."""
     return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
 

@@ -111,7 +111,7 @@ def add_session(folder: Path, config: Config, options: RunOptions, details: dict
     Records are published, so the command omits the user's folders (--data, --initial, --out).
     """
     initial = None if options.initial is None else Path(options.initial.name)
-    public_options = replace(options, data=config.dataset_info.given, initial=initial, out=RunOptions.out)
+    public_options = replace(options, data=config.dataset_info.default_data, initial=initial, out=RunOptions.out)
     session = {
         "command": shlex.join(["python", "reproduce/run.py", *format_flags(config, public_options)]),
         "began": datetime.now(UTC).isoformat(timespec="seconds"),

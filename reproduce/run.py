@@ -171,7 +171,7 @@ def describe_result(config: Config, folder: Path, result: Result) -> Outcome:
     message = f"{config.net}: final test error {result.test_error:.2f}% after {config.iterations:,} iterations"
     if config.dataset == "cifar10" and config.net == f"residual{config.depth}" and config.depth in PAPER_TEST_ERROR:
         message += f" (paper: {PAPER_TEST_ERROR[config.depth]:.2f}% after {PAPER_ITERATIONS:,})"
-    has_published = config.dataset_info.iterations is not None
+    has_published = config.dataset_info.published_iterations is not None
     return Outcome(FINISHED, f"{message}; {'compare: python analysis/compare.py' if has_published else 'run folder'} {folder}")
 
 

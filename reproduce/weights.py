@@ -85,7 +85,7 @@ class TrainedNetwork:
         elif name == "pictures":
             raise UserError(f"the image folder of {self.source} is {self.data_folder or 'unknown'}: add --data DIR")
         else:
-            folder = find_data_folder(name, info.given)
+            folder = find_data_folder(name, info.default_data)
         return self.normalize(load_data(self.config, folder, device))
 
 
@@ -155,7 +155,9 @@ def load_checkpoint(path: Path, data: str | None) -> TrainedNetwork:
         raise UserError(f"there is no {path}: checkpoints are not committed; train the run, or use a file in weights/")
     checkpoint = record.read_checkpoint(path, {"schema": SCHEMA, "config": config.describe()})
     if "mean" not in checkpoint:  # of an earlier version
-        images = load_data(config, find_data_folder(config.dataset, data or config.dataset_info.given), torch.device("cpu"))
+        images = load_data(
+            config, find_data_folder(config.dataset, data or config.dataset_info.default_data), torch.device("cpu")
+        )
         checkpoint |= {"mean": images.mean, "std": images.std}
     side, inner = config.dataset_info.side, slice(PADDING, -PADDING)
     mean_HWC = checkpoint["mean"].view(side + 2 * PADDING, side + 2 * PADDING, -1)[inner, inner]

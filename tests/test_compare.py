@@ -71,7 +71,7 @@ def test_changes_of_recipe_are_listed(tmp_path, report):
 
 def test_other_data_is_not_compared_with_published_results(tmp_path, report):
     for config in (
-        Config(depth=20, dataset="mnist", iterations=DATASETS["mnist"].iterations or 0),
+        Config(depth=20, dataset="mnist", iterations=DATASETS["mnist"].published_iterations or 0),
         Config(depth=20, dataset="pictures", classes="a/b", pictures="0" * 64),
         Config(depth=20, dataset="synthetic"),
     ):

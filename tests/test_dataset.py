@@ -171,7 +171,7 @@ def test_data_that_cannot_be_the_networks_is_refused(tmp_path: Path):
     (tmp_path / "images.npz").touch()
     with pytest.raises(UserError, match="got the file"):
         find_data_folder("cifar10", str(tmp_path / "images.npz"))
-    with pytest.raises(UserError, match="needs CIFAR-10, got --data synthetic"):
+    with pytest.raises(UserError, match="folder of CIFAR-10, got synthetic"):
         find_data_folder("cifar10", "synthetic")
 
 

@@ -32,7 +32,7 @@ def test_every_experiment_lists_distinct_full_length_configurations_and_its_cost
     configs = getattr(module, "GRID", []) + module.CONFIGS
     assert len({config.key for config in configs}) == len(configs) > 0
     assert {config.seed for config in configs} == {0}
-    assert all(config.iterations == config.dataset_info.iterations for config in module.CONFIGS)
+    assert all(config.iterations == config.dataset_info.published_iterations for config in module.CONFIGS)
     assert {config.dataset for config in configs} == {"mnist" if name == "lenet" else "cifar10"}
     assert module.__doc__ is not None
     assert f"python experiments/sweep.py {name}\n" in module.__doc__
@@ -174,7 +174,7 @@ run_options = st.builds(
 @given(configs(), run_options)
 def test_the_flags_of_a_configuration_give_it_back(config: Config, options: RunOptions):
     if config.dataset != "cifar10":
-        options = replace(options, data=config.dataset_info.given)
+        options = replace(options, data=config.dataset_info.default_data)
     assert parse(format_flags(config, options)) == (config, options)
 
 
