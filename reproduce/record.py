@@ -239,7 +239,7 @@ def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
         return
     expected = summarize_rows(rows) | {"iterations": config.iterations}
     if config.family == "6n+2":
-        expected["parameters"] = count_parameters(config)
+        expected["parameters"] = expected_parameters(config)
     if differing := [name for name, value in expected.items() if getattr(result, name) != value]:
         yield RESULT, f"contradicts another file in {', '.join(differing)}"
     measured = [] if record.responses is None else [record.responses.std, *(record.responses.small_scales or {}).values()]
@@ -273,7 +273,7 @@ def summarize_rows(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def count_parameters(config: Config) -> int:
+def expected_parameters(config: Config) -> int:
     """Return the number of parameters of a 6n+2 network; the order of BN, ReLU and addition does not affect it."""
     channels, classes = config.dataset_info.channels, len(config.dataset_info.class_names)
     count, inputs = 9 * channels * 16 + 2 * 16, 16

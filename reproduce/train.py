@@ -228,7 +228,10 @@ def write_record(
 ) -> Literal["finished", "diverged"]:
     """Write the final files of a run. final: None if a previous session wrote the last checkpoint but not the result."""
     config, data, device = training.config, training.data, training.device
-    final = final or evaluate_test_set(training.network, data, device, config)
+    if final is None:
+        final = evaluate_test_set(training.network, data, device, config)
+        rows[-1].test_error = final.error  # on another device it may differ
+        record.write_metrics(folder, rows)
     if not all(map(math.isfinite, final.responses)):  # no loss is computed after the last update
         record.write_json(folder / record.RESULT, Diverged(iteration=history.iteration))
         return "diverged"

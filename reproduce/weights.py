@@ -135,7 +135,7 @@ def load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path, con
 
 def load_run(folder: Path, data: str | None) -> TrainedNetwork:
     """Load the network of a finished run; raises like `load_network`."""
-    result = record.read_result(folder)
+    result = record.read_record(folder).result if record.is_run_folder(folder) else None
     if not isinstance(result, Finished):
         raise UserError(f"{folder} is not the folder of a finished run")
     trained = load_checkpoint(folder / record.NEWEST, data)

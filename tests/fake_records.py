@@ -48,7 +48,7 @@ def make_curve(iterations: int, train_error: float, test_error: float, evaluatio
 def make_result(config: Config, rows: list[Row]) -> Finished:
     return Finished(
         **record.summarize_rows(rows),
-        parameters=record.count_parameters(config),
+        parameters=record.expected_parameters(config),
         iterations=config.iterations,
         warmup_ended=400 if config.warmup == "error" else None,
         seconds=3600.0,

@@ -19,6 +19,7 @@ from reproduce import optimizer, record, step, train
 from reproduce.config import SCHEMA, Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.sampling import Data
+from reproduce.schema import Finished
 from reproduce.step import Training
 from tests.conftest import CPU, QUICK, assert_equal, train_alone
 from tests.outcome import drop_varying, read_outcome
@@ -302,6 +303,18 @@ def test_metrics_are_restored_from_the_checkpoint(
     (folder / record.METRICS).write_bytes(b"")
     assert run(QUICK, synthetic, tmp_path) == "finished"
     assert_equal(read_outcome(folder), unbroken)
+
+
+def test_a_run_evaluated_again_at_its_end_has_a_consistent_record(synthetic: Data, tmp_path: Path):
+    """Another device than the one that wrote the last checkpoint may find another test error."""
+    assert run(QUICK, synthetic, tmp_path) == "finished"
+    folder = tmp_path / QUICK.folder
+    (folder / record.RESULT).unlink()
+    state = torch.load(folder / record.NEWEST)
+    state["rows"][-1]["test_error"] += 1
+    torch.save(state, folder / record.NEWEST)
+    assert run(QUICK, synthetic, tmp_path) == "finished"
+    assert isinstance(record.read_record(folder).result, Finished)
 
 
 def test_a_run_whose_checkpoints_are_lost_is_not_started_over(
