@@ -196,7 +196,7 @@ def save_checkpoint(folder: Path, training: Training, history: History, rows: li
 def is_best_evaluation(config: Config, rows: list[Row]) -> bool:
     """Whether the last evaluation is better than all before it."""
     errors = [getattr(row, record.BEST_BY[config.split]) for row in rows]
-    return bool(errors) and errors.index(min(errors)) == len(errors) - 1
+    return errors.index(min(errors)) == len(errors) - 1
 
 
 # Evaluation and result --------------------------------------------------------------------------------------------------
