@@ -9,4 +9,4 @@ from experiments import ambiguity, block_design, bn_placement, deep, degradation
 
 MODULES = (degradation, bn_placement, block_design, optimizer, deep, warmup, ambiguity, precision, wide, lenet)
 EXPERIMENTS: dict[str, ModuleType] = {module.__name__.removeprefix("experiments."): module for module in MODULES}
-"""The experiments of sweep.py. Each module has CONFIGS; optimizer.py also has a GRID and `derive_configs`."""
+"""The experiments of sweep.py. Each module has CONFIGS and may have a GRID, which is trained first."""

@@ -26,12 +26,11 @@ from experiments.engine.dashboard import Dashboard
 from experiments.engine.local_engine import choose_concurrency, find_devices, train_locally
 from experiments.engine.ray_engine import train_on_cluster
 from experiments.engine.run_queue import RunQueue
-from experiments.engine.status import format_run, format_state, has_ended, print_dry_run, print_status, read_state
+from experiments.engine.status import format_run, format_state, print_dry_run, print_status, read_state
 from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, Config, Precision, RunOptions, require
 from reproduce.dataset import detect_dataset, find_data_folder, read_dataset, resolve_dataset
 from reproduce.errors import STOPPED, UserError
-from reproduce.record import read_result
 
 # Required and one of EXPERIMENTS, as Sweep checks: tyro would need a Literal with all names for its own check.
 Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]
@@ -112,16 +111,10 @@ def adapt_config(sweep: Sweep, config: Config) -> Config:
 
 
 def list_runs(sweep: Sweep) -> list[Config]:
-    """Return the runs known so far, in the order of training.
-
-    An experiment may have a GRID, trained with seed 0 only; `derive_configs` adds configurations once its runs have ended.
-    """
+    """Return the runs in the order of training."""
     module = EXPERIMENTS[sweep.experiment]
-    grid: list[Config] = getattr(module, "GRID", [])
-    configs: list[Config] = module.CONFIGS
-    if grid:
-        configs = configs + module.derive_configs(lambda config: read_result(sweep.out / adapt_config(sweep, config).folder))
-    runs = grid + [replace(config, seed=seed) for seed in range(sweep.seeds) for config in configs]
+    configs = getattr(module, "GRID", []) + module.CONFIGS
+    runs = [replace(config, seed=seed) for seed in range(sweep.seeds) for config in configs]
     adapted = list(dict.fromkeys(adapt_config(sweep, config) for config in runs))
     if not sweep.only:
         return adapted
@@ -130,14 +123,6 @@ def list_runs(sweep: Sweep) -> list[Config]:
         run for pattern in sweep.only for run in adapted if any(fnmatchcase(name, f"*{pattern}*") for name in names[run])
     ]
     return list(dict.fromkeys(selected))
-
-
-def print_grid_state(sweep: Sweep):
-    """Print how many runs of the GRID have ended, while the configurations that depend on it are unknown."""
-    grid = getattr(EXPERIMENTS[sweep.experiment], "GRID", [])
-    ended = sum(has_ended(adapt_config(sweep, config), sweep.out) for config in grid)
-    if ended < len(grid):
-        print(f"{ended} of {len(grid)} grid runs have ended; more configurations are added when all have")
 
 
 def check_data(runs: Sequence[Config], data: str):
@@ -171,10 +156,9 @@ def main(arguments: Sequence[str]) -> int:
             kind = sweep.devices[0].partition(":")[0] if sweep.devices else "auto"
             per_device = sweep.per_device or choose_concurrency(kind, len(pending))
             print_dry_run(runs, replace(sweep.options(), device=kind), max(1, len(sweep.devices)) * per_device)
-        print_grid_state(sweep)
         return 0
     deadline = math.inf if sweep.time_limit is None else start + sweep.time_limit
-    queue = RunQueue(lambda: list_runs(sweep), sweep.out, Dashboard())
+    queue = RunQueue(runs, sweep.out, Dashboard())
     if pending:
         if sweep.engine == "ray":
             train_on_cluster(queue, sweep.options(), sweep.devices, sweep.per_device or 1, deadline)
@@ -186,23 +170,22 @@ def main(arguments: Sequence[str]) -> int:
             train_locally(queue, sweep.options(), slots, deadline)
     if queue.common_error is not None:
         raise UserError(queue.common_error)
-    return print_outcome(list_runs(sweep), sweep, queue.failures)
+    return print_outcome(runs, sweep.out, queue.failures)
 
 
-def print_outcome(runs: Sequence[Config], sweep: Sweep, failures: dict[Config, str]) -> int:
+def print_outcome(runs: Sequence[Config], out: Path, failures: dict[Config, str]) -> int:
     """Print the runs that diverged or failed and the number in each state; return the exit status."""
-    status = {config: read_state(config, sweep.out).status for config in runs}
+    status = {config: read_state(config, out).status for config in runs}
     diverged = [config for config in runs if status[config] == "diverged"]
     failed = [config for config in failures if status[config] not in ("finished", "diverged")]
     finished = list(status.values()).count("finished")
     remaining = len(runs) - finished - len(diverged) - len(failed)
     for config in diverged:
-        print(format_state(config, sweep.out))
+        print(format_state(config, out))
     for config in failed:
         print(f"{config.folder}: failed: {failures[config]}")
     resume = "; the same command resumes" if remaining else ""
     print(f"{finished} of {len(runs)} runs finished, {len(diverged)} diverged, {len(failed)} failed, {remaining} left{resume}")
-    print_grid_state(sweep)
     return STOPPED if remaining else 1 if diverged or failed else 0
 
 

@@ -14,8 +14,6 @@ from experiments import EXPERIMENTS, ambiguity, block_design, bn_placement, deep
 from reproduce import config as options
 from reproduce.config import Config, RunOptions, format_flags
 from reproduce.run import parse
-from reproduce.schema import Diverged
-from tests.fake_records import make_curve, make_result
 
 PAPER = asdict(Config())
 
@@ -70,43 +68,6 @@ def test_each_experiment_changes_only_what_its_question_asks():
     for choice in (("sgd", 0.1), ("adam", 1e-3), ("adamw", 1e-3)):
         chosen = {(c.depth, c.residual) for c in optimizer.CONFIGS if (c.optimizer, c.lr) == choice and c.augment}
         assert chosen == set(optimizer.NETS)
-
-
-# The grid of learning rates ---------------------------------------------------------------------------------------------
-
-
-def find_in(errors: dict[tuple[str, float], float | None]):
-    """Return a lookup of grid results by (optimizer, lr); None is a diverged run, a missing one has not ended."""
-
-    def find_result(config: Config):
-        assert config in optimizer.GRID and config.lr is not None
-        if (config.optimizer, config.lr) not in errors:
-            return None
-        error = errors[config.optimizer, config.lr]
-        rows = make_curve(config.iterations, 1.0, error or 0.0, 1, held_out=True)
-        return Diverged(iteration=1) if error is None else make_result(config, rows)
-
-    return find_result
-
-
-ERRORS = dict(zip(optimizer.GRID_LR, (20.0, 12.0, 11.0, 12.0, 30.0), strict=True))
-ADAM: dict[tuple[str, float], float | None] = {("adam", lr): error for lr, error in ERRORS.items()}
-
-
-def test_the_lr_with_the_lowest_validation_error_is_chosen():
-    assert {(c.net, c.split, c.iterations) for c in optimizer.GRID} == {("residual20", "val", 16_000)}
-    assert optimizer.choose_lr("adam", find_in(ADAM | {("adam", 3e-3): 10.9})) == 3e-3
-    assert optimizer.choose_lr("adam", find_in(ADAM | {("adam", 3e-4): 11.0})) == 3e-4, "the lower of two equals"
-    assert optimizer.choose_lr("adam", find_in(ADAM | {("adam", 1e-3): None})) == 3e-4, "a diverged run is the worst"
-    assert optimizer.choose_lr("adam", find_in(dict.fromkeys(ADAM))) is None, "all diverged"
-
-
-def test_configurations_at_the_chosen_lr_follow_once_the_grid_has_ended():
-    unfinished = {key: error for key, error in ADAM.items() if key != ("adam", 1e-4)}
-    assert optimizer.derive_configs(find_in({})) == optimizer.derive_configs(find_in(unfinished)) == []
-    configs = optimizer.derive_configs(find_in(ADAM | {("adam", 3e-3): 10.0}))
-    assert [(c.depth, c.residual) for c in configs] == list(optimizer.NETS)
-    assert {(c.optimizer, c.lr, c.split, c.iterations) for c in configs} == {("adam", 3e-3, "full", 64_000)}
 
 
 # The flags ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from experiments import degradation, optimizer, sweep
+from experiments import degradation, sweep
 from experiments.engine import dashboard, local_engine, run_queue, worker
 from reproduce import record
 from reproduce.config import Config
@@ -202,21 +202,8 @@ def test_iterations_shortens_the_grid_in_proportion():
     flags = ["--iterations", "640", "--precision", "bf16", "--data", "synthetic", "--seeds", "2"]
     found = sweep.list_runs(sweep.parse(["optimizer", *flags]))
     assert {config.iterations for config in found if config.split == "full"} == {640}
-    assert {(config.iterations, config.seed) for config in found if config.split == "val"} == {(160, 0)}
+    assert {config.iterations for config in found if config.split == "val"} == {160}
     assert {(config.precision, config.dataset) for config in found} == {("bf16", "synthetic")}
-
-
-def test_configurations_derived_from_the_grid_are_added_before_seed_1(out, monkeypatch, capsys):
-    grid = [Config(depth=8, optimizer="adam", lr=lr, split="val") for lr in (1e-3, 1e-2)]
-    monkeypatch.setattr(optimizer, "GRID", grid)
-    monkeypatch.setattr(optimizer, "CONFIGS", [Config(depth=14)])
-    derived = [Config(depth=26)]
-    monkeypatch.setattr(optimizer, "derive_configs", lambda find: derived if all(map(find, grid)) else [])
-    command = ["optimizer", *arguments(out)[1:]]
-    assert sweep.main([*command, "--status"]) == 0
-    assert "0 of 2 grid runs have ended" in capsys.readouterr().out
-    assert sweep.main(command) == 0
-    assert list_started(out) == ["residual8/seed0"] * 2 + [f"residual{n}/seed{k}" for k in (0, 1) for n in (14, 26)]
 
 
 # Where ----------------------------------------------------------------------------------------------------------------
@@ -298,7 +285,7 @@ def test_an_error_common_to_all_runs_ends_the_sweep(out, monkeypatch):
 
 def test_outcomes_that_do_not_stop_other_runs(tmp_path):
     configs = [Config(precision=precision, seed=seed) for seed in (0, 1) for precision in ("tf32", "fp32")]
-    queue = run_queue.RunQueue(lambda: configs, tmp_path, dashboard.Dashboard())
+    queue = run_queue.RunQueue(configs, tmp_path, dashboard.Dashboard())
     while (config := queue.take_run()) is not None:
         if config.precision == "tf32":
             queue.record_outcome(config, UnsupportedPrecision.status, "tf32 needs an accelerator", stopping=False)

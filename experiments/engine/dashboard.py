@@ -3,7 +3,7 @@
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.engine.status import format_time, has_ended, read_state
@@ -32,7 +32,7 @@ class Dashboard:
     def print_event(self, text: str):
         print_line(self.erase_table() + text)
 
-    def update_table(self, list_runs: Callable[[], list[Config]], active: Sequence[tuple[Config, str]], out: Path):
+    def update_table(self, runs: Sequence[Config], active: Sequence[tuple[Config, str]], out: Path):
         """Draw the runs in training with their last evaluations, cut to the size of the terminal.
 
         active: each run and its device.
@@ -40,7 +40,6 @@ class Dashboard:
         if not self.on_terminal or time.monotonic() < self.updated + INTERVAL:
             return
         self.updated = time.monotonic()
-        runs = list_runs()
         lines = [f"{sum(has_ended(config, out) for config in runs)} of {len(runs)} ended, {len(active)} in training"]
         lines.append(f"{'run':<32}{'device':<10}{'iteration':<16}{'test error':<12}time left")
         for config, device in active:

@@ -124,7 +124,7 @@ def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int]
                 elif stopping and worker.process.pid not in terminated:
                     worker.process.terminate()
                     terminated.add(worker.process.pid)
-            queue.dashboard.update_table(queue.list_runs, active, queue.out)
+            queue.dashboard.update_table(queue.runs, active, queue.out)
             time.sleep(POLL)
     for worker in workers.values():
         worker.close_input()

@@ -135,7 +135,7 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
                 for reference in ray.wait(list(training), num_returns=len(training), timeout=0)[0]:
                     queue.record_outcome(training.pop(reference), *fetch_outcome(ray, reference), stopping)
                 active = [(config, "cluster") for config in training.values()]
-                queue.dashboard.update_table(queue.list_runs, active, queue.out)
+                queue.dashboard.update_table(queue.runs, active, queue.out)
     finally:
         ray.shutdown()
 

@@ -1,7 +1,7 @@
 """The pending runs of a sweep, and the outcomes of those that were started."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -27,15 +27,14 @@ def is_locked(folder: Path) -> bool:
 
 
 class RunQueue:
-    """The runs of `list_runs()` that have not ended, in order.
+    """The runs that have not ended, in order.
 
-    list_runs: called again each time, because the results of some runs can add others.
     common_error: the user error that stopped the queue; set when two runs fail with the same message.
     failures: the message for each failed run.
     """
 
-    def __init__(self, list_runs: Callable[[], list[Config]], out: Path, dashboard: Dashboard):
-        self.list_runs, self.out, self.dashboard = list_runs, out, dashboard
+    def __init__(self, runs: Sequence[Config], out: Path, dashboard: Dashboard):
+        self.runs, self.out, self.dashboard = runs, out, dashboard
         self.common_error: str | None = None
         self.failures: dict[Config, str] = {}
         self.taken: set[Config] = set()
@@ -43,7 +42,7 @@ class RunQueue:
 
     def take_run(self) -> Config | None:
         """Return the next run to start, None if there is none now."""
-        for config in self.list_runs() if self.common_error is None else []:
+        for config in self.runs if self.common_error is None else []:
             if config in self.taken or time.monotonic() < self.retry_at.get(config, 0):
                 continue
             if is_locked(self.out / config.folder):
