@@ -23,7 +23,6 @@ from experiments.devices.acceptance import (
 )
 from reproduce import run
 from reproduce.config import Config, format_flags
-from reproduce.errors import UserError
 from reproduce.model import Network
 from tests.conftest import QUICK
 from tests.fake_records import write_run
@@ -82,9 +81,6 @@ def test_unfinished_runs_are_left_out(tmp_path: Path):
     write_outcome(tmp_path, NETS[1], spread(0))
     runs = load_runs(tmp_path)
     assert select_seeds(runs, net) == [spread(9), spread(10), (math.inf,) * 3]
-    write_run(tmp_path, replace(net, seed=13), evaluations=3)
-    with pytest.raises(UserError, match="seed13 must have evaluations at iterations 150 and 300 only"):
-        load_runs(tmp_path)
 
 
 @pytest.fixture

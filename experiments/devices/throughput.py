@@ -85,7 +85,6 @@ class Settings:
     def __post_init__(self):
         for name in ("iterations", "rounds"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
-        require(self.workers >= 0, "workers must be at least 0", self.workers)
         require(all(count >= 2 for count in self.together), "together must be at least 2", self.together)
 
 
