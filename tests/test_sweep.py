@@ -385,9 +385,9 @@ def test_workers_do_not_outlive_a_killed_sweep(stand_in, out):
 
 def test_the_time_limit_applies_to_the_whole_sweep(out, monkeypatch, capsys):
     monkeypatch.setenv("PACE", "1")
-    assert sweep.main(arguments(out, "--time-limit", "8")) == 75
+    assert sweep.main(arguments(out, "--time-limit", "4")) == 75
     limits = [line["limit"] for line in read_log(out) if line["event"].startswith("start")]
-    assert limits and all(0 < limit <= 8 for limit in limits) and limits == sorted(limits, reverse=True)
+    assert limits and all(0 < limit <= 4 for limit in limits) and limits == sorted(limits, reverse=True)
     monkeypatch.setenv("PACE", "0")
     assert sweep.main(arguments(out)) == 0
 
