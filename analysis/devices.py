@@ -9,10 +9,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
-from msgspec import Struct
 
 from analysis.markdown import format_commit, format_table, join_words
 from analysis.records import comparable_runs, to_configs
+from experiments.devices import Throughput, Timing
 from experiments.devices.acceptance import (
     ALPHA,
     FAULTS,
@@ -25,7 +25,7 @@ from experiments.devices.acceptance import (
     load_runs,
 )
 from reproduce.errors import UserError
-from reproduce.schema import Amount, Count, decode_json
+from reproduce.schema import decode_json
 
 GROUP_SIZES = (1, 3)
 """Numbers of runs that the device validation judges together."""
@@ -115,39 +115,6 @@ def describe_moves(runs: pd.DataFrame) -> str:
 
 
 # Throughput -----------------------------------------------------------------------------------------------------------
-
-
-class Timing(Struct):
-    """The time per iteration of one implementation (`candidate`), in ms."""
-
-    depth: Count
-    precision: str
-    candidate: str
-    seconds_to_start: Amount
-    median: Amount
-    min: Amount
-    max: Amount
-    images_per_second: Amount
-    floor_fraction: Amount
-    times_plain: Amount | None = None
-
-
-class Throughput(Struct):
-    """The fields of a record of experiments/devices/throughput.py that this page shows.
-
-    ceilings: bytes/s of a copy, and FLOP/s of a matrix product in each precision.
-    """
-
-    git: dict[str, Any] | None
-    device_name: str
-    threads: Count
-    versions: dict[str, str | int | None]
-    batch_size: Count
-    rounds: Count
-    workers: Count
-    ceilings: dict[str, Amount]
-    rows: list[Timing]
-    quick: bool = False
 
 
 def load_throughput(path: Path) -> Throughput:

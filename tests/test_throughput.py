@@ -69,6 +69,6 @@ def test_an_eager_step_is_not_measured_as_a_captured_one(
     monkeypatch.setattr(type(CPU), "is_accelerator", property(lambda self: True))
     monkeypatch.setattr(step, "capture_graph", lambda device, step: "there are no graphs")
     monkeypatch.setattr(throughput, "list_candidates", some)
-    rows = throughput.compare_candidates(Settings(iterations=4, rounds=1), QUICK, Path(), synthetic, CPU, 1e-3)
-    assert [row["candidate"] for row in rows] == ["eager"]
+    timings = throughput.compare_candidates(Settings(iterations=4, rounds=1), QUICK, Path(), synthetic, CPU, 1e-3)
+    assert [timing.candidate for timing in timings] == ["eager"]
     assert "not measured, RuntimeError: its step is not captured" in capsys.readouterr().out

@@ -13,6 +13,7 @@ all parameters, it prints and records for each network:
   bias_by_chance   the magnitude that `bias` exceeds with probability 5% if there is no bias (random signs of e)
   noise            standard deviation of g over the batches, relative to |mean g|. A value near the square root of the number of
                    batches means that mean g itself is noise, as at the end of training
+  gradient_norm    |mean g|
 
 For the trained networks it also records test_error_fp32 and test_error_bf16: the test error in percent, evaluated in each
 precision with the published BN statistics.

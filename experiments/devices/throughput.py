@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from experiments.devices import format_file_name
+from experiments.devices import Timing, format_file_name
 from reproduce import cli
 from reproduce import device as devices
 from reproduce.config import Config, DeviceChoice, Precision, require
@@ -243,14 +243,10 @@ def measure_peaks(device: Device, precisions: Sequence[Precision]) -> dict[str, 
 
 def compare_candidates(
     settings: Settings, config: Config, folder: Path, data: Data, device: Device, bound: float
-) -> list[dict[str, Any]]:
-    """Measure and print the candidates for one network and precision; return the rows of the record, times in ms.
-
-    bound: the roofline bound in seconds.
-    """
-    seconds: dict[str, list[float]] = {}
+) -> list[Timing]:
+    """Measure and print the candidates for one network and precision. bound: the roofline bound in seconds."""
     train_functions: dict[str, TrainFunction] = {}
-    rows = []
+    start_up: dict[str, float] = {}
     torch._dynamo.reset()  # frees the compiled code of the previous network
     for name, make in list_candidates(settings, config, folder, data, device).items():
         before = time.perf_counter()
@@ -261,31 +257,39 @@ def compare_candidates(
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             print(f"depth {config.depth:4}  {config.precision}  {name:21} not measured, {reason}", flush=True)
             continue
-        train_functions[name], seconds[name] = train, []
-        start = round(time.perf_counter() - before, 1)
-        rows.append({"depth": config.depth, "precision": config.precision, "candidate": name, "seconds_to_start": start})
+        train_functions[name], start_up[name] = train, time.perf_counter() - before
+    milliseconds: dict[str, list[float]] = {name: [] for name in train_functions}
     for _ in range(settings.rounds):
         for name, train in train_functions.items():
             train(math.ceil(settings.iterations / 2))
-            seconds[name].append(train(settings.iterations))
-    for row in rows:
-        times = [1000 * value for value in seconds[row["candidate"]]]
+            milliseconds[name].append(1000 * train(settings.iterations))
+    timings = []
+    for name, times in milliseconds.items():
         median = statistics.median(times)
-        row |= {"median": round(median, 4), "min": round(min(times), 4), "max": round(max(times), 4)}
-        row["images_per_second"] = round(1000 * config.batch_size / median)
-        row["floor_fraction"] = round(1000 * bound / median, 5)
-        if "plain" in seconds:
-            row["times_plain"] = round(1000 * statistics.median(seconds["plain"]) / median, 2)
-        print(format_row(row), flush=True)
-    return rows
+        timing = Timing(
+            depth=config.depth,
+            precision=config.precision,
+            candidate=name,
+            seconds_to_start=round(start_up[name], 1),
+            median=round(median, 4),
+            min=round(min(times), 4),
+            max=round(max(times), 4),
+            images_per_second=round(1000 * config.batch_size / median),
+            floor_fraction=round(1000 * bound / median, 5),
+            times_plain=round(statistics.median(milliseconds["plain"]) / median, 2) if "plain" in milliseconds else None,
+        )
+        timings.append(timing)
+        print(format_timing(timing), flush=True)
+    return timings
 
 
-def format_row(row: dict[str, Any]) -> str:
-    speedup = f"speed-up {row['times_plain']:.2f}, " if "times_plain" in row else ""
+def format_timing(timing: Timing) -> str:
+    speedup = "" if timing.times_plain is None else f"speed-up {timing.times_plain:.2f}, "
+    percent = 100 * timing.floor_fraction
     return (
-        f"depth {row['depth']:4}  {row['precision']}  {row['candidate']:21} {row['median']:9.3f} ms ({row['min']:.3f} to "
-        f"{row['max']:.3f})  {row['images_per_second']:7} images/s, {speedup}{100 * row['floor_fraction']:.2f}% of roofline; "
-        f"start-up {row['seconds_to_start']:.1f} s"
+        f"depth {timing.depth:4}  {timing.precision}  {timing.candidate:21} {timing.median:9.3f} ms ({timing.min:.3f} to "
+        f"{timing.max:.3f})  {timing.images_per_second:7.0f} images/s, {speedup}{percent:.2f}% of roofline; "
+        f"start-up {timing.seconds_to_start:.1f} s"
     )
 
 
@@ -313,7 +317,7 @@ def run_benchmark(settings: Settings) -> Path:
     path = settings.out / f"{format_file_name(about['device_name'])}.json"
     measured = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}
     record = {"git": describe_git()} | about | {"data": default.dataset, "batch_size": default.batch_size} | measured
-    rows = []
+    timings: list[Timing] = []
     for config in configs:
         devices.set_numerics(device, config.precision, deterministic=False)
         operations, moved = count_work(config)
@@ -325,8 +329,8 @@ def run_benchmark(settings: Settings) -> Path:
             f"roofline bound {1000 * bound:.3f} ms, limited by {bottleneck}",
             flush=True,
         )
-        rows += compare_candidates(settings, config, folder, data, device, bound)
-        write_json(path, record | {"ceilings": peaks, "rows": rows})
+        timings += compare_candidates(settings, config, folder, data, device, bound)
+        write_json(path, record | {"ceilings": peaks, "rows": timings})
     print(path)
     return path
 

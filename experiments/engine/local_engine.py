@@ -104,10 +104,11 @@ def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int]
                     queue.record_outcome(*outcome, stopping)
                 if ended:
                     workers.pop(place).close()
-            # Spread runs over the devices before two share one.
-            while (
-                not stopping and free_slots(place := max(range(len(places)), key=free_slots)) and (config := queue.take_run())
-            ):
+            while not stopping:
+                place = max(range(len(places)), key=free_slots)  # spreads runs over the devices before two share one
+                config = queue.take_run() if free_slots(place) else None
+                if config is None:
+                    break
                 device, count = places[place]
                 if place not in workers:
                     workers[place] = start_worker(build_worker_environment(device, slots[device]), device, count, Path())
