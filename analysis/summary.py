@@ -11,6 +11,7 @@ from analysis.markdown import format_estimates, format_figure, format_net, forma
 from analysis.paper import load_paper, published
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_reproductions
 from analysis.questions.layer_responses import compare_responses
+from analysis.questions.precision import describe_fp32
 from analysis.questions.warmup import WITH_WARMUP
 from analysis.records import comparable_runs, finished_runs, select_runs
 from analysis.sections import (
@@ -107,7 +108,8 @@ def describe_residual(ours: pd.DataFrame) -> str:
     return (
         f"**Residual networks beyond {first.depth} layers: {finding}** ({name_seeds(ours, RESIDUAL[1:])}). {errors} {improve} "
         f"{format_net(first)} ({mean_error(ours, first):.2f}%); {first.depth} minus {deeper[-1].depth} layers is {gap}. "
-        f"{compare_on_test_images(ours, deeper[-1], first)}{describe_confound(ours)}{describe_published_56()}"
+        f"{compare_on_test_images(ours, deeper[-1], first)}"
+        f"{describe_fp32(deeper[-1])}{describe_confound(ours)}{describe_published_56()}"
     )
 
 

@@ -1,15 +1,18 @@
 """Do residual networks have smaller layer responses, and do they shrink with depth? Fig. 7."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from analysis.claims import claim
 from analysis.estimates import MINIMUM, Finding, all_of, is_positive
-from analysis.markdown import format_estimates, format_figure, format_not_run, format_table
+from analysis.markdown import format_estimates, format_figure, format_not_run, format_table, group_labels
 from analysis.records import select_runs
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_verdicts, mean_error
-from experiments import deep, degradation
+from analysis.sections import choose_runs, format_verdicts, mean_error, select_finished
+from experiments import deep, degradation, warmup
+from reproduce.config import Config
 
 NETS = [net for net in degradation.PLAIN if net.depth in (20, 56)] + [
     net for net in degradation.RESIDUAL if net.depth in (20, 56, 110)
@@ -34,7 +37,9 @@ and addition.
 Standard deviation of the layer responses on the test set, averaged over the layers; {precision}.
 {format_not_run(ours, NETS, "python experiments/sweep.py degradation")}
 
-{format_figure(ours, NETS, "layer_responses", "Standard deviation of the response of each 3x3 layer, in our runs (Fig. 7)")}"""
+{format_figure(ours, NETS, "layer_responses", "Standard deviation of the response of each 3x3 layer, in our runs (Fig. 7)")}
+
+{format_small_scales(ours, [*degradation.CONFIGS, *warmup.WITH])}"""
 
 
 def describe_responses(ours: pd.DataFrame) -> str:
@@ -52,6 +57,41 @@ def compare_responses(ours: pd.DataFrame) -> dict[int, tuple[float, float]]:
         if not np.isnan(pair).any():
             means[plain.depth] = pair
     return means
+
+
+def share_small_scales(ours: pd.DataFrame, net: Config, limit: str) -> dict[str, float]:
+    """Return the share of BN scales below `limit` in %, by stage and by first or second BN of a block, and of all layers.
+
+    Averaged over the seeds for which it is recorded; empty without any.
+    """
+    scales = select_finished(ours, net)["small_scales"].dropna()
+    if scales.empty:
+        return {}
+    layers = np.mean([each[limit] for each in scales], axis=0)
+    stage = (net.depth - 2) // 3
+    positions = {(s, bn): slice(s * stage + bn, (s + 1) * stage + 1, 2) for s in range(3) for bn in (1, 2)}
+    shares = {f"stage {s + 1}, BN {bn}": 100 * float(layers[where].mean()) for (s, bn), where in positions.items()}
+    channels = np.repeat([16, 16, 32, 64], [1, stage, stage, stage])
+    return shares | {"all": 100 * float(np.average(layers, weights=channels))}
+
+
+def format_small_scales(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
+    """Return the table of small BN scales, empty if none is recorded."""
+    shares = {net: [share_small_scales(ours, net, limit) for limit in ("0.02", "0.05")] for net in nets}
+    shares = {net: pair for net, pair in shares.items() if pair[0]}
+    if not shares:
+        return ""
+    columns = list(next(iter(shares.values()))[0])
+    rows = [
+        [group_labels([net]), *(f"{below[column]:.1f} ({close[column]:.1f})" for column in columns)]
+        for net, (below, close) in shares.items()
+    ]
+    return f"""Small BN scales at the end of training, channels that are nearly switched off:
+
+{format_table(["network", *columns], rows)}
+
+Share of the scales below 0.02 (below 0.05) in size, in %, by stage and by the first and second BN of its blocks; "all" includes
+the first layer. It is recorded at the end of every new run and, of older ones, for the published weights only."""
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

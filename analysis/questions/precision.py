@@ -1,7 +1,5 @@
 """Does training in TF32 or bf16 change the test error? And how large is the error of bf16 gradients?"""
 
-from pathlib import Path
-
 import msgspec
 import pandas as pd
 
@@ -11,6 +9,7 @@ from analysis.paper import find_number
 from analysis.records import PRECISIONS, RECORDS, comparable_runs
 from analysis.sample import Sample
 from experiments.precision import NETS
+from reproduce.config import Config
 from reproduce.errors import UserError
 
 COMPARISON = "tensorflow/models#5243"
@@ -28,6 +27,8 @@ class GradientNoise(msgspec.Struct):
     bias: float
     bias_by_chance: float
     noise: float
+    test_error_fp32: float | None = None
+    test_error_bf16: float | None = None
 
 
 class Measurement(msgspec.Struct):
@@ -56,7 +57,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         describe_published(),
         format_table(header, rows) if rows else "",
         f"Not run yet: {', '.join(missing)} ({command})." if missing else f"{command} trains these networks.",
-        *map(format_gradient_noise, sorted(GRADIENT_NOISE.glob("*.json"))),
+        *map(format_gradient_noise, load_measurements()),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -70,29 +71,47 @@ def describe_published() -> str:
     )
 
 
-def format_gradient_noise(path: Path) -> str:
-    """Return the table of one record.
+def load_measurements() -> list[Measurement]:
+    """Read the records of experiments/devices/gradient_noise.py.
 
     Raises:
-        UserError: the record is damaged.
+        UserError: a record is damaged.
     """
-    try:
-        measurement = msgspec.json.decode(path.read_bytes(), type=Measurement)
-    except msgspec.DecodeError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    measurements = []
+    for path in sorted(GRADIENT_NOISE.glob("*.json")):
+        try:
+            measurements.append(msgspec.json.decode(path.read_bytes(), type=Measurement))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is damaged: {error}") from None
+    return measurements
+
+
+def describe_fp32(net: Config) -> str:
+    """Return the test error of a network's published weights when they are evaluated in fp32."""
+    rows = [row for measurement in load_measurements() for row in measurement.rows]
+    errors = [row.test_error_fp32 for row in rows if (row.net, row.block) == (net.net, net.block) and row.test_error_fp32]
+    return (
+        f"Evaluated in fp32, {format_net(net)} has {errors[0]:.2f}%, so inference in bf16 is not the reason. " if errors else ""
+    )
+
+
+def format_gradient_noise(measurement: Measurement) -> str:
+    """Return the table of one record."""
     rows, above = [], sum(abs(row.bias) > row.bias_by_chance for row in measurement.rows)
     for row in measurement.rows:
         weights = "initial" if row.weights == "initial" else "trained"
         net = row.net if row.block == "original" else f"{row.net} ({row.block})"
         shares = (row.relative_error, abs(row.bias), row.bias_by_chance, row.noise)
-        rows.append([net, weights, *(f"{100 * share:.1f}" for share in shares)])
-    header = ["network", "weights", "error", "bias", "bias by chance", "noise of the batches"]
+        errors = ["" if error is None else f"{error:.2f}" for error in (row.test_error_fp32, row.test_error_bf16)]
+        rows.append([net, weights, *(f"{100 * share:.1f}" for share in shares), *errors])
+    header = ["network", "weights", "error", "bias", "bias by chance", "noise", "test error, fp32", "test error, bf16"]
     count, device = measurement.batches, measurement.device_name
-    return f"""Gradients of {count} mini-batches in bf16 and in fp32, from the same weights ({device}):
+    return f"""Gradients of {count} mini-batches in bf16 and in fp32 from the same weights, and test errors of the trained
+weights evaluated in both ({device}):
 
 {format_table(header, rows)}
 
-In % of the gradient. Error: mean of |bf16 - fp32| / |fp32| over the batches; an error of 20% adds about 4% to the variance of a
+In %. Error: mean of |bf16 - fp32| / |fp32| over the batches; an error of 20% adds about 4% to the variance of a
 batch's gradient. Bias: the systematic part of the error, relative to the mean gradient; without bias it exceeds "bias by
 chance" with probability 5%; it does in {above} of {len(rows)} rows. Noise: standard deviation of the fp32 gradient over
 the batches, relative to the mean gradient; near {100 * count**0.5:.0f}% that mean is itself noise.

@@ -11,10 +11,12 @@ from analysis.markdown import (
     format_not_run,
     format_number,
     format_table,
+    group_labels,
     join_words,
 )
 from analysis.paper import HE, find_number
 from analysis.questions.degradation import RESIDUAL
+from analysis.questions.layer_responses import share_small_scales
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_verdicts, mean_error, select_finished
 from experiments.warmup import WITH
@@ -49,6 +51,8 @@ Training error in % over each window of iterations (mean over seeds), then final
 
 {format_figure(ours, RESIDUAL, "warmup", "Training error at the start of training, mean over seeds")}
 
+{describe_small_scales(ours)}
+
 Among the reproductions above, only Tony-Y/pytorch_warmup compares both: at 20, 32, 44 and 56 layers,
 {list_published("Tony-Y/pytorch_warmup, no warm-up")} without and
 {list_published("Tony-Y/pytorch_warmup, 1k-step warm-up")} with a warm-up of 1,000 iterations (n=5). With a warm-up,
@@ -82,6 +86,23 @@ def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
         f"Without a warm-up, ResNet-56's training error is {slow}% over iterations 4,001 to 5,000 (ResNet-32: {fast}%), and "
         f"{final[-1]:.2f}% at the end{lowest} (ResNet-32: {final[1]:.2f}%), so underfitting does not explain its test error. "
         f"{describe_cpu_start(curves)}"
+    )
+
+
+def describe_small_scales(ours: pd.DataFrame) -> str:
+    """Return the share of small scales where most are."""
+    words = []
+    for net in [*RESIDUAL, *WITH]:
+        shares = [share_small_scales(ours, net, limit) for limit in ("0.02", "0.05")]
+        if all(shares):
+            below, close = (share["stage 1, BN 2"] for share in shares)
+            words.append(f"{below:.1f}% ({close:.1f}%) in {group_labels([net])}")
+    if not words:
+        return ""
+    return (
+        "Of the scales of the second BN in the first stage's blocks, those below 0.02 (below 0.05) in size at the end are "
+        f"{join_words(words)}; all stages are among the "
+        "[layer responses](#are-the-layer-responses-of-residual-networks-smaller)."
     )
 
 
