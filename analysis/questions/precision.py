@@ -100,7 +100,7 @@ def format_gradient_noise(measurement: Measurement) -> str:
     rows, above = [], sum(abs(row.bias) > row.bias_by_chance for row in measurement.rows)
     for row in measurement.rows:
         weights = "initial" if row.weights == "initial" else "trained"
-        net = row.net if row.block == "original" else f"{row.net} ({row.block})"
+        net = f"{row.net}{'' if row.block == 'original' else f' ({row.block})'}"
         shares = (row.relative_error, abs(row.bias), row.bias_by_chance, row.noise)
         errors = ["" if error is None else f"{error:.2f}" for error in (row.test_error_fp32, row.test_error_bf16)]
         rows.append([net, weights, *(f"{100 * share:.1f}" for share in shares), *errors])

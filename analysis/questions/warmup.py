@@ -14,7 +14,7 @@ from analysis.markdown import (
     group_labels,
     join_words,
 )
-from analysis.paper import HE, find_number
+from analysis.paper import find_number
 from analysis.questions.degradation import RESIDUAL
 from analysis.questions.layer_responses import share_small_scales
 from analysis.sample import Sample
@@ -55,9 +55,7 @@ Training error in % over each window of iterations (mean over seeds), then final
 
 Among the reproductions above, only Tony-Y/pytorch_warmup compares both: at 20, 32, 44 and 56 layers,
 {list_published("Tony-Y/pytorch_warmup, no warm-up")} without and
-{list_published("Tony-Y/pytorch_warmup, 1k-step warm-up")} with a warm-up of 1,000 iterations (n=5). With a warm-up,
-raphaelreme/torch-resnet ends at {list_published("raphaelreme/torch-resnet")}; without one, surajit-13-sutradhar/resnet at
-{list_published("surajit-13-sutradhar/resnet")}, and the paper at {list_published(HE)}."""
+{list_published("Tony-Y/pytorch_warmup, 1k-step warm-up")} with a warm-up of 1,000 iterations (n=5)."""
 
 
 def list_published(source: str) -> str:

@@ -1,0 +1,62 @@
+"""Numbers of single sections, by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.paper import load_paper, published
+from analysis.questions import precision
+from analysis.questions.degradation import compare_reproductions, estimate_reproductions, subtract_reproductions
+from analysis.questions.layer_responses import share_small_scales
+from analysis.records import load_records
+from experiments import degradation
+from reproduce.config import Config
+from reproduce.errors import UserError
+from tests.fake_records import write_run
+
+
+def test_a_network_is_compared_with_one_more_source(tmp_path: Path):
+    net = Config(depth=56, residual=False)
+    write_run(tmp_path, net, 15.13)
+    runs, _ = load_records(tmp_path)
+    others = np.array([13.07, 12.95, 12.32, 14.22])  # a-martyn, nabla0001, hhhhuangggg, surajit; not Li et al.: another decay
+    gap = subtract_reproductions(runs, net)
+    # Student's t with 3 degrees of freedom leaves 2.5% above 3.182.
+    half = 3.182446 * others.std(ddof=1) * np.sqrt(1 + 1 / 4)
+    assert (gap.low, gap.high) == (pytest.approx(15.13 - others.mean() - half, abs=1e-4), pytest.approx(4.81, abs=0.01))
+    sources = set(published(load_paper(), comparable="yes")["source"])
+    assert all(estimate_reproductions(net).n < len(sources) for net in degradation.RESIDUAL)
+    rows = {line.split(" | ")[0]: line for line in compare_reproductions(runs).splitlines()}
+    assert str(gap) in rows["| plain-56"] and rows["| plain-20"].endswith("|  |"), "not run"
+
+
+def test_small_scales_are_averaged_by_stage_and_bn(tmp_path: Path):
+    write_run(tmp_path, Config(depth=8))
+    runs, _ = load_records(tmp_path)
+    runs["small_scales"] = [{"0.02": [1, 0.5, 0, 0.25, 0, 0, 0.125]}]  # the first layer, then three blocks
+    shares = share_small_scales(runs, Config(depth=8), "0.02")
+    by_stage = {f"stage {stage}, BN {bn}": 0.0 for stage in (1, 2, 3) for bn in (1, 2)}
+    by_stage |= {"stage 1, BN 1": 50, "stage 2, BN 1": 25, "stage 3, BN 2": 12.5}
+    assert shares.pop("all") == pytest.approx(100 * (16 + 8 + 8 + 8) / (3 * 16 + 2 * 32 + 2 * 64))
+    assert shares == by_stage
+    assert share_small_scales(runs.assign(small_scales=None), Config(depth=8), "0.02") == {}
+
+
+def test_recorded_gradient_noise_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    row = {"block": "original", "relative_error": 0.2, "bias": -0.03, "bias_by_chance": 0.04, "noise": 8.0}
+    rows = [row | {"net": "plain56", "weights": "initial"}]
+    rows += [row | {"net": "residual56", "weights": "residual56.safetensors", "test_error_fp32": 8.14, "test_error_bf16": 8.11}]
+    path = tmp_path / "device.json"
+    path.write_text(json.dumps({"device_name": "A device", "batches": 64, "rows": rows, "git": None}))
+    monkeypatch.setattr(precision, "GRADIENT_NOISE", tmp_path)
+    runs, curves = load_records(tmp_path)
+    section = precision.format_section(runs, curves)
+    assert "| plain56 | initial | 20.0 | 3.0 | 4.0 | 800.0 |  |  |" in section and "0 of 2 rows" in section
+    assert "| residual56 | trained | 20.0 | 3.0 | 4.0 | 800.0 | 8.14 | 8.11 |" in section
+    assert "8.14%" in precision.describe_fp32(Config(depth=56)) and precision.describe_fp32(Config(depth=44)) == ""
+    path.write_text("{}")
+    with pytest.raises(UserError, match="device.json is damaged"):
+        precision.format_section(runs, pd.DataFrame())
