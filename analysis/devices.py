@@ -77,8 +77,8 @@ def format_hours(runs: pd.DataFrame) -> str:
     if runs.empty:
         return "No run is recorded yet."
     hours = runs["seconds"] / 3600
-    torch = runs["sessions"].map(lambda sessions: join_in_order(str(each["versions"].get("torch")) for each in sessions))
-    keys = {"device": runs["sessions"].map(name_devices), "torch": torch, "precision": runs["precision"]}
+    torch = [join_in_order(str(each["versions"].get("torch")) for each in sessions) for sessions in runs["sessions"]]
+    keys = {"device": runs["sessions"].map(name_devices), "torch": pd.Series(torch, runs.index), "precision": runs["precision"]}
     parts = hours.groupby(list(keys.values()))
     rows = [[*key, len(group), f"{group.sum():.1f}"] for key, group in parts]
     return f"""{format_table([*keys, "runs", "hours"], rows)}
