@@ -115,8 +115,8 @@ def compare_finished(run: ComparedRun) -> list[str]:
         shown = "; ".join(f"{row['source']} {format_number(row)}" for _, row in numbers.iterrows())
         lines += [f"published for this network: {shown}"] if shown else []
         std = published_std(config)
-        if not errors and is_paper_recipe(config):
-            errors, source = list_paper_errors(config), "the paper's number"
+    if not errors:
+        errors, source = list_paper_errors(run), "the paper's number"
     if verdict := judge_error(error, errors, std, source):
         lines.append(f"test error {verdict}")
     elif errors:
@@ -136,12 +136,12 @@ def is_published_task(run: ComparedRun) -> bool:
     return run.config.dataset == dataset and len(comparable_runs(run.row.to_frame().T)) > 0
 
 
-def is_paper_recipe(config: Config) -> bool:
-    return config == Config(depth=config.depth, residual=config.residual, seed=config.seed, precision=config.precision)
-
-
-def list_paper_errors(config: Config) -> list[float]:
-    """Return the paper's exact test error of this network, if it reports one."""
+def list_paper_errors(run: ComparedRun) -> list[float]:
+    """Return the paper's exact test error of this network, if it reports one and the run follows its recipe."""
+    config = run.config
+    recipe = Config(depth=config.depth, residual=config.residual, seed=config.seed, precision=config.precision)
+    if config != recipe or not is_published_task(run):
+        return []
     numbers = published(load_paper(), source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
     return numbers.loc[numbers["upto"].isna(), "value"].tolist()
 
@@ -206,9 +206,8 @@ def draw_runs(own: Sequence[ComparedRun], output: Path):
             for _, curve in run.recorded_curves.groupby("folder"):
                 axes.plot(curve["iteration"], curve[column], color="0.6", **style)
             axes.plot(run.curve["iteration"], run.curve[column], color="C3", marker="o", markersize=2, **style)
-        if is_published_task(run) and is_paper_recipe(run.config):
-            for error in list_paper_errors(run.config):
-                axes.axhline(error, color="C0", linewidth=1)
+        for error in list_paper_errors(run):
+            axes.axhline(error, color="C0", linewidth=1)
         seeds = ", ".join(map(str, run.recorded["seed"])) or "none"
         name = f"{format_label(run.config)}, seed {run.config.seed}{' (a record)' if run.is_record else ''}"
         title = f"{name}, {run.state}; {'other ' if run.is_record else ''}recorded seeds: {seeds}"

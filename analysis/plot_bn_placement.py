@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-from collections.abc import Sequence
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -33,6 +32,8 @@ X_POSITIONS: dict[int, float] = dict(zip(DEPTHS, (0, 1, 2, 3, 4.6), strict=True)
 """Horizontal positions of the depths, with a gap before 110 layers."""
 PAIR_SPACING, HALF_WIDTH = 0.32, 0.09
 """Distance between two pairs of results at one depth, and half of the distance within a pair."""
+CONNECTOR = {"color": "0.6", "linewidth": 1, "zorder": 1}
+"""The line from the error before to the error after."""
 Y_MAX = 9
 """Upper end of the error axis, in %; published errors above it are printed."""
 
@@ -55,7 +56,7 @@ def draw_final(axes: Axes, selection: drawing.Selection):
     for pair in zip(BEFORE, AFTER, strict=True):
         places = X_POSITIONS[pair[0].depth] - HALF_WIDTH, X_POSITIONS[pair[0].depth] + HALF_WIDTH
         if pair[0] in errors and pair[1] in errors:
-            draw_connector(axes, places, [errors[net].mean() for net in pair])
+            axes.plot(places, [errors[net].mean() for net in pair], **CONNECTOR)
         for net, place, color in zip(pair, places, COLORS, strict=True):
             if net in errors:
                 axes.plot([place] * len(errors[net]), errors[net], "o", color=color, markersize=5)
@@ -74,11 +75,6 @@ def draw_final(axes: Axes, selection: drawing.Selection):
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small", frameon=False)
 
 
-def draw_connector(axes: Axes, places: Sequence[float], errors: Sequence[float]):
-    """Draw a thin line from the error before to the error after."""
-    axes.plot(places, errors, color="0.6", linewidth=1, zorder=1)
-
-
 def draw_published(axes: Axes) -> list[Line2D]:
     """Draw the published pairs to the right of our runs; return their legend entries."""
     numbers = published(load_paper(), quantity="test error", kind="residual")
@@ -90,7 +86,7 @@ def draw_published(axes: Axes) -> list[Line2D]:
         for position, (_, pair) in enumerate(group.iterrows(), start=1):
             middle, errors = X_POSITIONS[int(depth)] + position * PAIR_SPACING, [pair["original"], pair["bn-after-add"]]
             places = middle - HALF_WIDTH, middle + HALF_WIDTH
-            draw_connector(axes, places, errors)
+            axes.plot(places, errors, **CONNECTOR)
             for error, place, color in zip(errors, places, COLORS, strict=True):
                 axes.plot(place, error, markers[pair["source"]], color=color, fillstyle="none")
             if max(errors) > top:

@@ -25,8 +25,8 @@ from reproduce.dataset import DATASETS
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a row for each true digit and a column for each predicted digit; only mistakes are colored."""
-    cell = select_lenet_runs(runs)
-    counts = sum_confusions(cell)
+    group = select_lenet_runs(runs)
+    counts = sum_confusions(group)
     if counts is None:
         raise drawing.no_runs_error("sweep.py lenet")
     mistakes = counts - np.diag(counts.diagonal())
@@ -35,7 +35,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     names = DATASETS["mnist"].class_names
     sns.heatmap(mistakes, xticklabels=names, yticklabels=names, ax=axes, linewidths=0.5, **style)
     axes.tick_params(axis="y", rotation=0)
-    title = f"LeNet on MNIST, {cell['precision'].iloc[0]}: test images of {len(cell)} run{'s' * (len(cell) > 1)}"
+    title = f"LeNet on MNIST, {group['precision'].iloc[0]}: test images of {len(group)} run{'s' * (len(group) > 1)}"
     error = 100 * mistakes.sum() / counts.sum()
     axes.set(xlabel="predicted digit", ylabel="true digit", title=f"{title}, error {error:.2f}%")
     return figure

@@ -36,14 +36,14 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         raise drawing.no_runs_error("sweep.py degradation")
     precision = choose_precision(runs, [replace(net, iterations=length) for net in NETS for length in lengths])
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    for position, (net, cell) in enumerate(recorded.items()):
-        cell = cell[cell["precision"] == precision]
+    for position, (net, group) in enumerate(recorded.items()):
+        group = group[group["precision"] == precision]
         dodge = DODGE ** (position - (len(NETS) - 1) / 2)
         style = {"color": drawing.DEPTH_COLOR[net.depth], "marker": "o" if net.residual else "s", "markersize": 5}
         fill = "full" if net.residual else "none"
-        means = cell.groupby("iterations")["test_error"].mean().reindex(lengths)  # NaN interrupts the line
+        means = group.groupby("iterations")["test_error"].mean().reindex(lengths)  # NaN interrupts the line
         axes.plot([dodge * length for length in lengths], means, "-" if net.residual else "--", color=style["color"])
-        axes.plot(dodge * cell["iterations"], cell["test_error"], linestyle="none", fillstyle=fill, **style)
+        axes.plot(dodge * group["iterations"], group["test_error"], linestyle="none", fillstyle=fill, **style)
         axes.plot([], [], "-" if net.residual else "--", fillstyle=fill, label=format_net(net), **style)
     axes.set(xscale="log", yscale="log", xlabel="iterations", ylabel="test error (%)", ylim=(TICKS[0], 100))
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])

@@ -33,6 +33,8 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     selection = drawing.select_for_figure(runs, [config for configs in settings.values() for config in configs], "optimizer")
     drawn = {net: [config for config in configs if config in selection.runs] for net, configs in settings.items()}
     drawn = {net: configs for net, configs in drawn.items() if set(configs) - {net}}
+    if not drawn:
+        raise drawing.no_runs_error("sweep.py optimizer")
     names = list(dict.fromkeys(name_setting(config) for configs in drawn.values() for config in configs))
     colors = dict(zip(names, sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names)), strict=True))
     rows, columns = (len(drawn) + 1) // 2, min(len(drawn), 2)

@@ -31,13 +31,13 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a line for each run: solid without warm-up, dashed with it, one color per depth."""
     selection = drawing.select_for_figure(runs, NO_WARMUP + WARMUP, "warmup")
     figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
-    for config, cell in selection.runs.items():
+    for config, group in selection.runs.items():
         start = "warm-up" if config in WARMUP else "no warm-up"
         style = {"color": drawing.DEPTH_COLOR[config.depth], "linestyle": "--" if config in WARMUP else "-"}
-        for folder in cell["folder"]:
+        for folder in group["folder"]:
             curve = curves[(curves["folder"] == folder) & (curves["iteration"] <= END)]
             axes.plot(curve["iteration"], curve["train_error"], marker="o", markersize=3, **style)
-        axes.plot([], [], label=f"{config.depth} layers, {start} (n={len(cell)})", marker="o", markersize=3, **style)
+        axes.plot([], [], label=f"{config.depth} layers, {start} (n={len(group)})", marker="o", markersize=3, **style)
     axes.set(yscale="log", xlabel="iterations", ylabel="training error (%)", xlim=(0, 1.03 * END), ylim=(TICKS[0], TICKS[-1]))
     axes.set_yticks(TICKS, map(str, TICKS))
     axes.minorticks_off()

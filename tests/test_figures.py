@@ -195,6 +195,13 @@ def test_optimizers_have_a_panel_per_net(tmp_path):
     assert len({lines(axes)[0].get_color() for axes in panels.values()}) == 1, "SGD has one color"
 
 
+def test_sgd_alone_is_no_comparison(tmp_path):
+    write_cell(tmp_path, Config(), [8.0])
+    write_run(tmp_path, Config(optimizer="adam"), status="diverged")
+    with pytest.raises(UserError, match="sweep.py optimizer"):
+        draw("optimizer", tmp_path)
+
+
 def test_an_optimizer_above_20_percent_is_drawn(tmp_path):
     write_cell(tmp_path, Config(depth=32, augment=False), [12.5])
     write_cell(tmp_path, Config(depth=32, augment=False, optimizer="adam"), [39.0])
