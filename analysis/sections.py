@@ -1,4 +1,4 @@
-"""Helpers shared by the sections of RESULTS.md: the runs of a section, differences, verdicts, published results."""
+"""Helpers shared by the sections of RESULTS.md: the runs of a section, differences, verdicts."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,10 @@ from analysis.markdown import (
     format_estimates,
     format_net,
     format_not_run,
-    format_number,
     format_table,
     group_labels,
     join_words,
 )
-from analysis.paper import load_paper, published
 from analysis.records import comparable_runs, finished_runs, select_runs
 from analysis.sample import Sample, choose_precision
 from reproduce.config import Config
@@ -90,27 +88,3 @@ def format_differences(runs: pd.DataFrame, configs: Sequence[Config], reference:
     return f"""{table}
 
 Test error in %, {precision}. {format_not_run(ours, configs, f"python experiments/sweep.py {experiment}")}"""
-
-
-def format_published(kind: str, depths: Sequence[int]) -> str:
-    """Return the published test errors of the paper's plain or residual nets, a row per source."""
-    paper = published(load_paper(), kind=kind, variant="", quantity="test error")
-    rows = []
-    for source, group in paper.groupby("source", sort=False):
-        by_depth = {int(row["depth"]): format_number(row) for _, row in group.iterrows()}
-        name = f"{source}†" if (group["comparable"] == "no").any() else source
-        rows.append([name, *(by_depth.get(depth, "-") for depth in depths), describe_protocol(group)])
-    return format_table(["source", *depths, "protocol"], rows)
-
-
-def describe_protocol(group: pd.DataFrame) -> str:
-    """Return what the protocols of a source's rows have in common, then what holds at single depths only."""
-    protocols = {int(row["depth"]): str(row["protocol"]).split("; ") for _, row in group.iterrows()}
-    parts: dict[str, list[int]] = {}
-    for depth, words in protocols.items():
-        for word in words:
-            parts.setdefault(word, []).append(depth)
-    return "; ".join(
-        part if len(depths) == len(protocols) else f"{part} at {join_words([str(depth) for depth in depths])} layers"
-        for part, depths in parts.items()
-    )

@@ -17,7 +17,7 @@ INTRODUCTION = (
     "Identity Mappings (arXiv:1603.05027, Table 2) ranks five designs at 110 layers, full pre-activation first (6.37%, the "
     "original block 6.61%)"
 )
-NOT_RUN = f"{TITLE} {INTRODUCTION}: `python experiments/sweep.py block_design`."
+NOT_RUN = f"{TITLE} `python experiments/sweep.py block_design`"
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ INTRODUCTION = (
     "The paper trains 110 layers at a tenth of the learning rate until the training error is below 80%, for about 400 "
     "iterations"
 )
-NOT_RUN = f"{TITLE} {INTRODUCTION}: `python experiments/sweep.py deep`."
+NOT_RUN = f"{TITLE} `python experiments/sweep.py deep`"
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:

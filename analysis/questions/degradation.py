@@ -1,5 +1,7 @@
 """Do deeper plain networks get worse, and deeper residual networks better? Fig. 6 and Table 6."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from analysis.claims import TOLERANCE, Rule, claim
@@ -14,11 +16,11 @@ from analysis.estimates import (
     matches_published,
     prediction,
 )
-from analysis.markdown import format_estimates, format_net, format_not_run, format_number, format_table
+from analysis.markdown import format_estimates, format_not_run, format_number, format_table, join_words
 from analysis.paper import HE, find_number, kind_of, load_paper, published
 from analysis.records import finished_runs, select_runs
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_gap, format_published, format_verdicts, keep_recorded, mean_error
+from analysis.sections import choose_runs, format_gap, format_verdicts, keep_recorded, mean_error
 from experiments import deep, degradation
 from reproduce.config import PAPER_TEST_ERROR, Config
 
@@ -31,8 +33,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     ours, precision = choose_runs(runs, degradation.CONFIGS)
     return f"""## Do deeper plain networks get worse, and deeper residual networks better?
 
-Plain networks do in our runs; for residual networks beyond 32 layers it is undecided
-({format_verdicts(runs, "C1", "C2", "C3")}). {describe_selection(ours)}
+{format_verdicts(runs, "C1", "C2", "C3")}. {describe_selection(ours)}
 
 {compare_depths(ours)}
 
@@ -40,19 +41,17 @@ Errors in %, {precision}. The paper reports single runs (five at 110 layers), so
 prediction interval for the difference of two single runs or means like these.
 {format_not_run(ours, degradation.CONFIGS, "python experiments/sweep.py degradation")}
 
-{compare_reproductions(ours)}
-
-Other reproductions: mean ± standard deviation over the comparable sources below (their number), and our test error minus that
-mean from {MINIMUM} sources on. The 95% prediction interval is that of one more source: it covers seeds, recipes and code.
-
 Residual networks of other reproductions; final or unstated evaluation (-: not reported; †: different weight decay or
 preprocessing, not comparable):
 
-{format_published("residual", [net.depth for net in [*degradation.RESIDUAL, deep.DEEPEST]])}
+{format_published(ours, [*degradation.RESIDUAL, deep.DEEPEST])}
 
 Plain networks:
 
-{format_published("plain", [net.depth for net in degradation.PLAIN])}"""
+{format_published(ours, degradation.PLAIN)}
+
+The last rows: mean ± standard deviation over the comparable reproductions without the paper, and our mean minus that mean, from
+{MINIMUM} sources on with the 95% prediction interval of one more source, which covers seeds, recipes and code."""
 
 
 def describe_selection(ours: pd.DataFrame) -> str:
@@ -91,13 +90,33 @@ def subtract_paper(ours: pd.DataFrame, net: Config) -> str:
     return str(prediction(sample.mean(0)) - PAPER_TEST_ERROR[net.depth]) if sample.seeds else ""
 
 
-def compare_reproductions(ours: pd.DataFrame) -> str:
+def format_published(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
+    """Return the published test errors of plain or residual networks, a row per source, and how ours compare with them."""
+    paper = published(load_paper(), kind=kind_of(nets[0]), variant="", quantity="test error")
     rows = []
-    for net in [*RESIDUAL, *PLAIN]:
-        others = estimate_reproductions(net)
-        gap = subtract_reproductions(ours, net) if keep_recorded(ours, [net]) and others.n >= MINIMUM else ""
-        rows.append([format_net(net), f"{others.mean:.2f} ± {others.std:.2f} ({others.n})", gap])
-    return format_table(["network", "other reproductions", "ours - others"], rows)
+    for source, group in paper.groupby("source", sort=False):
+        by_depth = {int(row["depth"]): format_number(row) for _, row in group.iterrows()}
+        name = f"{source}†" if (group["comparable"] == "no").any() else source
+        rows.append([name, *(by_depth.get(net.depth, "-") for net in nets), describe_protocol(group)])
+    others = [estimate_reproductions(net) for net in nets]
+    rows.append(["**reproductions**", *(str(each).replace("n=", "sources: ") for each in others), ""])
+    known = [bool(keep_recorded(ours, [net])) and each.n >= MINIMUM for net, each in zip(nets, others, strict=True)]
+    gaps = [str(subtract_reproductions(ours, net)) if is_known else "" for net, is_known in zip(nets, known, strict=True)]
+    rows.append(["**ours - reproductions**", *gaps, ""])
+    return format_table(["source", *(net.depth for net in nets), "protocol"], rows)
+
+
+def describe_protocol(group: pd.DataFrame) -> str:
+    """Return what the protocols of a source's rows have in common, then what holds at single depths only."""
+    protocols = {int(row["depth"]): str(row["protocol"]).split("; ") for _, row in group.iterrows()}
+    parts: dict[str, list[int]] = {}
+    for depth, words in protocols.items():
+        for word in words:
+            parts.setdefault(word, []).append(depth)
+    return "; ".join(
+        part if len(depths) == len(protocols) else f"{part} at {join_words([str(depth) for depth in depths])} layers"
+        for part, depths in parts.items()
+    )
 
 
 def estimate_reproductions(net: Config) -> Estimate:

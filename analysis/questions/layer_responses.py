@@ -7,11 +7,10 @@ import pandas as pd
 
 from analysis.claims import claim
 from analysis.estimates import MINIMUM, Finding, all_of, is_positive
-from analysis.markdown import format_estimates, format_figure, format_not_run, format_table, group_labels
-from analysis.records import select_runs
+from analysis.markdown import format_figure, format_not_run, format_table, group_labels, join_words
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_verdicts, mean_error, select_finished
-from experiments import deep, degradation, warmup
+from experiments import degradation, warmup
 from reproduce.config import Config
 
 NETS = [net for net in degradation.PLAIN if net.depth in (20, 56)] + [
@@ -22,19 +21,10 @@ NETS = [net for net in degradation.PLAIN if net.depth in (20, 56)] + [
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     ours, precision = choose_runs(runs, degradation.CONFIGS)
-    rows = []
-    for plain, residual in zip([*degradation.PLAIN, None], [*degradation.RESIDUAL, deep.DEEPEST], strict=True):
-        found = [format_estimates(select_runs(ours, net), "mean_response") if net else "" for net in (plain, residual)]
-        if any(found):
-            rows.append([residual.depth, *found])
     return f"""## Are the layer responses of residual networks smaller?
 
 {describe_responses(ours)} ({format_verdicts(runs, "C6", "C7")}). A response is the output of a 3x3 layer after BN, before ReLU
-and addition.
-
-{format_table(["layers", "plain", "residual"], rows)}
-
-Standard deviation of the layer responses on the test set, averaged over the layers; {precision}.
+and addition; its standard deviation is measured on the test set, {precision}.
 {format_not_run(ours, NETS, "python experiments/sweep.py degradation")}
 
 {format_figure(ours, NETS, "layer_responses", "Standard deviation of the response of each 3x3 layer, in our runs (Fig. 7)")}
@@ -43,10 +33,11 @@ Standard deviation of the layer responses on the test set, averaged over the lay
 
 
 def describe_responses(ours: pd.DataFrame) -> str:
-    means = compare_responses(ours)
-    smaller = sum(residual < plain for plain, residual in means.values())
-    which = "all" if smaller == len(means) else f"{smaller} of {len(means)}"
-    return f"Averaged over the layers they are, at {which} depths; single layers can differ" if means else "Not known yet"
+    """Return the mean standard deviation at each depth that has both networks."""
+    pairs = [f"{residual:.2f} (plain: {plain:.2f}) at {depth}" for depth, (plain, residual) in compare_responses(ours).items()]
+    if not pairs:
+        return "Not known yet"
+    return f"The standard deviation, averaged over the layers, is {join_words(pairs)} layers; single layers can differ"
 
 
 def compare_responses(ours: pd.DataFrame) -> dict[int, tuple[float, float]]:

@@ -42,7 +42,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     header = ["network", "warm-up", *spans, "final training error", "final test error"]
     return f"""## Does ResNet-56 need a warm-up?
 
-Unknown: the paper uses one for 110 layers only ({format_verdicts(runs, "W56")}). {describe_training(ours, curves)}
+The paper uses one for 110 layers only ({format_verdicts(runs, "W56")}). {describe_training(ours, curves)}
 
 {format_table(header, rows)}
 

@@ -14,7 +14,7 @@ INTRODUCTION = (
     "An unpublished blog reproduction (no source kept) reports test errors of 10% and 9%; tuned recipes of ResNet-18 reach "
     "about 5%"
 )
-NOT_RUN = f"{TITLE} {INTRODUCTION}: `python experiments/sweep.py wide`."
+NOT_RUN = f"{TITLE} `python experiments/sweep.py wide`"
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
