@@ -183,8 +183,7 @@ def test_differing_logits_are_refused():
 
 
 def test_an_export_is_written_next_to_its_source(folder: Path, tmp_path: Path):
-    copy = tmp_path / "residual8" / "seed0"
-    shutil.copytree(folder, copy)
+    copy = shutil.copytree(folder, tmp_path / folder.parent.name / folder.name)
     assert export.main([str(copy)]) == 0
     (tmp_path / "theirs.safetensors").write_bytes((copy / "residual8.safetensors").read_bytes())
     assert export.main([str(tmp_path / "theirs.safetensors")]) == 0
@@ -212,10 +211,10 @@ def test_a_run_remembers_its_data_folder(folder: Path, tmp_path: Path, monkeypat
     checkpoint = torch.load(folder / record.NEWEST)
     for field in ("mean", "std", "data_folder"):
         del checkpoint[field]  # as in earlier versions
-    shutil.copytree(folder, tmp_path / "old")
-    torch.save(checkpoint, tmp_path / "old" / record.NEWEST)
+    copy = shutil.copytree(folder, tmp_path / folder.parent.name / folder.name)
+    torch.save(checkpoint, copy / record.NEWEST)
     monkeypatch.chdir(home)
-    old, new = (dict(weights.load_network(path).classifier.state_dict()) for path in (tmp_path / "old", folder))
+    old, new = (dict(weights.load_network(path).classifier.state_dict()) for path in (copy, folder))
     assert_equal(old, new)
 
 
@@ -280,8 +279,7 @@ def test_unusable_sources_are_user_errors(folder: Path, tmp_path: Path):
     for message, content in odd_checkpoints.items():
         torch.save(content, tmp_path / "b.th")
         assert re.search(message, error_of(tmp_path / "b.th"))
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
+    copy = shutil.copytree(folder, tmp_path / folder.parent.name / folder.name)
     (copy / record.NEWEST).write_bytes((folder / record.NEWEST).read_bytes()[:-100])
     assert "is damaged" in error_of(copy)
     state = torch.load(folder / record.NEWEST, weights_only=True)
