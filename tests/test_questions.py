@@ -35,8 +35,8 @@ def test_a_network_is_compared_with_one_more_source(tmp_path: Path):
 
 def test_small_scales_are_averaged_by_stage_and_bn(tmp_path: Path):
     write_run(tmp_path, Config(depth=8))
-    runs, _ = load_records(tmp_path)
-    runs["small_scales"] = [{"0.02": [1, 0.5, 0, 0.25, 0, 0, 0.125]}]  # the first layer, then three blocks
+    scales = {"0.02": [1, 0.5, 0, 0.25, 0, 0, 0.125]}  # the first layer, then three blocks
+    runs = load_records(tmp_path)[0].assign(small_scales=pd.Series([scales]))
     shares = share_small_scales(runs, Config(depth=8), "0.02")
     by_stage = {f"stage {stage}, BN {bn}": 0.0 for stage in (1, 2, 3) for bn in (1, 2)}
     by_stage |= {"stage 1, BN 1": 50, "stage 2, BN 1": 25, "stage 3, BN 2": 12.5}
