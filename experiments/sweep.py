@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -84,6 +85,9 @@ class Sweep:
         require(self.seeds >= 1, "seeds must be at least 1", self.seeds)
         require(self.iterations is None or self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(self.per_device is None or self.per_device >= 1, "per-device must be at least 1", self.per_device)
+        for name in self.devices:
+            is_device = re.fullmatch(r"cpu|(cuda|npu)(:\d+)?", name) is not None
+            require(is_device, "devices are named cpu, cuda, npu, cuda:0, npu:0 and so on", repr(name))
         self.options()
 
     def options(self) -> RunOptions:

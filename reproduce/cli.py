@@ -84,9 +84,11 @@ def run_cli(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> i
         print("interrupted", file=sys.stderr)
         return ABORTED
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        message = str(error)
     except OSError as error:
-        print(f"error: {format_os_error(error)}", file=sys.stderr)
+        message = format_os_error(error)
+    with contextlib.suppress(OSError):  # stderr is full or gone
+        print(f"error: {message}", file=sys.stderr)
     return USER_ERROR
 
 

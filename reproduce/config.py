@@ -163,7 +163,7 @@ class Config(DataFlags, TrainingFlags, NetworkFlags):  # the fields are in rever
         require(0 <= self.weight_decay < math.inf, "weight-decay must be at least 0", self.weight_decay)
         require(self.batch_size >= 1, "batch-size must be at least 1", self.batch_size)
         require(self.bn_batch == "whole" or self.batch_size % 2 == 0, "batch-size must be even for halves", self.batch_size)
-        require(self.iterations >= 1, "iterations must be at least 1", self.iterations)
+        require(1 <= self.iterations < 2**31, "iterations must be at least 1 and below 2^31", self.iterations)
         require(self.schedule == "steps" or self.warmup == "none", "warmup must be none unless schedule is steps", self.warmup)
         require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63", self.seed)
 

@@ -25,6 +25,7 @@ from reproduce import cli
 from reproduce.errors import UserError
 from reproduce.model_card import format_model_card, read_sha256, sha256_of_file
 from reproduce.record import write_atomically
+from reproduce.schema import NetworkResult
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from torch import Tensor
@@ -69,7 +70,7 @@ def write_weights_file(path: Path, trained: TrainedNetwork) -> list[Path]:
     if card.exists() and read_sha256(card) is None:
         raise UserError(f"the model card would overwrite {card}: choose another --output")
     save_network(path, trained)
-    if "parameters" not in trained.result:  # a checkpoint of another repository
+    if not NetworkResult.__annotations__.keys() <= trained.result.keys():  # a checkpoint of another repository
         return [path]
     write_atomically(card, format_model_card(trained.config, trained.result, sha256_of_file(path)).encode())
     return [path, card]

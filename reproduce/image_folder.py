@@ -47,6 +47,8 @@ def describe_image_folder(folder: Path) -> dict[str, str]:
     )
     if train != test:
         raise UserError(f"{folder} needs every class in both train and test: {', '.join(sorted(train ^ test))} is in only one")
+    if unprintable := [name for name in sorted(train) if not name.isprintable()]:
+        raise UserError(f"{folder} has the class {ascii(unprintable[0])}: rename it to printable UTF-8 without line breaks")
     if len(train) < 2:
         raise UserError(f"{folder / 'train'} must contain a subfolder for each of at least two classes, got {len(train)}")
     digest = hashlib.sha256()

@@ -45,9 +45,12 @@ class Options:
 
 def list_images(paths: Sequence[Path]) -> list[Path]:
     """Replace each folder by the image files below it; raise UserError if there are none."""
-    found = [sorted(path.rglob("*")) if path.is_dir() else [path] for path in paths]
-    images = [path for files in found for path in files if path in paths or path.suffix.lower() in EXTENSIONS]
-    require(len(images) > 0, "name at least one image", "none")
+    require(len(paths) > 0, "name at least one image", "none")
+    images = []
+    for path in paths:
+        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+        require(len(below) > 0 or not path.is_dir(), "a folder must contain images", path)
+        images += below if path.is_dir() else [path]
     return images
 
 

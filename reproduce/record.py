@@ -38,7 +38,7 @@ from safetensors import SafetensorError, safe_open
 
 from reproduce.config import SCHEMA, Config, RunOptions, format_flags
 from reproduce.errors import RunLocked, UserError
-from reproduce.schema import Diverged, Finished, Responses, Result, Row, Session, Sessions, decode_json
+from reproduce.schema import Diverged, Finished, NetworkResult, Responses, Result, Row, Session, Sessions, decode_json
 
 T = TypeVar("T")
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
@@ -290,7 +290,7 @@ def read_file(path: Path, decode: Callable[[bytes], T]) -> T | None:
         return None
     try:
         return decode(path.read_bytes())
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise damaged(path, f"is damaged ({error})") from None
 
 
@@ -347,7 +347,7 @@ def read_predictions(folder: Path) -> str | None:
 
 
 def decode_predictions(content: bytes) -> str:
-    characters = content.decode().replace("\n", "")
+    characters = "".join(content.decode().split())
     if not characters or set(characters) - set(RIGHT + WRONG):
         raise ValueError("it must contain only 0-9 and a-j")
     return characters
@@ -355,8 +355,8 @@ def decode_predictions(content: bytes) -> str:
 
 def decode_confusion(content: bytes) -> list[list[int]]:
     rows = [[int(count) for count in line.split(",")] for line in content.decode().splitlines()]
-    if not rows or any(len(row) != len(rows) or min(row) < 0 for row in rows):
-        raise ValueError("it must be a square matrix of counts")
+    if not any(map(any, rows)) or any(len(row) != len(rows) or min(row) < 0 for row in rows):
+        raise ValueError("it must be a square matrix of counts, not all 0")
     return rows
 
 
@@ -370,8 +370,9 @@ def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
         config, result = (decode_json(metadata[name].encode(), dict[str, Any]) for name in ("config", "result"))
+        msgspec.convert(result, NetworkResult)
         return parse_config(config), result
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, msgspec.ValidationError) as error:
         raise UserError(f"{path} is not a weights file of this repository ({error})") from None
 
 

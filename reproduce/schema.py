@@ -4,7 +4,7 @@ Decoding validates. Unknown fields are ignored, so that records of later version
 """
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 from msgspec import Meta, Struct
@@ -54,6 +54,16 @@ class Diverged(Struct, kw_only=True, tag_field="status", tag="diverged"):
 
 
 Result = Finished | Diverged
+
+
+class NetworkResult(TypedDict, total=False):
+    """The fields of a weights file's result that are printed; a checkpoint of another repository has at most the best error."""
+
+    test_error: Percent
+    best_test_error: Percent
+    train_error: Percent
+    parameters: Count
+    iterations: Count
 
 
 class Responses(Struct, kw_only=True, omit_defaults=True):
@@ -113,5 +123,5 @@ def decode_json(content: bytes, schema: Any) -> Any:
     """
     try:
         return msgspec.json.decode(content, type=schema)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from None

@@ -297,5 +297,5 @@ def load_foreign_checkpoint(
         stacklevel=2,
     )
     accuracy = fields.get("best_prec1", fields.get("acc"))
-    result = {"best_test_error": 100 - accuracy} if isinstance(accuracy, int | float) else {}
+    result = {"best_test_error": 100 - accuracy} if isinstance(accuracy, int | float) and 0 <= accuracy <= 100 else {}
     return TrainedNetwork(classifier, config, result, path)

@@ -70,6 +70,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "config.json describes the run residual32",
     ),
     "no config": (remove("config.json"), "config.json is missing"),
+    "config: deeply nested": (write("config.json", b'{"a":' * 100_000), "config.json is damaged"),
     "truncated environment": (truncate("environment.json"), "environment.json is damaged"),
     "session: no command": (edit("environment.json", lambda c: [without(c[0], "command")]), "environment.json .*command"),
     "session: other data": (edit("environment.json", lambda c: [c[0] | {"data": OTHER_DATA}]), "environment.json .*CIFAR-10"),
@@ -101,6 +102,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "predictions: other characters": (write("predictions.txt", b"09x3"), "predictions.txt is damaged"),
     "confusion: not square": (write("confusion.csv", b"1,0\n0\n"), "confusion.csv is damaged"),
+    "confusion: no images": (write("confusion.csv", b"0,0\n0,0\n"), "confusion.csv is damaged"),
     "confusion: other classes": (write("confusion.csv", b"9200,800\n0,0\n"), "confusion.csv contradicts .*2 classes"),
     "confusion: other images": (
         lambda folder: (folder / "confusion.csv").write_text((folder / "confusion.csv").read_text().replace("920", "919", 1)),

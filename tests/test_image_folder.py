@@ -186,6 +186,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda photos: [path.unlink() for path in (photos / "train/dog").iterdir()],
         "photos/train/dog contains no images",
     ),
+    "class name not in UTF-8": (
+        lambda photos: [(photos / part / "owl").rename(photos / part / "\udce9") for part in ("train", "test")],
+        "photos has the class '\\udce9': rename it to printable UTF-8 without line breaks",
+    ),
     "no test images": (
         lambda photos: shutil.rmtree(photos / "test/owl"),
         "photos needs every class in both train and test: owl is in only one",

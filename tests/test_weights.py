@@ -6,6 +6,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,8 @@ def test_unreadable_images_are_skipped(folder: Path, tmp_path: Path, capsys: pyt
     out, err = capsys.readouterr()
     assert "good.png" in out and "bad.jpg" not in out
     assert [path in line for path, line in zip(("bad.jpg", "nowhere.png"), err.splitlines(), strict=True)] == [True, True]
+    (tmp_path / "empty" / "folder.png").mkdir(parents=True)
+    assert cli.run_cli(predict.main, [str(folder), str(tmp_path / "below"), str(tmp_path / "empty")]) == 2
 
 
 # Export ---------------------------------------------------------------------------------------------------------------
@@ -299,6 +302,14 @@ def test_impossible_values_are_refused(folder: Path, tmp_path: Path):
             weights.load_network(path)
         with pytest.raises(UserError, match=f"net.safetensors is damaged: {name}"):
             weights.load_initial_weights(path, build_network(QUICK), QUICK, data)
+
+
+@pytest.mark.parametrize("result", [{"test_error": "8.75"}, {"test_error": None}, {"best_test_error": -1}, {"parameters": 0.5}])
+def test_a_result_of_another_type_is_refused(folder: Path, tmp_path: Path, result: dict[str, Any]):
+    path = tmp_path / "net.safetensors"
+    weights.save_network(path, replace(weights.load_network(folder), result=result))
+    with pytest.raises(UserError, match="net.safetensors is not a weights file"):
+        weights.load_network(path)
 
 
 # Other repositories, torch.hub, TensorBoard ---------------------------------------------------------------------------
