@@ -8,17 +8,18 @@ for one more run. The interval comes from the recorded seeds if there are three,
 unfinished run is compared at the last iteration it has reached. Further runs are also compared with the first one.
 """
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
 import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-import matplotlib
 import pandas as pd
 import tyro
 
@@ -197,7 +198,6 @@ def compare_pair(first: ComparedRun, second: ComparedRun) -> str:
 
 def draw_runs(own: Sequence[ComparedRun], output: Path):
     """Draw a panel for each run, over the recorded runs of its configuration and the paper's test error."""
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, len(own), figsize=(1 + 4.5 * len(own), 3.8), squeeze=False, layout="constrained")

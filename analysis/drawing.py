@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -62,7 +61,6 @@ def make_figure(name: str, draw: Draw, description: str | None, arguments: Seque
         UserError: wrong arguments, damaged records, or no run to draw.
     """
     options = parse_args(FigureOptions, arguments, f"plot_{name}.py", description)
-    matplotlib.use("Agg")
     sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
     plt.rcParams.update({"svg.hashsalt": "analysis", "grid.color": "0.9", "axes.titlesize": "medium"})
     figure = draw(*load_records(options.records))

@@ -7,10 +7,12 @@ included. The narrow panels show the paper's final test errors: those of residua
 off its Fig. 6.
 """
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

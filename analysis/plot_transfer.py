@@ -5,10 +5,12 @@
 Writes analysis/figures/transfer.svg and .png from the runs of experiments/transfer.py.
 """
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
 import textwrap
 from functools import partial
 

@@ -5,10 +5,12 @@
 Writes analysis/figures/warmup.svg and .png from the finished full-length runs of residual nets.
 """
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
 from functools import partial
 
 import matplotlib.pyplot as plt

@@ -133,7 +133,7 @@ CASES: list[tuple[Main, str, str]] = [
     # predict.py
     (predict.main, "", "Missing from predict.py: PATH"),
     (predict.main, "good.safetensors", "name at least one image"),
-    (predict.main, "good.safetensors empty", "name at least one image"),
+    (predict.main, "good.safetensors empty", "a folder must contain images, got empty"),
     # export.py
     (export.main, "--format onnx", "Missing from export.py: PATH"),
     (export.main, "good.safetensors --format tflite", "tflite"),
