@@ -85,7 +85,7 @@ def format_hours(runs: pd.DataFrame) -> str:
 
 {hours.sum():.1f} hours of training in total, {hours[comparable_runs(runs).index].sum():.1f} of them in full-length runs.
 Hours are summed over runs and include evaluations; concurrent runs count separately. Tests, benchmarks and runs without a
-record are not counted. The runs that moved from the NVIDIA H200 to a CPU did so at iteration 56,000, after 0.4 hours."""
+record are not counted. A run that moved is listed with its devices in the order of use; its hours are not split."""
 
 
 def name_devices(sessions: Sequence[dict[str, Any]]) -> str:

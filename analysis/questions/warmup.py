@@ -110,7 +110,7 @@ def describe_cpu_start(curves: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     return (
-        f"The slow start is not specific to the H200, on which ResNet-56 was trained up to iteration 56,000: a CPU run with "
+        f"The slow start is not specific to the H200, on which ResNet-56 was started: a CPU run with "
         f"{CPU_START.iterations:,} iterations (the same learning rate so far) has a training error of "
         f"{rows['train_error'].mean():.1f}% over the first {rows['iteration'].max():,}."
     )
