@@ -21,6 +21,7 @@ for name in ("nms", "qnms"):
     torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from reproduce import run  # noqa: E402
+from reproduce.cli import run_cli  # noqa: E402
 from reproduce.config import Config  # noqa: E402
 from reproduce.interleave import run_task  # noqa: E402
 from reproduce.sampling import load_data  # noqa: E402
@@ -160,4 +161,4 @@ def use():
 
 
 if __name__ == "__main__":
-    sys.exit(run.main(sys.argv[2:]) if sys.argv[1] == "run" else use())
+    sys.exit(run_cli(run.main, sys.argv[2:]) if sys.argv[1] == "run" else use())
