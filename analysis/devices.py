@@ -52,11 +52,12 @@ The packages installed alongside torch 2.14.1 are pinned in [constraints.txt](..
 ## Throughput
 
 Time of one training step, measured by `python experiments/devices/throughput.py` with all implementations interleaved in one
-process. "baseline" is a plain PyTorch loop; "eager" and "captured" are this repository's step, without and with CUDA graph
-capture. For n interleaved runs (in one process) and n processes, the time per iteration is the wall time of one iteration of
-every run, divided by n. The roofline bound is the time of a step that is limited only by arithmetic or memory bandwidth, at
-the measured peak rates. Start-up includes compilation, capture and starting the workers. The three rounds spread by up to 40%
-on CPUs: differences below about 20% there are noise.
+process. "baseline" is an ordinary PyTorch training loop; "eager" and "captured" are this repository's step, without and with
+CUDA graph capture; "compiled" adds `torch.compile`. The speed-up is over the baseline of the same depth and precision. For n
+interleaved runs (in one process) and n processes, the time per iteration is the wall time of one iteration of every run,
+divided by n. The roofline bound is the time of a step that is limited only by arithmetic or memory bandwidth, at the measured
+peak rates. Start-up includes compilation, capture and starting the workers. The ranges over the rounds are wide on CPUs:
+differences below about 20% there are noise. A quick benchmark used fewer iterations.
 
 {benchmarks or "Not measured yet."}
 
@@ -110,7 +111,7 @@ def describe_moves(runs: pd.DataFrame) -> str:
     nets = pd.Series([f"{config.net} (seed {config.seed})" for config in to_configs(runs)], index=runs.index, dtype=str)
     devices = runs["sessions"].map(name_devices)
     moved = nets[devices.str.contains("; then ", regex=False)].groupby(devices)
-    moves = [f"{join_words(group.tolist())}: {name}" for name, group in moved]
+    moves = [f"{join_words(group.tolist())} on {name.replace('; then ', ', then ')}" for name, group in moved]
     return f"Runs that moved between devices: {'; '.join(moves)}." if moves else "No run moved between devices."
 
 
@@ -182,10 +183,10 @@ def format_validation(folder: Path) -> str:
     measures = (f"{measure}, %" if measure.endswith("error") else measure for measure in MEASURES)
     header = ["fault", "network", "runs", *measures, *(f"alarms, {size} run{'s' if size > 1 else ''}" for size in GROUP_SIZES)]
     return f"""The reference: {ITERATIONS} iterations (`python reproduce/run.py --device cpu
---iterations {ITERATIONS} --eval-every {ITERATIONS // 2}`), mean ± standard deviation. Faults were injected on a CPU by the flag
-of `run.py` of that name (BN in evaluation mode: by patching `Network.train`). Alarms: groups of 1 or 3 runs in which the test
-at a significance level of {ALPHA:.0%} finds a difference from the reference runs outside the group; for the reference itself
-these are false alarms. Groups of 3 overlap, so they are not independent trials.
+--iterations {ITERATIONS} --eval-every {ITERATIONS // 2}`), mean ± standard deviation. Faults were injected on a CPU by the
+`run.py` flag of the same name (BN in evaluation mode: by patching `Network.train`). Alarms: groups of 1 or 3 runs in which the
+test at a significance level of {ALPHA:.0%} finds a difference from the reference runs outside the group; for the reference
+itself these are false alarms. Groups of 3 overlap, so they are not independent trials.
 **Faults that change little in {ITERATIONS} iterations are missed.**
 
 {format_table(header, rows)}"""

@@ -43,7 +43,7 @@ def describe_scope(runs: pd.DataFrame) -> str:
     done = finished_runs(ours[ours["dataset"] == "cifar10"])
     return (
         f"{len(done)} full-length runs of {done['configuration'].nunique()} configurations on CIFAR-10 in {precision}, and "
-        "shorter experiments on block design, optimizers, LeNet and transfer learning; "
+        "other runs (shorter schedules, LeNet on MNIST, transfer learning); "
         f"{runs['seconds'].sum() / 3600:.0f} hours of training in total."
     )
 
@@ -76,13 +76,14 @@ def describe_plain(ours: pd.DataFrame) -> str:
         return ""
     worse = increases([mean_error(ours, net) for net in nets])
     headline = "get worse with depth, as in the paper" if worse else "do not always get worse with depth"
+    gap = subtract_reproductions(ours, nets[-1])
     training = f"training error {list_means(ours, nets, 'train_error')}%"
     if mean_error(ours, nets[-1], "train_error") > mean_error(ours, nets[0], "train_error"):
         training += ", so overfitting alone does not explain it"
     return (
         f"**Plain networks {headline}** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
-        f"{list_depths(nets)} layers, {training}. Plain-{nets[-1].depth} minus the mean of other reproductions is "
-        f"{subtract_reproductions(ours, nets[-1])}."
+        f"{list_depths(nets)} layers, {training}. Plain-{nets[-1].depth}'s test error minus the mean of "
+        f"other reproductions is {str(gap).replace('(', '(prediction interval: ')}."
     )
 
 
@@ -95,7 +96,7 @@ def describe_gaps(ours: pd.DataFrame) -> str:
     better = "are better" if min(means) > 0 else "are not always better"
     growth = ", and the gap grows with depth" if increases(means) else ""
     seeds = name_seeds(ours, keep_recorded(ours, [*PLAIN, *RESIDUAL]))
-    return f"**Residual networks {better} than plain ones{growth}** ({seeds}): the difference is {list_gaps(gaps)}."
+    return f"**Residual networks {better} than plain ones{growth}** ({seeds}): plain minus residual is {list_gaps(gaps)}."
 
 
 def describe_residual(ours: pd.DataFrame) -> str:
@@ -123,7 +124,8 @@ def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) ->
     lost, won, p = compare_predictions(*(texts[min(common)] for texts in runs))
     return (
         f"With seed {min(common)}, {lost} test images are misclassified by {format_net(deep)} only and {won} by "
-        f"{format_net(shallow)} only (McNemar's test of these two networks: p = {p:.2g}). "
+        f"{format_net(shallow)} only (McNemar's test: p = {p:.2g}; it compares these two trained networks and ignores the "
+        "variation between seeds). "
     )
 
 
@@ -175,8 +177,8 @@ def describe_bn_placement(ours: pd.DataFrame) -> str:
     headline = f"a difference is visible at {join_words(clear)} layers" if clear else "no difference detected"
     seeds = name_seeds(ours, [net for net in bn_placement.AFTER if net.depth in gaps])
     return (
-        f"**BN after the addition: {headline}** ({seeds}): {list_gaps(gaps)}. The large increase in test error that others "
-        "report is at 110 layers."
+        f"**BN after the addition: {headline}** ({seeds}): after minus before is {list_gaps(gaps)}. Others report a large "
+        "increase in test error at 110 layers."
     )
 
 
@@ -249,7 +251,8 @@ def format_comparison(runs: pd.DataFrame) -> str:
     return f"""{format_table(header, rows)}
 
 Test error in % after 64,000 iterations, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated. The errors of
-the paper's plain networks are read off its Fig. 6 (plot) or from its caption.
+the paper's plain networks are read off its Fig. 6 (plot) or from its caption. Differences in the text are in percentage points,
+with approximate 95% intervals in parentheses.
 
 {figure}
 

@@ -227,7 +227,8 @@ def test_a_run_that_moved_lists_its_devices_in_order(checkout: Checkout):
     runs, _ = load_records(checkout.records)
     devices = "Test Accelerator; then Another Accelerator"
     assert f"| {devices} | 2.11.0; then 9 | fp32 | 1 | 1.0 |" in format_devices(runs, checkout.records)
-    assert describe_moves(runs) == f"Runs that moved between devices: residual20 (seed 0): {devices}."
+    moved = "residual20 (seed 0) on Test Accelerator, then Another Accelerator"
+    assert describe_moves(runs) == f"Runs that moved between devices: {moved}."
     assert devices in format_runs_csv(runs)
 
 

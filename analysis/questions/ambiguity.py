@@ -40,7 +40,10 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         else:
             missing.append(f"{what}: {alternative} ({ours})")
     table = format_table(["open in the paper", "our choice", "alternative", "network", "test error, alternative - ours"], rows)
-    not_run = f"Not run yet, with our choice in parentheses: {'; '.join(missing)} (`python experiments/sweep.py ambiguity`)."
+    not_run = (
+        f"Alternatives not run yet, with our choice in parentheses: {'; '.join(missing)} "
+        "(`python experiments/sweep.py ambiguity`)."
+    )
     parts = [
         "## How much depends on the choices that the paper leaves open?",
         table if rows else "",

@@ -38,11 +38,11 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 {compare_depths(ours)}
 
 Errors in %, {precision}. The paper reports single runs (five at 110 layers), so the interval of "ours - paper" is a 95%
-prediction interval for the difference of two single runs or means like these.
+prediction interval for the difference between two such results.
 {format_not_run(ours, degradation.CONFIGS, "python experiments/sweep.py degradation")}
 
-Residual networks of other reproductions; final or unstated evaluation (-: not reported; †: different weight decay or
-preprocessing, not comparable):
+Test error in % of residual networks in other reproductions, at the last iteration or at one that the source does not state
+(-: not reported; †: different weight decay or preprocessing, not comparable):
 
 {format_published(ours, [*degradation.RESIDUAL, deep.DEEPEST])}
 
@@ -50,8 +50,9 @@ Plain networks:
 
 {format_published(ours, degradation.PLAIN)}
 
-The last rows: mean ± standard deviation over the comparable reproductions without the paper, and our mean minus that mean, from
-{MINIMUM} sources on with the 95% prediction interval of one more source, which covers seeds, recipes and code."""
+The last two rows: mean ± standard deviation over the comparable reproductions (without the paper; each row counts as a source),
+and our mean minus that mean if there are at least {MINIMUM} sources. Its interval is the 95% prediction interval of one more
+source, so it covers differences in seeds, recipes and code."""
 
 
 def describe_selection(ours: pd.DataFrame) -> str:

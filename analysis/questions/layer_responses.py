@@ -37,7 +37,10 @@ def describe_responses(ours: pd.DataFrame) -> str:
     pairs = [f"{residual:.2f} (plain: {plain:.2f}) at {depth}" for depth, (plain, residual) in compare_responses(ours).items()]
     if not pairs:
         return "Not known yet"
-    return f"The standard deviation, averaged over the layers, is {join_words(pairs)} layers; single layers can differ"
+    return (
+        f"The standard deviation of the responses, averaged over the layers, is {join_words(pairs)} layers; "
+        "single layers can differ"
+    )
 
 
 def compare_responses(ours: pd.DataFrame) -> dict[int, tuple[float, float]]:
@@ -77,12 +80,13 @@ def format_small_scales(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
         [group_labels([net]), *(f"{below[column]:.1f} ({close[column]:.1f})" for column in columns)]
         for net, (below, close) in shares.items()
     ]
-    return f"""Small BN scales at the end of training, channels that are nearly switched off:
+    return f"""BN scales near zero at the end of training (channels that are nearly switched off):
 
 {format_table(["network", *columns], rows)}
 
-Share of the scales below 0.02 (below 0.05) in size, in %, by stage and by the first and second BN of its blocks; "all" includes
-the first layer. It is recorded at the end of every new run and, of older ones, for the published weights only."""
+Share of the scales below 0.02 (below 0.05) in absolute value, in %, by stage and by the first and second BN of its blocks;
+"all" includes the first layer. New runs record it at the end; for older runs it is known only if their weights are
+published."""
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

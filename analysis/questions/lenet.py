@@ -18,7 +18,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     answer = "Not known yet"
     if ours.n:
         reported = f"a tutorial (no source kept) reports {format_number(theirs)} from one run"
-        answer = f"Its test error in % is {format_mean(ours)}; {reported}"
+        answer = f"Our test error in % is {format_mean(ours)}; {reported}"
     if ours.n >= MINIMUM:
         gap, tolerance = prediction(ours) - theirs["value"], theirs["value"] / 15
         answer += f". Ours minus the tutorial's is {gap} (95% prediction interval), and the tolerance is {tolerance:.2f} points"

@@ -46,7 +46,7 @@ Test error in %, {precision}. `python experiments/sweep.py optimizer` trains the
 
 Published results are in [paper.csv](analysis/paper.csv), for example on ResNet-20 (Tony-Y/pytorch_warmup, n=5): SGD
 {describe_published("sgd")}, AdamW {describe_published("adamw 0.01")}, AdamW with a long warm-up
-{describe_published("adamw, long warm-up")}."""
+{describe_published("adamw, long warm-up")}. These runs are not those of the same source in the tables above."""
 
 
 def describe_published(variant: str) -> str:

@@ -67,7 +67,7 @@ def describe_published() -> str:
     errors = [format_number(find_number(source=COMPARISON, quantity="test error", variant=variant)) for variant in ("", "fp16")]
     return (
         f"A published comparison on ResNet-56 finds no difference: {errors[0]} in fp32 and {errors[1]} in fp16 ({COMPARISON}). "
-        "Our networks are compared with each other in one precision only."
+        "We compare our networks with each other only within one precision."
     )
 
 
@@ -91,7 +91,9 @@ def describe_fp32(net: Config) -> str:
     rows = [row for measurement in load_measurements() for row in measurement.rows]
     errors = [row.test_error_fp32 for row in rows if (row.net, row.block) == (net.net, net.block) and row.test_error_fp32]
     return (
-        f"Evaluated in fp32, {format_net(net)} has {errors[0]:.2f}%, so inference in bf16 is not the reason. " if errors else ""
+        f"Evaluated in fp32, {format_net(net)} has a test error of {errors[0]:.2f}%, so inference in bf16 is not the cause. "
+        if errors
+        else ""
     )
 
 
@@ -111,8 +113,8 @@ weights evaluated in both ({device}):
 
 {format_table(header, rows)}
 
-In %. Error: mean of |bf16 - fp32| / |fp32| over the batches; an error of 20% adds about 4% to the variance of a
-batch's gradient. Bias: the systematic part of the error, relative to the mean gradient; without bias it exceeds "bias by
-chance" with probability 5%; it does in {above} of {len(rows)} rows. Noise: standard deviation of the fp32 gradient over
-the batches, relative to the mean gradient; near {100 * count**0.5:.0f}% that mean is itself noise.
+In %. Error: mean of |bf16 - fp32| / |fp32| over the batches; an error of 20% adds about 4% to the variance of a batch's
+gradient. Bias: the systematic part of the error, relative to the mean gradient. Bias by chance: the value that bias exceeds
+with probability 5% if there is no bias; it is exceeded in {above} of {len(rows)} rows. Noise: standard deviation of the fp32
+gradient over the batches, relative to the mean gradient; near {100 * count**0.5:.0f}% that mean is itself noise.
 `python experiments/devices/gradient_noise.py` measures this."""

@@ -74,7 +74,8 @@ def describe_gains(after: pd.DataFrame) -> str:
     alone = [format_paired(after, (1, "head", per_class), (-1, "all", per_class)) for per_class in IMAGES_PER_CLASS]
     return (
         f"The gain from pretraining, all layers trained, is {' and '.join(gains)} images per class (difference {growth}). "
-        f"Training the linear layer alone changes the error by {alone[0]} and {alone[1]} points, compared with all layers."
+        f"Training the linear layer alone changes the error by {alone[0]} and {alone[1]} points, respectively, "
+        "compared with all layers."
     )
 
 

@@ -98,8 +98,8 @@ def describe_small_scales(ours: pd.DataFrame) -> str:
     if not words:
         return ""
     return (
-        "Of the scales of the second BN in the first stage's blocks, those below 0.02 (below 0.05) in size at the end are "
-        f"{join_words(words)}; all stages are among the "
+        "At the end, the share of scales below 0.02 (below 0.05) in absolute value in the second BN of the first stage's "
+        f"blocks is {join_words(words)}. The table of all stages is in the section on "
         "[layer responses](#are-the-layer-responses-of-residual-networks-smaller)."
     )
 
@@ -110,8 +110,8 @@ def describe_cpu_start(curves: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     return (
-        f"The slow start is not specific to the H200, on which ResNet-56 was started: a CPU run with "
-        f"{CPU_START.iterations:,} iterations (the same learning rate so far) has a training error of "
+        f"For comparison with the H200, on which ResNet-56 was started: a run with {CPU_START.iterations:,} iterations on a "
+        "CPU (the same learning rate at the start) has a training error of "
         f"{rows['train_error'].mean():.1f}% over the first {rows['iteration'].max():,}."
     )
 
