@@ -56,7 +56,7 @@ def summarize_parser_error(box: str) -> str:
     """
     lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()[1:]]
     message, *others = re.split(r"^[─╰╯-]+$", "\n".join(lines).lstrip("-\n"), flags=re.MULTILINE)
-    sentence = re.sub(r"^Error parsing (?!--)[^:]*: ", "", " ".join(message.split()))  # from a dataclass's own check
+    sentence = re.sub(r"^Error parsing (?!--)[^:]*: ", "", " ".join(message.split()))  # prefix of an error from __post_init__
     if sentence.startswith("Unrecognized options"):
         suggested = dict.fromkeys(re.findall(r"(?<=\n)--[\w-]+", "\n".join(others)))
         sentence += f"; perhaps you meant: {', '.join(suggested)}" if suggested else ""
@@ -68,7 +68,7 @@ def run_cli(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> i
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as by >&-
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without the line of code
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # omit the file and the line of code
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may contain characters that stdout cannot encode
     try:

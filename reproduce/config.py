@@ -45,8 +45,8 @@ ALWAYS_RECORDED = frozenset(
 )
 """The fields of the first published records, always part of the key and of config.json.
 
-A field added since then is left out of both while it has its default. So the default must mean what the code did before the
-field existed; then no key of an older record changes. Do not add to this list.
+A newer field is left out of both while it has its default value. The default must therefore reproduce the behaviour from before
+the field existed; otherwise the keys of older records change. Do not add to this list.
 """
 
 FIELDS_FROM_OPTIONS = ("dataset", "classes", "pictures", "initial")
@@ -122,7 +122,7 @@ class DataFlags:
 
 
 @dataclass(frozen=True)
-class Config(DataFlags, TrainingFlags, NetworkFlags):  # the fields are in reverse order, the network's first
+class Config(DataFlags, TrainingFlags, NetworkFlags):  # fields follow the reverse order of the bases: the network's first
     """A network, its hyperparameters and a seed; the defaults are the paper's (section 4.2).
 
     Raises:
@@ -143,7 +143,7 @@ class Config(DataFlags, TrainingFlags, NetworkFlags):  # the fields are in rever
             self.__dict__.update(msgspec.convert(vars(self), field_types(type(self))))  # an integer becomes a float
         except msgspec.ValidationError as error:
             raise UserError(str(error)) from None
-        # Resolved here, so that a configuration that writes these defaults out is equal to one that leaves them out.
+        # Resolve these defaults, so that a configuration that gives them explicitly equals one that omits them.
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.optimizer])
         if self.warmup == "auto":
@@ -203,7 +203,7 @@ class RunOptions:
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "data"
     """Folder of CIFAR-10 or MNIST (downloaded if missing), or an image folder (train/CLASS, test/CLASS)."""
     initial: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: random weights)")] = None
-    """Pretrained weights: a file of export.py, a best.pt, or a state_dict; the linear layer is new if the classes differ."""
+    """Pretrained weights: from export.py, a best.pt or a state_dict. For other classes, the linear layer is reinitialized."""
     out: Path = Path("runs")
     """Folder for the run folders <net>-<key>/seed<k>."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: no limit)")] = None
@@ -233,7 +233,7 @@ def load_config(path: Path) -> Config:
     """Read a config.json.
 
     Raises:
-        UserError: the file is not one.
+        UserError: the file is not a config.json.
         OSError: it cannot be read.
     """
     try:
@@ -246,8 +246,8 @@ def load_config(path: Path) -> Config:
 def format_flags(config: Config, options: RunOptions | None = None) -> list[str]:
     """Return the flags of run.py that give this configuration and these options; defaults are left out.
 
-    options: their `data` must name the configuration's dataset, or a folder that contains it. Default: the placeholders DIR
-    and FILE.
+    options: `options.data` must name the configuration's dataset, or a folder that contains it. If None, the flags contain the
+    placeholders DIR and FILE.
     """
     if options is None:
         options = RunOptions(data=config.dataset_info.default_data, initial=Path("FILE") if config.initial else None)

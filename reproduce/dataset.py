@@ -27,7 +27,7 @@ class DatasetInfo:
 
     default_data: the usual value of --data. folder: the subfolder of --data that contains the files. side: image size in
     pixels. published_iterations: training length of the published results, or None. sha256: of all images and labels (see
-    `read_dataset`), or empty if they are not always the same.
+    `read_dataset`), or empty if the content is not fixed.
     """
 
     title: str
@@ -96,8 +96,8 @@ def find_data_folder(name: DatasetName, data: str) -> Path:
         return Path("data/synthetic")
     if name == data == "mnist":
         return Path("data")
-    names_files = name != "pictures" and Path(data).absolute().name in (DATASETS[name].folder, CIFAR10_BINARY)
-    return Path(data).absolute().parent if names_files else Path(data)
+    is_dataset_folder = name != "pictures" and Path(data).absolute().name in (DATASETS[name].folder, CIFAR10_BINARY)
+    return Path(data).absolute().parent if is_dataset_folder else Path(data)
 
 
 def read_dataset(name: DatasetName, folder: Path, classes: str = "") -> tuple[list[np.ndarray], str]:

@@ -130,7 +130,8 @@ def set_numerics(device: Device, precision: Precision, deterministic: bool) -> d
     flags: dict[str, Any] = {"precision": precision, "deterministic": torch.are_deterministic_algorithms_enabled()}
     fast_float32 = precision == "tf32"
     if device.kind == "cuda":
-        # These also set fp32_precision. Setting only that makes reading these raise, and torch.compile reads them.
+        # Setting allow_tf32 also sets fp32_precision. After setting only fp32_precision, reading allow_tf32 would raise an
+        # error, and torch.compile reads it.
         for name, module in (("matmul", torch.backends.cuda.matmul), ("convolution", torch.backends.cudnn)):
             module.allow_tf32 = fast_float32  # pyright: ignore[reportAttributeAccessIssue]
             flags[f"{name}.allow_tf32"] = module.allow_tf32
@@ -165,7 +166,7 @@ def use_stream(device: Device, stream: Any) -> AbstractContextManager:
 
 
 def record_event(device: Device) -> Callable[[], bool]:
-    """Record an event on the current stream and return a function that checks, without blocking, if it has completed."""
+    """Record an event on the current stream and return a function that checks, without blocking, whether it has completed."""
     if not device.is_accelerator:
         return lambda: True
     event = device.backend.Event()

@@ -10,7 +10,8 @@ FINISHED, USER_ERROR, DIVERGED, STOPPED, ABORTED = 0, 2, 3, 75, 130
 class UserError(ValueError):
     """An error that the user can correct."""
 
-    status = USER_ERROR  # reported by train_many.py for its run; a command exits with USER_ERROR after all of these
+    status = USER_ERROR
+    """Exit status that train_many.py reports for the run; every other command exits with USER_ERROR for all subclasses."""
 
 
 class RunLocked(UserError):
@@ -33,7 +34,7 @@ class OutOfMemory(UserError):
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Turn the out-of-memory errors of Python, NumPy, torch and torch_npu into an OutOfMemory with advice."""
+    """Convert out-of-memory errors of Python, NumPy, torch and torch_npu to OutOfMemory with advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -44,7 +44,7 @@ class Options:
     sources: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs, or weights files."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = None
-    """Folder of the dataset; by default the one that the run was trained on, or data."""
+    """Folder of the dataset; by default the one that the run was trained on or, if unknown, the dataset's usual folder."""
     device: DeviceChoice = RunOptions.device
     """auto uses the first available device of npu, cuda, cpu."""
 
@@ -68,7 +68,7 @@ def predict_all(trained: TrainedNetwork, data: Data, device: Device) -> tuple[Te
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the expected calibration error in percent: |accuracy - confidence|, weighted by the images of each bin."""
+    """Return the expected calibration error in percent: |accuracy - confidence| averaged over bins, weighted by bin size."""
     import torch
 
     confidence, predicted = probabilities.double().max(1)
@@ -79,7 +79,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def format_evaluation(trained: TrainedNetwork, probabilities: Tensor, labels: Tensor) -> str:
-    """Return what evaluate.py prints about one network."""
+    """Return the report on one network."""
     names, predicted = trained.config.dataset_info.class_names, probabilities.argmax(1)
     confusions = (labels * len(names) + predicted).bincount(minlength=len(names) ** 2).view(len(names), len(names)).tolist()
     wrong = int((predicted != labels).sum())

@@ -14,7 +14,7 @@ from reproduce.model import Network
 from reproduce.sampling import Data, Images, center_crops, gather_batch
 
 SMALL_SCALES = (0.02, 0.05)
-"""Limits of the absolute BN scale below which a channel counts as unused."""
+"""Thresholds of the absolute BN scale below which a channel counts as unused."""
 
 
 def iterate_single_views(images: Images, data: Data, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -83,7 +83,7 @@ def evaluate_test_set(network: nn.Module, data: Data, device: Device, config: Co
     """Return error, predictions and layer responses on the test set (the same error as `measure_error`).
 
     A response is the output of the layer's BN, before ReLU or addition (see `Network.responses`). For families other than
-    6n+2, only the logits count, to detect divergence.
+    6n+2, the logits are the only response; they serve to detect divergence.
     """
     layers = network.responses() if isinstance(network, Network) else [network]
     moments = torch.zeros(len(layers), 2, dtype=torch.float64)  # sums over images of the mean, and of the mean square
@@ -109,10 +109,10 @@ def evaluate_test_set(network: nn.Module, data: Data, device: Device, config: Co
 
 
 def measure_small_scales(network: Network) -> dict[str, list[float]]:
-    """Return, for each limit, the fraction of each BN layer's channels whose absolute scale is below it.
+    """Return, for each threshold, the fraction of each BN layer's channels whose absolute scale is below it.
 
     The layers are in the order of the 3x3 layers before them; projection shortcuts are left out.
     """
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.BatchNorm2d)]
     scales = [layer.weight.detach().abs() for name, layer in layers if ".shortcut." not in name]
-    return {str(limit): [(scale < limit).double().mean().item() for scale in scales] for limit in SMALL_SCALES}
+    return {str(threshold): [(scale < threshold).double().mean().item() for scale in scales] for threshold in SMALL_SCALES}

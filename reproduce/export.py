@@ -4,7 +4,7 @@
 
 The exported network takes N images in [0, 1] (N x 3 x 32 x 32 for CIFAR-10) and returns their logits.
   safetensors   weights file for evaluate.py, predict.py, hubconf.py and --initial, with a model card
-  onnx          for onnxruntime and others, compared with PyTorch; needs pip install -e '.[export]'
+  onnx          for onnxruntime and others, checked against PyTorch; needs pip install -e '.[export]'
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
 TOLERANCE = 1e-5
 """Largest accepted difference between logits, relative to the largest logit: fp32 rounding errors are relative."""
 CHECK_IMAGES = 256
-"""Number of random images on which they are compared."""
+"""Number of random images on which the logits are compared."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Options:
     output: Path | None = None
     """File to write; by default in the run folder, or next to the weights file."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Dataset of a run whose checkpoint lacks the normalization, as those of earlier versions did."""
+    """Folder of the dataset; only needed for a checkpoint of an earlier version, which lacks the normalization."""
     residual: bool = True
     """For a checkpoint of another repository: a residual or a plain network."""
     mean: tuple[float, float, float] | None = None

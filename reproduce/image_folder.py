@@ -55,8 +55,8 @@ def describe_image_folder(folder: Path) -> dict[str, str]:
     for part in SUBFOLDERS:
         for name in sorted(train):
             for path in list_images(folder / part / name):
-                about = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0"
-                digest.update(about.encode(errors="surrogateescape"))
+                header = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0"
+                digest.update(header.encode(errors="surrogateescape"))
                 digest.update(path.read_bytes())
     return {"classes": "/".join(sorted(train)), "pictures": digest.hexdigest()}
 
@@ -65,7 +65,7 @@ def list_images(folder: Path) -> list[Path]:
     """Return the files of one class, sorted; hidden files and folders are skipped.
 
     Raises:
-        UserError: there is none, or one that ImageFolder would skip.
+        UserError: there are no images, or there is a file that ImageFolder would skip.
     """
     files, visited = [], set()
     for parent, subfolders, names in os.walk(folder, followlinks=True):

@@ -10,7 +10,7 @@ T = TypeVar("T")
 Task = Generator[None, None, T]
 """A generator whose return value is a T."""
 PAUSE = 1e-4
-"""Seconds between two rounds, in each of which every task runs to its next yield."""
+"""Pause in seconds after each round, in which every task runs to its next yield."""
 
 
 def run_on_stream(device: Device, stream: Any, task: Task[T], before_resume: Callable[[], Any]) -> Task[T]:

@@ -47,7 +47,7 @@ def make_shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: i
 
 
 class Block(nn.Module):
-    """Two 3x3 layers with, in a residual network, a shortcut around them: the designs of Identity Mappings, Fig. 4.
+    """Two 3x3 layers, with a shortcut around them in a residual network. The designs are from Identity Mappings, Fig. 4.
 
     In the first block of a full-preactivation network, the stem provides the first BN and ReLU.
     """
@@ -120,7 +120,7 @@ class Network(nn.Module):
     def responses(self) -> list[nn.Module]:
         """Return the modules whose outputs are the responses of the depth - 1 3x3 layers, in order (Fig. 7).
 
-        They are the BN layers that directly follow a 3x3 layer; without one, the 3x3 layer itself.
+        For each 3x3 layer, this is the BN layer that directly follows it, or the 3x3 layer itself if there is none.
         """
         blocks = [block for block in self.blocks if isinstance(block, Block)]
         return [self.bn, *(module for block in blocks for module in block.responses())]

@@ -43,14 +43,14 @@ class Options:
     """Image files, or folders of images."""
 
 
-def list_images(paths: Sequence[Path]) -> list[Path]:
+def expand_folders(paths: Sequence[Path]) -> list[Path]:
     """Replace each folder by the image files below it; raise UserError if there are none."""
     require(len(paths) > 0, "name at least one image", "none")
     images = []
     for path in paths:
-        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
-        require(len(below) > 0 or not path.is_dir(), "a folder must contain images", path)
-        images += below if path.is_dir() else [path]
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+        require(len(found) > 0 or not path.is_dir(), "a folder must contain images", path)
+        images += found if path.is_dir() else [path]
     return images
 
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from reproduce.weights import load_network
 
-    paths, trained = list_images(options.images), load_network(options.source)
+    paths, trained = expand_folders(options.images), load_network(options.source)
     dataset_info, problems = trained.config.dataset_info, []
     size = f"{dataset_info.side} x {dataset_info.side}"
     print(f"{trained.config.net} from {trained.source}; images resized and center-cropped to {size}")

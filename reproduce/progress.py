@@ -75,7 +75,7 @@ class Progress:
         self.throughput = 0.0
 
     def show_chunk(self, losses: Sequence[float], wrong: Sequence[int], seconds: float):
-        """Show a chunk of iterations, from the loss and the number of misclassified images of each."""
+        """Show the progress after a chunk. losses, wrong: the loss and the number of misclassified images of each iteration."""
         images = len(losses) * self.config.batch_size
         loss, error = sum(losses) / len(losses), 100 * sum(wrong) / images
         self.throughput = images / seconds
@@ -86,7 +86,7 @@ class Progress:
             self.print_line(f"loss {loss:.3f}  training error {error:.1f}%")
 
     def show_state(self, state: str):
-        """Show on the bar what the run is doing."""
+        """Show the current activity on the bar."""
         self.bar.set_postfix_str(f"{state}, {self.throughput:.0f} images/s, {self.remaining_time()} left")
 
     def show_row(self, row: Row):
@@ -112,6 +112,6 @@ class Progress:
         print_line(line)
 
     def remaining_time(self) -> timedelta:
-        """Return the remaining time, from the iterations of this session and the evaluations and checkpoints between them."""
+        """Estimate the remaining time from this session, including its evaluations and checkpoints."""
         rate = (time.monotonic() - self.start) / max(1, self.iteration - self.start_iteration)
         return timedelta(seconds=round(rate * (self.config.iterations - self.iteration)))

@@ -45,7 +45,7 @@ CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl
 RESPONSES, RESULT, PREDICTIONS, CONFUSION = "responses.json", "result.json", "predictions.txt", "confusion.csv"
 NEWEST, PREVIOUS, DAMAGED, BEST = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt", "best.pt"
 RIGHT, WRONG = "0123456789", "abcdefghij"
-"""Characters of predictions.txt: the predicted class of an image, by whether it is its true class."""
+"""Characters of predictions.txt for classes 0 to 9: RIGHT for correct predictions, WRONG for misclassified images."""
 BEST_BY = {"full": "test_error", "val": "held_out_error"}
 """The field of a row that selects the best evaluation, by split."""
 
@@ -54,7 +54,7 @@ BEST_BY = {"full": "test_error", "val": "held_out_error"}
 
 
 def write_atomically(path: Path, content: bytes, previous: Path | None = None):
-    """Write a file completely or not at all. `previous` receives the file that was there before.
+    """Write a file completely or not at all. previous: where to move the old file; by default it is replaced.
 
     Raises:
         OSError: the file cannot be written; the old one is untouched and no temporary file remains.
@@ -69,7 +69,7 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None):
             os.replace(path, previous)
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = str(path)  # not the temporary file; a full disk sets none
+        error.filename = str(path)  # the OS names the temporary file, or none if the disk is full
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -186,7 +186,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """Read a run folder and check its files against each other; the run may be training meanwhile.
+    """Read a run folder and check its files against each other; the run may still be training.
 
     Raises:
         UserError: a file is damaged, missing, or contradicts another one.
@@ -194,9 +194,9 @@ def read_record(folder: Path) -> Record:
     result = read_result(folder)  # read first: it is written last, so the other files are complete
     config = read_config(folder)
     if config is None:
-        raise damaged(folder / CONFIG, "is missing")
+        raise damage_error(folder / CONFIG, "is missing")
     if folder.resolve().parts[-2:] != config.folder.parts:
-        raise damaged(folder / CONFIG, f"describes the run {config.folder}")
+        raise damage_error(folder / CONFIG, f"describes the run {config.folder}")
     record = Record(
         config=config,
         sessions=read_sessions(folder),
@@ -207,12 +207,12 @@ def read_record(folder: Path) -> Record:
         confusion=read_file(folder / CONFUSION, decode_confusion),
     )
     for name, problem in find_contradictions(record):
-        raise damaged(folder / name, problem)
+        raise damage_error(folder / name, problem)
     return record
 
 
 def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
-    """Yield the files that contradict others, and how."""
+    """Yield the name of each file that contradicts another one, and a description of the problem."""
     config, rows, result = record.config, record.rows, record.result
     info = config.dataset_info
     if any(session.data.sha256 != info.sha256 for session in record.sessions if info.sha256):
@@ -220,7 +220,7 @@ def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
     iterations = [row.iteration for row in rows]
     end = result.iteration if isinstance(result, Diverged) else config.iterations
     if iterations != sorted(set(iterations)) or not max(iterations, default=0) <= end <= config.iterations:
-        yield METRICS, f"is damaged (its iterations do not ascend to at most {config.iterations})"
+        yield METRICS, "is damaged (its iterations must increase and not exceed the end of the run)"
     if any((row.held_out_error is None) != (config.split == "full") for row in rows):
         yield METRICS, f"is damaged (held_out_error is for split val, and the split is {config.split})"
     # If eval_every changed between sessions, only common multiples are guaranteed to have a row.
@@ -239,7 +239,7 @@ def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
     measured = [] if record.responses is None else [record.responses.std, *(record.responses.small_scales or {}).values()]
     layers = config.depth - 1  # all but the linear one
     if bool(measured) != (config.family == "6n+2") or any(len(values) != layers for values in measured):
-        yield RESPONSES, f"does not have the layers of a {config.net}" if measured else "is missing"
+        yield RESPONSES, f"does not match the layers of {config.net}" if measured else "is missing"
     classes, tallies = len(info.class_names), {}
     if record.predictions is not None:
         counts = Counter(record.predictions)
@@ -280,7 +280,7 @@ def expected_parameters(config: Config) -> int:
     return count + (inputs + 1) * classes
 
 
-def damaged(path: Path, problem: str) -> UserError:
+def damage_error(path: Path, problem: str) -> UserError:
     return UserError(f"{path} {problem}: restore it or remove {path.parent} to start over")
 
 
@@ -291,7 +291,7 @@ def read_file(path: Path, decode: Callable[[bytes], T]) -> T | None:
     try:
         return decode(path.read_bytes())
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise damaged(path, f"is damaged ({error})") from None
+        raise damage_error(path, f"is damaged ({error})") from None
 
 
 def is_run_folder(path: Path) -> bool:
@@ -388,7 +388,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], is_best: bool = False):
     """Write a dict of tensors, numbers and strings as the newest checkpoint and, if it is the best, as best.pt.
 
     Raises:
-        OSError: it cannot be written; both older checkpoints are still there.
+        OSError: it cannot be written; both older checkpoints remain.
     """
     import torch
 
@@ -427,13 +427,13 @@ def load_checkpoint(folder: Path, identity: dict[str, Any], parse: Callable[[dic
 
 
 def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a checkpoint, tensors on the CPU. Executes nothing that the file contains.
+    """Return the content of a checkpoint, with tensors on the CPU, without executing code from it.
 
     identity: from `checkpoint_identity`, or a part of it.
 
     Raises:
         UserError: the file is damaged or belongs to another run.
-        OSError: the file cannot be read now.
+        OSError: the file cannot be read.
     """
     import torch
 

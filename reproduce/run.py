@@ -72,7 +72,6 @@ def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
     Raises:
         UserError: a flag or value is wrong.
     """
-
     for flag in set(arguments) & HINTS.keys():
         raise UserError(f"there is no {flag}: use {HINTS[flag]}")
 
@@ -111,9 +110,10 @@ def train_run(config: Config, options: RunOptions) -> Outcome:
 def training_task(config: Config, options: RunOptions, stop_signals: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":
     """Train until the end, the time limit, or the first signal in `stop_signals` (see signals.py).
 
-    A run that has already ended is only reported. Nothing is written before the data are loaded and the network is built.
+    If the run has already ended, only its result is reported. Nothing is written before the data is loaded and the network
+    is built.
 
-    concurrent: number of other runs in training at the start.
+    concurrent: number of other runs that this process is training at the start.
 
     Raises:
         RunLocked: another process is training the run.

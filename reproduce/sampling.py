@@ -4,7 +4,7 @@ Shapes: M images in a set, N in a batch, T iterations, H rows, W columns, C chan
 
 An image is stored with 4 pixels of zero padding on each side. A batch is one gather: for each of its images, the pixels of
 a random crop, flipped or not. The mean is padded with zeros and gathered in the same way, so padding is exactly zero after the
-subtraction, as if the image had been padded afterwards (section 4.2).
+subtraction, as if the padding had been added after it (section 4.2).
 """
 
 import math
@@ -160,19 +160,21 @@ def to_device(images_NHWC: np.ndarray, labels: np.ndarray, device: torch.device)
 # Batches --------------------------------------------------------------------------------------------------------------
 
 
-def sample_batches(config: Config, images: int, start: int, stop: int) -> Tensor:
-    """Return the crops of the iterations start <= i < stop, out of `images` training images.
+def sample_batches(config: Config, image_count: int, start: int, stop: int) -> Tensor:
+    """Return the crops that form the batches of iterations start <= i < stop, from `image_count` training images.
 
     A crop is the index of an image with its offset and flip.
 
     Returns: int32 on the CPU, T x 4 x N: image, top, left, flipped. Do not write to it: it is shared by the runs of this
     process that train on the same batches.
     """
-    return draw_crops(config.seed, config.batch_size, config.last_batch, config.augment, images, start, stop)
+    return draw_crops(config.seed, config.batch_size, config.last_batch, config.augment, image_count, start, stop)
 
 
 @lru_cache(maxsize=32)
-def draw_crops(seed: int, batch_size: int, last_batch: LastBatch, augment: bool, images: int, start: int, stop: int) -> Tensor:
+def draw_crops(
+    seed: int, batch_size: int, last_batch: LastBatch, augment: bool, image_count: int, start: int, stop: int
+) -> Tensor:
     """Draw the crops of `sample_batches`.
 
     The images come from an endless stream of epochs, each a permutation of the training set. With last_batch "stream" a batch
@@ -181,9 +183,9 @@ def draw_crops(seed: int, batch_size: int, last_batch: LastBatch, augment: bool,
 
     Takes no Config: the arguments are the cache key.
     """
-    used = images // batch_size * batch_size if last_batch == "drop" else images
+    used = image_count // batch_size * batch_size if last_batch == "drop" else image_count
     first, last = start * batch_size // used, (stop * batch_size - 1) // used
-    stream = np.concatenate([random_generator(seed, ORDER, p).permutation(images)[:used] for p in range(first, last + 1)])
+    stream = np.concatenate([random_generator(seed, ORDER, p).permutation(image_count)[:used] for p in range(first, last + 1)])
     crops = np.full((stop - start, 4, batch_size), PADDING, dtype=np.int32)
     crops[:, 0] = stream[start * batch_size - first * used : stop * batch_size - first * used].reshape(-1, batch_size)
     crops[:, 3] = 0
@@ -206,7 +208,7 @@ def center_crops(start: int, stop: int, device: torch.device) -> Tensor:
 
 
 def gather_batch(images: Images, data: Data, crops_4N: Tensor) -> tuple[Tensor, Tensor]:
-    """Gather one batch from `images`, a part of `data`; the crops are on their device.
+    """Gather one batch from `images`, a part of `data`. crops_4N: on the same device.
 
     Returns: (pixels / 255 - mean) / std, float32, N x 3 x 32 x 32 (channels last in memory); labels, int64, N.
     """

@@ -57,7 +57,7 @@ Result = Finished | Diverged
 
 
 class NetworkResult(TypedDict, total=False):
-    """The fields of a weights file's result that are printed; a checkpoint of another repository has at most the best error."""
+    """The printed fields of a weights file's result; other repositories' checkpoints have at most best_test_error."""
 
     test_error: Percent
     best_test_error: Percent
@@ -67,13 +67,13 @@ class NetworkResult(TypedDict, total=False):
 
 
 class Responses(Struct, kw_only=True, omit_defaults=True):
-    """responses.json: measurements of each 3x3 layer of a 6n+2 network, first layer first."""
+    """responses.json: measurements of each 3x3 layer of a 6n+2 network, in network order."""
 
     images: Count
     std: list[Amount]
     """Standard deviation of the layer's response over `images` test images (Fig. 7)."""
     small_scales: dict[str, list[Fraction]] | None = None
-    """By limit, the fraction of the following BN layer's channels whose absolute scale is below it; None in older records."""
+    """For each threshold, the fraction of the following BN layer's absolute scales below it; None in older records."""
 
 
 class Commit(Struct):

@@ -114,8 +114,8 @@ class Training:
         """Return the crops of the iterations; sample a whole chunk ahead and cache it."""
         first, last = start - self.sampled_start, stop - self.sampled_start
         if first < 0 or last > len(self.sampled_T4N):
-            enough = start + self.device.chunk_iterations
-            self.sampled_T4N, self.sampled_start = sample_batches(self.config, len(self.data.train), start, enough), start
+            end = start + self.device.chunk_iterations
+            self.sampled_T4N, self.sampled_start = sample_batches(self.config, len(self.data.train), start, end), start
             first, last = 0, stop - start
         return self.sampled_T4N[first:last]
 
@@ -139,11 +139,11 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]):
-        """Load what `state` returned, in the memory layout of this device."""
+        """Load a state returned by `state`, in the memory layout of this device."""
         self.network.load_state_dict(state["network"])
         for parameter, saved in zip(self.network.parameters(), state["optimizer"], strict=True):
-            own = self.optimizer.state[parameter]
+            current = self.optimizer.state[parameter]
             for name, tensor in saved.items():
                 layout = parameter if tensor.shape == parameter.shape else tensor
                 # Copy into existing tensors: they may be views of a larger one.
-                own.setdefault(name, torch.empty_like(layout, device=parameter.device)).copy_(tensor)
+                current.setdefault(name, torch.empty_like(layout, device=parameter.device)).copy_(tensor)

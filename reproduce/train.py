@@ -127,12 +127,12 @@ def train(training: Training, options: RunOptions, folder: Path, deadline: float
 
 
 def next_chunk_end(config: Config, options: RunOptions, history: History, max_chunk: int) -> int:
-    """Return where the next chunk ends: at the next evaluation, checkpoint, or end of a warm-up window at the latest."""
+    """Return the end of the next chunk, no later than the next evaluation, checkpoint or end of a warm-up window."""
     periods = [options.eval_every, options.checkpoint_every]
     if config.warmup == "error" and history.warmup_ended is None:
         periods.append(WARMUP_WINDOW)
-    at = history.iteration
-    return min(at + max_chunk, config.iterations, *(at - at % period + period for period in periods))
+    start = history.iteration
+    return min(start + max_chunk, config.iterations, *(start - start % period + period for period in periods))
 
 
 # Checkpoints ------------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def resume_run(training: Training, folder: Path, options: RunOptions) -> tuple[H
                 f"restore {record.NEWEST} or remove {folder} to start over"
             )
     history, rows = loaded or (History(), [])
-    record.write_metrics(folder, rows)  # later rows are computed again
+    record.write_metrics(folder, rows)  # drop the rows after the checkpoint: they are computed again
     print_header(training, options, folder, f"resuming at iteration {history.iteration:,}" if loaded else "new run")
     return history, rows
 
@@ -169,7 +169,7 @@ def restore_checkpoint(training: Training, checkpoint: dict[str, Any]) -> tuple[
     if checkpoint["history"].keys() != asdict(history).keys():
         raise ValueError("its history has other fields")
     if not history.evaluated <= history.iteration <= training.config.iterations:
-        raise ValueError(f"iteration {history.iteration} in a run of {training.config.iterations}")
+        raise ValueError(f"it is at iteration {history.iteration} of {training.config.iterations}")
     if (rows[-1].iteration if rows else 0) != history.evaluated:
         raise ValueError(f"it lacks the row of iteration {history.evaluated}")
     examples = make_example_state(training.config, training.network)
@@ -232,7 +232,7 @@ def write_record(
         final = evaluate_test_set(training.network, data, device, config)
         rows[-1].test_error = final.error  # on another device it may differ
         record.write_metrics(folder, rows)
-    if not all(map(math.isfinite, final.responses)):  # no loss is computed after the last update
+    if not all(map(math.isfinite, final.responses)):  # the last update diverged: no loss is computed after it
         record.write_json(folder / record.RESULT, Diverged(iteration=history.iteration))
         return "diverged"
     if isinstance(training.network, Network):

@@ -73,7 +73,7 @@ def train_line(line: str, stop_signals: Sequence[int], concurrent: int) -> Task[
 
 
 def train_lines(lines: Iterable[str], outcomes: Path | None = None) -> int:
-    """Train the runs that `lines` describe, each from the moment its line arrives, and return the exit status.
+    """Train the runs that `lines` describe, starting each as soon as its line arrives, and return the exit status.
 
     Raises:
         OSError: `outcomes` cannot be written.
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train the runs that standard input describes; raises OSError if the outcomes cannot be written."""
     options = cli.parse_args(Options, arguments, "train_many.py", __doc__)
     assert isinstance(sys.stdin, io.TextIOWrapper)
-    sys.stdin.reconfigure(errors="surrogateescape")  # a path may be any bytes
+    sys.stdin.reconfigure(errors="surrogateescape")  # paths may contain any bytes
     return train_lines(sys.stdin, options.outcomes)
 
 

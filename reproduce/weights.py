@@ -73,7 +73,7 @@ class TrainedNetwork:
         """Load the dataset of --data or, by default, the one that the network was trained on, with its normalization.
 
         Raises:
-            UserError: it is another dataset, or it is missing.
+            UserError: --data is another dataset, or the dataset is missing.
         """
         info, name = self.config.dataset_info, self.config.dataset
         if data is not None and detect_dataset(data) not in (name, "cifar10"):
@@ -102,7 +102,7 @@ def load_network(path: Path, data: str | None = None) -> TrainedNetwork:
     if path.suffix == ".safetensors":
         return load_weights_file(path)
     if path.name == record.BEST and (path.parent / record.CONFIG).is_file():
-        return load_checkpoint(path, data)
+        return load_run_checkpoint(path, data)
     return load_run(path, data) if path.is_dir() else load_foreign_checkpoint(path)
 
 
@@ -110,7 +110,7 @@ def build_classifier(config: Config, tensors: dict[str, Tensor], path: Path) -> 
     """Build a classifier with the tensors of its state_dict.
 
     Raises:
-        UserError: they do not fit, or contain values that no trained network has.
+        UserError: they do not fit the network, or contain NaN, infinity, a negative variance or a std of 0.
     """
     channels, side = config.dataset_info.channels, config.dataset_info.side
     classifier = Classifier(build_network(config), torch.zeros(channels, side, side), torch.ones(channels, 1, 1))
@@ -138,14 +138,14 @@ def load_run(folder: Path, data: str | None) -> TrainedNetwork:
     result = record.read_record(folder).result if record.is_run_folder(folder) else None
     if not isinstance(result, Finished):
         raise UserError(f"{folder} is not the folder of a finished run")
-    trained = load_checkpoint(folder / record.NEWEST, data)
+    trained = load_run_checkpoint(folder / record.NEWEST, data)
     if trained.result["iterations"] != result.iterations:
         raise UserError(f"{trained.source} is not from the run's last iteration: remove {record.RESULT} and resume the run")
     return replace(trained, result=to_builtins(result), source=folder)
 
 
-def load_checkpoint(path: Path, data: str | None) -> TrainedNetwork:
-    """Load the network of a checkpoint in a run folder. Its result is its last evaluation, and how best.pt was selected.
+def load_run_checkpoint(path: Path, data: str | None) -> TrainedNetwork:
+    """Load the network of a checkpoint in a run folder. Its result is the last evaluation with the selection criterion.
 
     Raises:
         UserError: the checkpoint is missing or damaged.
@@ -244,9 +244,9 @@ def format_flag(config: Config, name: str) -> str:
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of torch.save: a state_dict, alone or as the field state_dict or net of a dict.
+    """Read a file written by torch.save: a state_dict, or a dict with one under the key state_dict or net.
 
-    Returns: the tensors, without DataParallel's prefix "module."; the other fields of the dict.
+    Returns: the tensors, without DataParallel's prefix "module."; the whole dict.
 
     Raises:
         UserError: the file contains no state_dict, or cannot be read without executing code.
@@ -260,7 +260,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = fields.get("state_dict", fields.get("net", fields))
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
         found = ", ".join(map(str, fields)) or type(content).__name__
-        raise UserError(f"{path} contains no state_dict, alone or as the field state_dict or net, got {found[:100]}")
+        raise UserError(f"{path} contains no state_dict, neither bare nor under the key state_dict or net, got {found[:100]}")
     return {str(name).replace("module.", ""): tensor.detach() for name, tensor in tensors.items()}, fields
 
 
@@ -277,7 +277,7 @@ def translate_name(name: str, blocks_per_stage: int) -> str:
 def load_foreign_checkpoint(
     path: Path, residual: bool = True, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> TrainedNetwork:
-    """Load a 6n+2 network with the parameter names of akamaster/pytorch_resnet_cifar10, and print what is assumed.
+    """Load a 6n+2 network with the parameter names of akamaster/pytorch_resnet_cifar10, and warn about the assumptions.
 
     Raises:
         UserError: the file is not such a checkpoint.
