@@ -1,6 +1,6 @@
 """One module per question, with the configurations to train, and the sweep that trains them.
 
-Run as a script, a question's module prints its docstring, even if this repository is not installed.
+Each question's module prints its docstring when run as a script, even if this repository is not installed.
 """
 
 from types import ModuleType

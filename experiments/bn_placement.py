@@ -26,4 +26,4 @@ DEPTHS = (20, 32, 44, 56, 110)
 
 BEFORE = [Config(depth=depth) for depth in DEPTHS]
 AFTER = [Config(depth=depth, block="bn-after-add") for depth in DEPTHS]
-CONFIGS = [net for pair in zip(BEFORE, AFTER, strict=True) for net in pair]
+CONFIGS = [config for pair in zip(BEFORE, AFTER, strict=True) for config in pair]

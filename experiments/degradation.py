@@ -29,4 +29,4 @@ DEPTHS = (20, 32, 44, 56, 110)
 
 PLAIN = [Config(depth=depth, residual=False) for depth in DEPTHS]
 RESIDUAL = [Config(depth=depth) for depth in DEPTHS]
-CONFIGS = [net for pair in zip(PLAIN, RESIDUAL, strict=True) for net in pair]
+CONFIGS = [config for pair in zip(PLAIN, RESIDUAL, strict=True) for config in pair]

@@ -10,7 +10,7 @@ diverged, 2 user error, 75 stopped early (the same command resumes).
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 
 import math
 import re
@@ -33,7 +33,7 @@ from reproduce.config import PAPER_ITERATIONS, Config, Precision, RunOptions, re
 from reproduce.dataset import detect_dataset, find_data_folder, read_dataset, resolve_dataset
 from reproduce.errors import STOPPED, UserError
 
-# Required and one of EXPERIMENTS, as Sweep checks: tyro would need a Literal with all names for its own check.
+# Sweep.__post_init__ checks the name, because tyro can check it only against a Literal that lists all names.
 Name = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(EXPERIMENTS)}}}", help_behavior_hint="(required)")]
 
 
@@ -53,7 +53,7 @@ class Sweep:
     """Train only runs whose folder or flags match one of these shell patterns (* ? []), such as plain20, resnet20 (or
     residual20), bn-after-add or '110*seed0'. Runs that match the first pattern come first."""
     iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Train for N instead of 64000 iterations, and for proportionally fewer where the experiment trains for less."""
+    """Train for N instead of 64,000 iterations; configurations with a shorter schedule are scaled by the same factor."""
     precision: Annotated[Precision | None, tyro.conf.arg(metavar="{fp32,tf32,bf16}")] = None
     """Train all runs in this precision."""
     dry_run: bool = False
@@ -87,7 +87,7 @@ class Sweep:
         require(self.per_device is None or self.per_device >= 1, "per-device must be at least 1", self.per_device)
         for name in self.devices:
             is_device = re.fullmatch(r"cpu|(cuda|npu)(:\d+)?", name) is not None
-            require(is_device, "devices are named cpu, cuda, npu, cuda:0, npu:0 and so on", repr(name))
+            require(is_device, "devices must be cpu, cuda, npu, cuda:0, npu:0, ...", repr(name))
         self.options()
 
     def options(self) -> RunOptions:
@@ -141,7 +141,7 @@ def check_data(runs: Sequence[Config], data: str):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command line and return the exit status.
+    """Train the runs, or print their status or commands, and return the exit status.
 
     Raises:
         UserError: the arguments, a record, a device or the data is invalid.

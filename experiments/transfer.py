@@ -18,7 +18,7 @@ Device-hours: 0.17 per seed on one CPU core (10 minutes alone, 14 to 27 with oth
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 
 import os
 import shutil
@@ -38,14 +38,14 @@ from reproduce.record import NEWEST
 
 PRETRAINING_CLASSES = "airplane/automobile/bird/cat/deer"
 NEW_CLASSES = "dog/frog/horse/ship/truck"
-"""The classes for pretraining, and the new ones."""
+"""Class names, separated by "/" as in Config.classes."""
 IMAGES_PER_CLASS = (50, 500)
 """Images per new class."""
 SEEDS = 3
 PRETRAINING_ITERATIONS, ITERATIONS = 1_000, 200
-"""Iterations of pretraining, and on the new classes."""
+"""Iterations of pretraining, and of training on the new classes."""
 METHODS = {"scratch": 0.1, "all": 0.01, "last-stage": 0.01, "head": 0.1}
-"""Learning rates, from scratch and by --trainable."""
+"""Learning rate of each method: training from scratch, or fine-tuning with this value of --trainable."""
 DEPTH = 20
 PRECISION: Precision = "bf16"
 RECIPE = ["--depth", str(DEPTH), "--precision", PRECISION]

@@ -29,7 +29,7 @@ from reproduce.config import Config
 
 NARROW = Config(depth=32)
 RESNET18 = Config(family="resnet18", schedule="onecycle", weight_decay=5e-4)
-RESNET18_BY_THE_PAPER = Config(family="resnet18")
+RESNET18_PAPER_RECIPE = Config(family="resnet18")
 RESNET50 = Config(family="resnet50", schedule="onecycle", weight_decay=5e-4)
 
-CONFIGS = [NARROW, RESNET18, RESNET18_BY_THE_PAPER, RESNET50]
+CONFIGS = [NARROW, RESNET18, RESNET18_PAPER_RECIPE, RESNET50]

@@ -19,7 +19,7 @@ from experiments.devices.acceptance import (
     is_alarm,
     load_runs,
     main,
-    select_seeds,
+    select_measures,
 )
 from reproduce import run
 from reproduce.config import Config, format_flags
@@ -65,7 +65,7 @@ def test_the_configurations_are_those_of_the_reference():
 
 def test_at_most_one_run_of_the_reference_fails_against_the_others():
     runs = load_runs(Path(acceptance.__file__).parents[2] / acceptance.RECORDS / REFERENCE)
-    references = [reference for net in NETS if (reference := select_seeds(runs, net))]
+    references = [reference for net in NETS if (reference := select_measures(runs, net))]
     assert references and all(len(reference) == acceptance.FIRST_SEED for reference in references)
     for reference in references:
         rest = [(reference[:i] + reference[i + 1 :], [one]) for i, one in enumerate(reference)]
@@ -80,7 +80,7 @@ def test_unfinished_runs_are_left_out(tmp_path: Path):
     write_run(tmp_path, replace(net, seed=12), status="diverged", evaluations=2)
     write_outcome(tmp_path, NETS[1], spread(0))
     runs = load_runs(tmp_path)
-    assert select_seeds(runs, net) == [spread(9), spread(10), (math.inf,) * 3]
+    assert select_measures(runs, net) == [spread(9), spread(10), (math.inf,) * 3]
 
 
 @pytest.fixture

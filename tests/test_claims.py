@@ -24,7 +24,7 @@ from analysis.paper import load_paper
 from analysis.records import load_records
 from analysis.summary import format_claims_csv
 from experiments.lenet import LENET
-from experiments.wide import RESNET18, RESNET18_BY_THE_PAPER
+from experiments.wide import RESNET18, RESNET18_PAPER_RECIPE
 from reproduce.config import Block, Config
 from tests.fake_records import write_run
 
@@ -216,8 +216,8 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         INCONCLUSIVE: [[residual(32, 7.5), (RESNET18, {"error": 6.5})]],
     },
     "W2": {
-        REPRODUCED: [[(RESNET18, {"error": 8.9}), (RESNET18_BY_THE_PAPER, {"error": 9.1})]],
-        NOT_REPRODUCED: [[(RESNET18, {"error": 5.0}), (RESNET18_BY_THE_PAPER, {"error": 6.0})]],
+        REPRODUCED: [[(RESNET18, {"error": 8.9}), (RESNET18_PAPER_RECIPE, {"error": 9.1})]],
+        NOT_REPRODUCED: [[(RESNET18, {"error": 5.0}), (RESNET18_PAPER_RECIPE, {"error": 6.0})]],
     },
     "W56": {
         REPRODUCED: [[residual(56, 8.1), residual(56, 6.9, warmup="iterations")]],

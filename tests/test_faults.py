@@ -148,7 +148,7 @@ CASES: list[tuple[Main, str, str]] = [
     (sweep.main, "degradation --only nosuch", "no run of degradation matches"),
     (sweep.main, "degradation --seeds 0", "seeds must be at least 1"),
     (sweep.main, "degradation --iterations -1", "iterations must be at least 1"),
-    (sweep.main, "degradation --devices gpu:0 --dry-run", "devices are named .* got 'gpu:0'"),
+    (sweep.main, "degradation --devices gpu:0 --dry-run", "devices must be .* got 'gpu:0'"),
     (sweep.main, "degradation --devices cuda:0", "device cuda is not usable"),
     (sweep.main, "degradation --devices cpu --data empty", "CIFAR-10 in .*empty"),
     (sweep.main, "degradation --devices cpu --data damaged", "CIFAR-10 in .*damaged"),

@@ -7,7 +7,7 @@ from analysis.estimates import MINIMUM, Finding, all_of, is_equivalent, is_posit
 from analysis.paper import BLOG, RECIPES, paper_value
 from analysis.sample import Sample
 from analysis.sections import format_differences, format_verdicts
-from experiments.wide import CONFIGS, NARROW, RESNET18, RESNET18_BY_THE_PAPER
+from experiments.wide import CONFIGS, NARROW, RESNET18, RESNET18_PAPER_RECIPE
 
 TITLE = "Is ResNet-32 nearly as good as ResNet-18 for ImageNet, with more than twenty times its parameters?"
 INTRODUCTION = (
@@ -36,7 +36,7 @@ def narrow_is_nearly_as_good(sample: Sample) -> tuple[Finding, str]:
     return is_equivalent(gap, within), f"{sample.format_means()}; difference {gap}"
 
 
-@claim("W2", [RESNET18, RESNET18_BY_THE_PAPER])
+@claim("W2", [RESNET18, RESNET18_PAPER_RECIPE])
 def wide_has_the_error_of_the_blog(sample: Sample) -> tuple[Finding, str]:
     """ResNet-18 has a test error near 9% (a blog, no source kept), not near the 5% of tuned recipes.
 

@@ -9,9 +9,10 @@ from reproduce.schema import Amount, Count
 
 
 class Timing(Struct):
-    """One row of a throughput record: the time per iteration of one implementation (`candidate`), in ms.
+    """One row of a throughput record: the timing of one implementation (`candidate`).
 
-    floor_fraction: roofline bound / median. times_plain: speed-up over the baseline, if that was measured.
+    median, min, max: ms per iteration, over the rounds. floor_fraction: roofline bound / median. times_plain: speed-up over the
+    baseline, if that was measured.
     """
 
     depth: Count

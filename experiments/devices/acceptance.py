@@ -19,7 +19,7 @@ Exit status: 0 passed, 1 failed, 2 user error, 75 stopped early.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[2]))  # import this checkout, not an installed version
 
 import math
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class Options:
     data: Annotated[str, tyro.conf.arg(metavar="DIR")] = RunOptions.data
     """Folder of CIFAR-10."""
     out: Path = Path("runs/acceptance")
-    """Parent folder; each call creates a folder named by the time."""
+    """Parent folder; each call creates a folder named after the time."""
 
     def __post_init__(self):
         require(self.runs >= 1, "runs must be at least 1", self.runs)
@@ -104,7 +104,7 @@ def load_runs(folder: Path) -> dict[Config, Measures]:
     return found
 
 
-def select_seeds(runs: dict[Config, Measures], net: Config) -> list[Measures]:
+def select_measures(runs: dict[Config, Measures], net: Config) -> list[Measures]:
     """Return the measures of a configuration's runs, sorted by seed."""
     return [runs[config] for config in sorted(runs, key=lambda config: config.seed) if replace(config, seed=net.seed) == net]
 
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
     dataset = detect_dataset(options.data)
     reference = load_runs(RECORDS / REFERENCE)
     nets = [replace(net, dataset=dataset) for net in NETS]
-    if not all(select_seeds(reference, net) for net in nets):
+    if not all(select_measures(reference, net) for net in nets):
         raise UserError(f"{RECORDS / REFERENCE} has no reference on {dataset}")
     out = options.out / datetime.now().strftime("%Y%m%d-%H%M%S")
     seeds = range(FIRST_SEED, FIRST_SEED + options.runs)
@@ -155,8 +155,8 @@ def main(arguments: Sequence[str]) -> int:
     device = read_record(out / configs[0].folder).sessions[-1].device_name
     differences = []
     for net in nets:
-        new = select_seeds(found, replace(net, precision=options.precision))
-        differences += compare(net.net, select_seeds(reference, net), new)
+        new = select_measures(found, replace(net, precision=options.precision))
+        differences += compare(net.net, select_measures(reference, net), new)
     print(f"\nMeans of {options.runs} runs; differences in standard deviations of the reference; adjusted p-values:")
     print(f"{'network':10}  {'measure':26}  {'reference':>18}  {'device':>9}  {'diff':>9}  {'p':>8}")
     print(*map(format_difference, differences), sep="\n")

@@ -8,8 +8,8 @@ training, and BN uses batch statistics. With g the fp32 gradient of a batch, e t
 all parameters, it prints and records for each network:
 
   relative_error   mean of |e| / |g| over the batches
-  bias             the systematic part of e, relative to |mean g|: the square root of the inner product of the mean e of one
-                   half of the batches and of the other, in which random errors cancel; negative if the product is
+  bias             the systematic part of e, relative to |mean g|: the signed square root of the inner product of the
+                   mean e of one half of the batches and that of the other half, in which random errors cancel
   bias_by_chance   the magnitude that `bias` exceeds with probability 5% if there is no bias (random signs of e)
   noise            standard deviation of g over the batches, relative to |mean g|. A value near the square root of the number of
                    batches means that mean g itself is noise, as at the end of training
@@ -24,7 +24,7 @@ Device-hours: 0.4 on a CPU core shared with other work.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[2]))  # import this checkout, not an installed version
 
 import math
 from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ NETS = [Config(depth=depth, residual=residual) for residual in (True, False) for
 INITIAL = "initial"
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 SIGNS = 2000
-"""Random sign vectors for `bias_by_chance`."""
+"""Number of random sign vectors for `bias_by_chance`."""
 
 
 @dataclass(frozen=True)

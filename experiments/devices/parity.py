@@ -15,7 +15,7 @@ TOLERANCES.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[2]))  # import this checkout, not an installed version
 
 import math
 from collections.abc import Sequence
@@ -96,8 +96,8 @@ def collect_bn_statistics(training: Training) -> dict[str, Tensor]:
 def compare_tensors(reference: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[float, str]:
     """Return the relative difference of all tensors as one vector, and the name of the tensor that differs most."""
     vectors = [torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in (reference, other)]
-    most = max(reference, key=lambda name: relative_difference(reference[name], other[name]))
-    return relative_difference(*vectors), most
+    name = max(reference, key=lambda name: relative_difference(reference[name], other[name]))
+    return relative_difference(*vectors), name
 
 
 def train_iteration(training: Training, iteration: int) -> float:
@@ -129,7 +129,7 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
                 continue
             repeating.restore(reference.state())
             losses = [train_iteration(training, iteration) for training in (reference, repeating)]
-            gradient, most = compare_tensors(collect_gradients(reference), collect_gradients(repeating))
+            gradient, name = compare_tensors(collect_gradients(reference), collect_gradients(repeating))
             found = {
                 "loss": relative_difference(losses[0], losses[1]),
                 "gradients": gradient,
@@ -137,7 +137,7 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
             }
             worst = {name: max(value, found[name]) for name, value in worst.items()}
             print(
-                f"{iteration + 1:9}  {losses[0]:<10.6f}  {found['loss']:25.1e}  {gradient:.1e} ({most})  {found['BN']:.1e}",
+                f"{iteration + 1:9}  {losses[0]:<10.6f}  {found['loss']:25.1e}  {gradient:.1e} ({name})  {found['BN']:.1e}",
                 flush=True,
             )
         repeating.restore(reference.state())

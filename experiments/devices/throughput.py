@@ -20,7 +20,7 @@ The results are printed and written to a record after each network; python analy
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[2]))  # import this checkout, not an installed version
 
 import math
 import statistics

@@ -33,7 +33,7 @@ class Dashboard:
         print_line(self.erase_table() + text)
 
     def update_table(self, runs: Sequence[Config], active: Sequence[tuple[Config, str]], out: Path):
-        """Draw the runs in training with their last evaluations, cut to the size of the terminal.
+        """Draw a table of the active runs with their last evaluations, truncated to the size of the terminal.
 
         active: each run and its device.
         """
@@ -45,7 +45,8 @@ class Dashboard:
         for config, device in active:
             state = read_state(config, out)
             error = "-" if state.error is None else f"{state.error:.2f}%"
-            left = "-" if state.pace is None else format_time((config.iterations - state.iteration) * state.pace)
+            remaining, seconds = config.iterations - state.iteration, state.seconds_per_iteration
+            left = "-" if seconds is None else format_time(remaining * seconds)
             iteration = f"{state.iteration}/{config.iterations}"
             lines.append(f"{config.folder!s:<32}{device:<10}{iteration:<16}{error:<12}{left}")
         columns, rows = shutil.get_terminal_size()

@@ -38,9 +38,9 @@ def choose_concurrency(kind: str, runs: int) -> int:
 
 
 def find_devices(names: Sequence[str]) -> list[str]:
-    """Return cpu, or devices with an index.
+    """Return ["cpu"], or device names with an index, such as cuda:0.
 
-    A kind (cuda) expands to all of its devices; no name means all devices of the kind that --device auto picks.
+    A name without an index (cuda) means all devices of that kind, no name all devices of the kind that --device auto picks.
 
     Raises:
         UserError: a device is unusable.
@@ -81,39 +81,39 @@ def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int]
     slots: concurrent runs per device. deadline: a time.monotonic() value. A stop lets each run write a checkpoint; a
     second SIGINT kills the workers.
     """
-    places: list[tuple[str, int]] = []  # device and slots of each possible worker
+    worker_specs: list[tuple[str, int]] = []  # device and number of slots of each worker
     for device, count in slots.items():
         # Interleaving in one process gains nothing on a CPU: there, each run has its own process and its share of the cores.
-        places += [(device, 1)] * count if device == "cpu" else [(device, count)]
+        worker_specs += [(device, 1)] * count if device == "cpu" else [(device, count)]
     workers: dict[int, Worker] = {}
     terminated: set[int] = set()
 
-    def free_slots(place: int) -> int:
-        return workers[place].free_slots if place in workers else places[place][1]
+    def free_slots(number: int) -> int:
+        return workers[number].free_slots if number in workers else worker_specs[number][1]
 
     with collect_stop_signals(STOPPING) as received:
         while True:
             stopping = bool(received) or time.monotonic() >= deadline
-            for place, worker in list(workers.items()):
+            for number, worker in list(workers.items()):
                 ended = worker.process.poll() is not None
                 for outcome in worker.collect_outcomes():
                     queue.record_outcome(*outcome, stopping)
                 if ended:
-                    workers.pop(place).close()
+                    workers.pop(number).close()
             while not stopping:
-                place = max(range(len(places)), key=free_slots)  # spreads runs over the devices before two share one
-                config = queue.take_run() if free_slots(place) else None
+                number = max(range(len(worker_specs)), key=free_slots)  # spreads runs over the devices before two share one
+                config = queue.take_run() if free_slots(number) else None
                 if config is None:
                     break
-                device, count = places[place]
-                if place not in workers:
-                    workers[place] = start_worker(build_worker_environment(device, slots[device]), device, count, Path())
+                device, count = worker_specs[number]
+                if number not in workers:
+                    workers[number] = start_worker(build_worker_environment(device, slots[device]), device, count, Path())
                 remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
-                workers[place].start_run(config, replace(options, device=device.partition(":")[0], time_limit=remaining))
+                workers[number].start_run(config, replace(options, device=device.partition(":")[0], time_limit=remaining))
                 queue.dashboard.print_event(f"{config.folder}: started on {device}")
             active = [(config, worker.device) for worker in workers.values() for config in worker.training.values()]
-            # A place without free slots has a worker that is about to end; then the place can take a run.
-            if not active and (stopping or all(map(free_slots, range(len(places))))):
+            # Without active runs, a worker without free slots is about to exit; then a new worker can take a run.
+            if not active and (stopping or all(map(free_slots, range(len(worker_specs))))):
                 break
             for worker in workers.values():
                 if received.count(signal.SIGINT) > 1:

@@ -30,7 +30,7 @@ POLL = 0.5
 CANCEL_INTERVAL = 5.0
 """Seconds between cancellations of a task, which are repeated because Ray's cancel is best-effort."""
 RETRIES = 10
-"""How often a run is restarted after its node or worker died."""
+"""Maximum number of restarts of a run whose node or worker dies."""
 
 
 def connect_to_cluster() -> Any:
@@ -86,7 +86,7 @@ def train_run(config: Config, options: RunOptions, until: float | None, folder: 
         worker.close_input()
         try:
             while worker.process.poll() is None:
-                time.sleep(POLL)  # not wait(): Ray cancels with an exception, for which Python must be running
+                time.sleep(POLL)  # not wait(): Ray cancels by raising in Python code, which wait() would block
         except BaseException:
             worker.process.terminate()
             while worker.process.poll() is None:

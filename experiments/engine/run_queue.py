@@ -12,7 +12,7 @@ from reproduce.config import Config
 from reproduce.errors import ABORTED, STOPPED, RunLocked
 
 RETRY_INTERVAL = 5.0
-"""Seconds until a run that another process was training is tried again."""
+"""Seconds until a retry of a run that another process was training."""
 
 
 def is_locked(folder: Path) -> bool:
@@ -27,7 +27,7 @@ def is_locked(folder: Path) -> bool:
 
 
 class RunQueue:
-    """The runs that have not ended, in order.
+    """The runs of a sweep, in order; `take_run` skips those that have ended.
 
     common_error: the user error that stopped the queue; set when two runs fail with the same message.
     failures: the message for each failed run.
@@ -54,7 +54,7 @@ class RunQueue:
         return None
 
     def retry_later(self, config: Config):
-        """Retry a run later that another process is training."""
+        """Postpone a run that another process is training."""
         if config not in self.retry_at:
             self.dashboard.print_event(f"{config.folder}: another process is training it")
         self.retry_at[config] = time.monotonic() + RETRY_INTERVAL

@@ -20,18 +20,18 @@ Status = Literal["finished", "diverged", "unfinished", "missing"]
 class RunState:
     """The state of a run at its last evaluation.
 
-    error: test error in %. seconds: training time. pace: recent seconds per iteration.
+    error: test error in %. seconds: training time. seconds_per_iteration: since the evaluation before the last one.
     """
 
     status: Status
     iteration: int = 0
     error: float | None = None
     seconds: float = 0.0
-    pace: float | None = None
+    seconds_per_iteration: float | None = None
 
 
 def read_state(config: Config, out: Path) -> RunState:
-    """Return the state of a run, which may be training meanwhile.
+    """Return the state of a run, which may still be training.
 
     Raises:
         UserError: its record is damaged.
@@ -47,8 +47,8 @@ def read_state(config: Config, out: Path) -> RunState:
         return RunState(status)
     last = record.rows[-1]
     iteration, seconds = (record.rows[-2].iteration, record.rows[-2].seconds) if len(record.rows) > 1 else (0, 0.0)
-    pace = (last.seconds - seconds) / (last.iteration - iteration)
-    return RunState(status, last.iteration, last.test_error, last.seconds, pace)
+    seconds_per_iteration = (last.seconds - seconds) / (last.iteration - iteration)
+    return RunState(status, last.iteration, last.test_error, last.seconds, seconds_per_iteration)
 
 
 def has_ended(config: Config, out: Path) -> bool:
