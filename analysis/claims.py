@@ -1,4 +1,4 @@
-"""Claims: a claim is a function whose docstring states it and its rule. They are in analysis/questions, below "# Claims"."""
+"""Claims. Each is a function in analysis/questions, below "# Claims", whose docstring states the claim and its rule."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ import pandas as pd
 from analysis.estimates import MINIMUM, Finding
 from analysis.markdown import format_label
 from analysis.records import comparable_runs
-from analysis.sample import SEEDS, Sample
+from analysis.sample import FEW_SEEDS, Sample
 from reproduce.config import Config
 
 TOLERANCE = 0.5
 """Points within which two test errors on CIFAR-10 count as equal: published standard deviations are 0.1 to 1.0."""
-Rule = Callable[[Sample], tuple[Finding, str]]
-"""Judges a claim by a sample of its configurations; also returns the numbers in words."""
+Judge = Callable[[Sample], tuple[Finding, str]]
+"""Judges a claim from a sample of its configurations; returns the finding, and its numbers as text."""
 Configs = Sequence[Config] | Callable[[pd.DataFrame], Sequence[Config]]
 """The configurations to compare, or a function that chooses them from the runs."""
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
@@ -27,10 +27,11 @@ INCOMPLETE, NOT_RUN = "incomplete", "not run yet"
 class Claim:
     """What to compare, and the rule.
 
-    least_seeds: below as many seeds per configuration, only numbers are reported. must_converge: a diverged run refutes it.
+    least_seeds: minimum seeds per configuration for a verdict; with fewer, only numbers are reported. must_converge: a diverged
+    run refutes the claim.
     """
 
-    rule: Rule
+    rule: Judge
     configs: Configs
     least_seeds: int
     must_converge: bool
@@ -39,10 +40,10 @@ class Claim:
 CLAIMS: dict[str, Claim] = {}
 
 
-def claim(name: str, configs: Configs, least_seeds: int = 1, must_converge: bool = False) -> Callable[[Rule], Rule]:
+def claim(name: str, configs: Configs, least_seeds: int = 1, must_converge: bool = False) -> Callable[[Judge], Judge]:
     """Register a rule as the claim of that name."""
 
-    def register(rule: Rule) -> Rule:
+    def register(rule: Judge) -> Judge:
         CLAIMS[name] = Claim(rule, configs, least_seeds, must_converge)
         return rule
 
@@ -53,9 +54,9 @@ def claim(name: str, configs: Configs, least_seeds: int = 1, must_converge: bool
 class Verdict:
     """A judged claim.
 
-    verdict: "incomplete" has a count. seeds: of the configuration that has fewest. p: None without a test or with fewer than
-    MINIMUM seeds. numbers: what the verdict rests on. without_widest: a different verdict without the widest published standard
-    deviations.
+    verdict: one of the constants above; INCOMPLETE is followed by a count. seeds: the smallest number of seeds of any
+    configuration. p: None without a test or with fewer than MINIMUM seeds. numbers: the evidence, as text. without_widest: the
+    verdict without the largest published standard deviations; empty if it is the same.
     """
 
     name: str
@@ -70,11 +71,11 @@ class Verdict:
     @property
     def words(self) -> str:
         """Return "suggests (one seed)"."""
-        return f"{self.verdict} ({SEEDS[self.seeds]})" if self.seeds in SEEDS else self.verdict
+        return f"{self.verdict} ({FEW_SEEDS[self.seeds]})" if self.seeds in FEW_SEEDS else self.verdict
 
 
 def judge(name: str, runs: pd.DataFrame) -> Verdict:
-    """Judge a claim by all runs of `load_records`."""
+    """Judge a claim. runs: all runs of `load_records`."""
     claim = CLAIMS[name]
     statement, _, rule = (inspect.getdoc(claim.rule) or "").partition("Rule: ")
     runs = comparable_runs(runs)

@@ -12,8 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
+os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 import math
 import textwrap
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class CompareOptions:
     records: Path = RECORDS
     """Folder that contains the recorded run folders."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """Also draw the curves over the recorded ones, to this file (.svg, .png or .pdf)."""
+    """Also draw the curves, with those of the recorded runs, to this file (.svg, .png or .pdf)."""
 
     def __post_init__(self):
         require(len(self.runs) > 0, "name at least one run folder", "none")
@@ -163,7 +163,7 @@ def compare_unfinished(run: ComparedRun) -> list[str]:
 
 
 def judge_error(error: float, errors: Sequence[float], std: float, source: str) -> str | None:
-    """Return whether an error is within the 95% prediction interval, None if no standard deviation is known.
+    """Return a sentence on whether an error is within the 95% prediction interval, None if no standard deviation is known.
 
     std: published standard deviation of a run, used for fewer errors than MINIMUM; infinite if there is none.
     source: description of `errors` for the message.
@@ -179,7 +179,7 @@ def judge_error(error: float, errors: Sequence[float], std: float, source: str) 
 
 
 def compare_pair(first: ComparedRun, second: ComparedRun) -> str:
-    """Return the differences of two runs in configuration, test error and misclassified images."""
+    """Return the differences between two runs in configuration, test error and misclassified images."""
     ours, theirs = asdict(first.config), asdict(second.config)
     changed = [name for name in ours if ours[name] != theirs[name]]
     listed = [f"{name} {theirs[name]} (first run: {ours[name]})" for name in changed]

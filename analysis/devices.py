@@ -28,7 +28,7 @@ from reproduce.errors import UserError
 from reproduce.schema import decode_json
 
 GROUP_SIZES = (1, 3)
-"""Numbers of runs that the device validation judges together."""
+"""Numbers of runs per group in the device validation."""
 
 
 def format_devices(runs: pd.DataFrame, records: Path) -> str:

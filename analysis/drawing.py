@@ -30,7 +30,7 @@ FORMATS = (".svg", ".png", ".pdf")
 PALETTE = sns.color_palette("colorblind")
 DEPTH_COLOR = {20: PALETTE[1], 32: PALETTE[9], 44: PALETTE[2], 56: PALETTE[4], 110: PALETTE[0]}
 OTHER_COLORS = [PALETTE[i] for i in (3, 5, 6, 8, 7)]
-"""Colors of other depths than the paper's."""
+"""Colors of depths that the paper does not have."""
 ERROR_LIMIT = 20
 """Upper limit of the error axis of Fig. 6, in %."""
 LINE_STYLES = {
@@ -144,7 +144,7 @@ def draw_panel(
     """Draw training and test error against the iterations, one color per configuration.
 
     styles: label and color of each configuration; those without runs are skipped.
-    limit: upper end of the error axis for full-length runs; networks that end above it are only named, as in the paper.
+    limit: upper end of the error axis for full-length runs; networks that end above it are only listed, as in the paper.
     """
     handles, off_scale = [], []
     for config, (label, color) in styles.items():
@@ -166,8 +166,8 @@ def draw_panel(
         text = f"{', '.join(off_scale)}: above {limit}%, not displayed"
         axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize="small", backgroundcolor="white")
     below = offset_copy(axes.transAxes, axes.get_figure(root=True), y=-30, units="points")  # clear of the axis label
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "ncols": 2}
-    axes.legend(handles=handles, fontsize="small", frameon=False, handlelength=1.6, columnspacing=1.2, **place)
+    position = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "ncols": 2}
+    axes.legend(handles=handles, fontsize="small", frameon=False, handlelength=1.6, columnspacing=1.2, **position)
 
 
 def draw_lines(axes: Axes, values: pd.DataFrame, **style: Any):

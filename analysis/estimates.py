@@ -108,7 +108,7 @@ def combine(means: Sequence[Estimate], weights: Sequence[float]) -> Interval:
 
 
 def prediction(mean: Estimate) -> Interval:
-    """Return the 95% prediction interval of one more run; minus a published run, the interval of the difference."""
+    """Return the 95% prediction interval of one more run; subtract a published result for the interval of the difference."""
     return Interval(mean.mean, mean.std * math.sqrt(1 + 1 / mean.n), mean.degrees)
 
 
@@ -117,7 +117,7 @@ def prediction(mean: Estimate) -> Interval:
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a rule holds (None: inconclusive), and its p-value (None for a rule that is no test)."""
+    """Whether a rule holds (None: inconclusive), and its p-value (None for a rule that is not a test)."""
 
     holds: bool | None
     p: float | None = None

@@ -90,7 +90,7 @@ def format_mean(mean: Estimate) -> str:
 
 
 def format_estimates(runs: pd.DataFrame, column: str = "test_error") -> str:
-    """Return the mean ± std (n) of the finished runs, and how many others diverged; empty without any."""
+    """Return the mean ± std (n) of the finished runs, and the numbers of diverged and stuck runs; empty without runs."""
     values = finished_runs(runs)[column].dropna().astype(float)
     counts = {"diverged": int((runs["status"] == "diverged").sum()), "stuck": len(stuck_runs(runs))}
     words = [format_mean(estimate(values))] if len(values) else []
@@ -132,7 +132,7 @@ def format_commit(git: dict[str, Any] | None) -> str:
 
 
 def format_figure(runs: pd.DataFrame, configs: Iterable[Config], name: str, caption: str) -> str:
-    """Return the figure, or nothing while none of `configs` has a finished run."""
+    """Return the figure, or an empty string if none of `configs` has a finished run."""
     done = finished_runs(runs)
     if all(select_runs(done, config).empty for config in configs):
         return ""

@@ -14,7 +14,7 @@ from reproduce.config import Config
 from reproduce.errors import UserError
 
 HE, BLOG, IDENTITY = "He et al. 2015", "a blog reproduction", "Identity Mappings (arXiv:1603.05027)"
-TUTORIAL, RECIPES = "a tutorial for beginners", "well-kept recipes"
+TUTORIAL, RECIPES = "a tutorial for beginners", "well-tuned recipes"
 """Values of the column `source`."""
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
@@ -103,8 +103,8 @@ def kind_of(config: Config) -> str:
 def list_published_stds(config: Config) -> pd.DataFrame:
     """Return the published results whose standard deviations are pooled for a network.
 
-    Those of comparable rows of its kind (plain or residual) and depth with the paper's block and optimizer; or, if there are
-    none, those of its kind at any depth.
+    These are the comparable results of its kind (plain or residual) and depth with the paper's block and optimizer, or if
+    there are none, those of its kind at any depth.
     """
     rows = published(load_paper(), kind=kind_of(config), quantity="test error", variant="", comparable="yes")
     rows = rows[rows["spread"].notna()]

@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
+os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -56,16 +56,16 @@ def draw_final(axes: Axes, selection: drawing.Selection):
     """Draw the final test error of every run, joining the means before and after, and the published pairs."""
     errors = {net: runs["test_error"] for net, runs in selection.runs.items()}
     for pair in zip(BEFORE, AFTER, strict=True):
-        places = X_POSITIONS[pair[0].depth] - HALF_WIDTH, X_POSITIONS[pair[0].depth] + HALF_WIDTH
+        positions = X_POSITIONS[pair[0].depth] - HALF_WIDTH, X_POSITIONS[pair[0].depth] + HALF_WIDTH
         if pair[0] in errors and pair[1] in errors:
-            axes.plot(places, [errors[net].mean() for net in pair], **CONNECTOR)
-        for net, place, color in zip(pair, places, COLORS, strict=True):
+            axes.plot(positions, [errors[net].mean() for net in pair], **CONNECTOR)
+        for net, position, color in zip(pair, positions, COLORS, strict=True):
             if net in errors:
-                axes.plot([place] * len(errors[net]), errors[net], "o", color=color, markersize=5)
+                axes.plot([position] * len(errors[net]), errors[net], "o", color=color, markersize=5)
                 mean = estimate(errors[net])
                 if mean.n >= MINIMUM:
                     half = mean.high - mean.mean
-                    axes.errorbar(place, mean.mean, half, fmt="_", markersize=10, color=color, capsize=3)
+                    axes.errorbar(position, mean.mean, half, fmt="_", markersize=10, color=color, capsize=3)
     handles = [Line2D([], [], color=c, marker="o", ls="none", label=t) for c, t in zip(COLORS, TITLES, strict=True)]
     if selection.is_full:
         handles += draw_published(axes)
@@ -85,15 +85,15 @@ def draw_published(axes: Axes) -> list[Line2D]:
     markers = dict(zip(pairs["source"].unique(), itertools.cycle(MARKERS), strict=False))
     top = max(Y_MAX, 1.02 * axes.dataLim.ymax)
     for depth, group in pairs.groupby(pairs["depth"].astype(int)):
-        for position, (_, pair) in enumerate(group.iterrows(), start=1):
-            middle, errors = X_POSITIONS[int(depth)] + position * PAIR_SPACING, [pair["original"], pair["bn-after-add"]]
-            places = middle - HALF_WIDTH, middle + HALF_WIDTH
-            axes.plot(places, errors, **CONNECTOR)
-            for error, place, color in zip(errors, places, COLORS, strict=True):
-                axes.plot(place, error, markers[pair["source"]], color=color, fillstyle="none")
+        for number, (_, pair) in enumerate(group.iterrows(), start=1):
+            middle, errors = X_POSITIONS[int(depth)] + number * PAIR_SPACING, [pair["original"], pair["bn-after-add"]]
+            positions = middle - HALF_WIDTH, middle + HALF_WIDTH
+            axes.plot(positions, errors, **CONNECTOR)
+            for error, position, color in zip(errors, positions, COLORS, strict=True):
+                axes.plot(position, error, markers[pair["source"]], color=color, fillstyle="none")
             if max(errors) > top:
                 text = f"{max(errors):.2f} \u2191"
-                axes.annotate(text, (places[0], top - 0.1), ha="right", va="top", fontsize="small", color=COLORS[1])
+                axes.annotate(text, (positions[0], top - 0.1), ha="right", va="top", fontsize="small", color=COLORS[1])
     axes.set_ylim(top=top)
     return [Line2D([], [], color="0.4", marker=m, ls="none", fillstyle="none", label=s) for s, m in markers.items()]
 

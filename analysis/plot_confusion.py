@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
+os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from functools import partial
 
 import matplotlib.pyplot as plt

@@ -1,18 +1,18 @@
-"""Draw Fig. 6: training and test error of plain and residual nets.
+"""Draw Fig. 6: training and test error of plain and residual networks.
 
     python analysis/plot_degradation.py
 
-Writes analysis/figures/degradation.svg and .png from the finished full-length runs, those of other depths than the paper's
-included. The narrow panels show the paper's final test errors: those of residual nets from Table 6, those of plain nets read
-off its Fig. 6.
+Writes analysis/figures/degradation.svg and .png from the finished full-length runs, including depths that the paper
+does not have. The narrow panels show the paper's final test errors: from Table 6 for residual networks, read off its Fig. 6 for
+plain ones.
 """
 
 import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
+os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,7 +34,7 @@ MARKER_STYLE = {"marker": "o", "markersize": 5, "linestyle": "none", "zorder": 3
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw plain and residual nets in two panels, each beside the paper's numbers if the runs have full length."""
+    """Draw plain and residual networks in two panels, each with the paper's numbers next to it if the runs have full length."""
     recorded = {replace(config, iterations=PAPER_ITERATIONS) for config in group_configurations(finished_runs(runs))}
     others = {config for config in recorded if config == Config(depth=config.depth, residual=config.residual)}
     configs = [*degradation.CONFIGS, *sorted(others - {*degradation.CONFIGS}, key=lambda config: config.depth)]
@@ -59,11 +59,11 @@ def draw_published(panel: Axes, kind: str, depths: Sequence[int]):
     numbers = published(load_paper(), source=HE, kind=kind, quantity="test error")
     numbers = numbers[numbers["depth"].isin(depths) & (numbers["value"] < drawing.ERROR_LIMIT)]
     for depth, value, upto, plot in numbers[["depth", "value", "upto", "read_off_plot"]].itertuples(index=False):
-        place, color = degradation.DEPTHS.index(depth), drawing.DEPTH_COLOR[depth]
+        position, color = degradation.DEPTHS.index(depth), drawing.DEPTH_COLOR[depth]
         top = value if pd.isna(upto) else upto
-        axes.plot([place] * 2, [value, top], color=color, linewidth=1.5)
+        axes.plot([position] * 2, [value, top], color=color, linewidth=1.5)
         fill = "none" if plot == "yes" else "full"
-        axes.plot(place, (value + top) / 2, color=color, fillstyle=fill, **MARKER_STYLE)
+        axes.plot(position, (value + top) / 2, color=color, fillstyle=fill, **MARKER_STYLE)
     axes.set(xticks=[], xlim=(-0.8, len(degradation.DEPTHS) - 0.2))
     axes.set_title("paper", fontsize="small")
     axes.tick_params(labelleft=False)

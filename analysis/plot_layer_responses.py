@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
+os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -29,7 +29,7 @@ Y_MAX = 3
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw plain nets dashed and residual nets solid, one color per depth, on the axes of Fig. 7."""
+    """Draw plain networks dashed and residual networks solid, one color per depth, on the axes of Fig. 7."""
     selection = drawing.select_for_figure(runs[runs["responses"].notna()], NETS, "degradation")
     figure, panels = plt.subplots(2, 1, figsize=(8, 5.2), sharex=True, sharey=True, layout="constrained")
     for axes, is_sorted in zip(panels, (False, True), strict=True):

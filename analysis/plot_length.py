@@ -1,4 +1,4 @@
-"""Draw the test error against the length of training, for plain and residual nets of 20 and 56 layers.
+"""Draw the test error against the length of training, for plain and residual networks of 20 and 56 layers.
 
     python analysis/plot_length.py
 
@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
+os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from dataclasses import replace
 from functools import partial
 
@@ -27,7 +27,7 @@ from reproduce.cli import run_cli
 
 TICKS = (6, 7, 8, 9, 10, 15, 20, 30, 40, 60, 90)
 DODGE = 1.025
-"""Factor between the nets' places at one length, so that their markers do not overlap."""
+"""Factor between the horizontal positions of the networks at one length, so that their markers do not overlap."""
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:

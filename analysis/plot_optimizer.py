@@ -1,4 +1,4 @@
-"""Draw SGD, Adam and AdamW: training and test error, one panel per net.
+"""Draw SGD, Adam and AdamW: training and test error, one panel per network.
 
     python analysis/plot_optimizer.py
 
@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
+os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -29,8 +29,8 @@ OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a panel for every net with runs of Adam or AdamW, one color per optimizer, learning rate and decay."""
-    # Runs on the validation split only served to choose a learning rate.
+    """Draw a panel for every network with runs of Adam or AdamW, one color per optimizer, learning rate and decay."""
+    # Runs with a validation split only served to choose a learning rate.
     settings = optimizer_settings(runs[(runs["split"] == "full") & (runs["dataset"] == "cifar10")], free=("iterations",))
     selection = drawing.select_for_figure(runs, [config for configs in settings.values() for config in configs], "optimizer")
     drawn = {net: [config for config in configs if config in selection.runs] for net, configs in settings.items()}

@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
-os.environ["MPLBACKEND"] = "agg"  # the one set in a notebook may not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
+os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 import textwrap
 from functools import partial
 
@@ -32,11 +32,11 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         raise drawing.no_runs_error("transfer.py")
     figure, panels = plt.subplots(1, len(IMAGES_PER_CLASS), figsize=(7.2, 3.4), layout="constrained", sharey=True)
     for axes, per_class in zip(panels, IMAGES_PER_CLASS, strict=True):
-        for place, way in enumerate(METHODS):
-            errors = select_group(runs, way, per_class)["test_error"]
-            axes.bar(place, errors.mean(), color=drawing.PALETTE[place], alpha=0.6)
-            axes.plot([place] * len(errors), errors, "k.")
-        axes.set_xticks(range(len(METHODS)), [textwrap.fill(LABELS[way], 11) for way in METHODS], fontsize="small")
+        for position, method in enumerate(METHODS):
+            errors = select_group(runs, method, per_class)["test_error"]
+            axes.bar(position, errors.mean(), color=drawing.PALETTE[position], alpha=0.6)
+            axes.plot([position] * len(errors), errors, "k.")
+        axes.set_xticks(range(len(METHODS)), [textwrap.fill(LABELS[method], 11) for method in METHODS], fontsize="small")
         axes.set(title=f"{per_class} images per class", ylim=(0, None))
         axes.grid(axis="x", visible=False)
     panels[0].set_ylabel("test error (%)")

@@ -8,7 +8,7 @@ Writes analysis/tables/error_rates.csv, which docs/statistics.md shows (about tw
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from reproduce.cli import parse_args, run_cli
 RATES = Path(__file__).parent / "tables" / "error_rates.csv"
 TRIALS = 2000
 SETTINGS = ((1, 0.2, 0.2), (1, 0.5, 0.5), (1, 0.5, 0.2), (3, 0.2, 0.2), (3, 0.5, 0.5), (5, 0.2, 0.2), (5, 0.5, 0.5))
-"""Seeds, standard deviation of a run, and the published one, by which one seed is judged."""
+"""Number of seeds, true standard deviation of a run, and published one, which the rules use for one seed."""
 
 Means = Sequence[Estimate]
 
@@ -114,7 +114,7 @@ BLOCKS = (6.37, 6.61, 6.71, 7.84, 8.17)
 TABLE_6 = (8.75, 7.51, 7.17, 6.97)
 WORSE_56 = (*TABLE_6[:3], TABLE_6[3] + 1)
 PLAIN, PLAIN_TRAINING = (9.25, 10, 12, 13.25), (1.2, 1.4, 2.4, 5.2)
-"""Roughly the errors of the plain networks."""
+"""Approximate test and training errors of the plain networks."""
 EVEN_GAPS = (*(error + 2 for error in TABLE_6), *TABLE_6)
 HALFWAY = 8.0
 RULES = [
@@ -179,7 +179,7 @@ def measure_rates(trials: int = TRIALS) -> pd.DataFrame:
 
 
 def find_smallest_difference(seeds: int, std: float, power: float = 0.8) -> float:
-    """Return the true difference of two networks that their interval shows to be above zero with this probability."""
+    """Return the true difference of two networks at which their interval lies above zero with probability `power`."""
     degrees, error = 2 * seeds - 2, std * math.sqrt(2 / seeds)
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, degrees)
     return float(optimize.brentq(lambda d: stats.nct.sf(quantile, degrees, d / error) - power, 0, 20 * std))  # pyright: ignore

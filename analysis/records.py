@@ -36,8 +36,8 @@ def load_records(records: Path, folders: Iterable[Path] | None = None) -> tuple[
         runs: one row per run, with the fields of Config and of a finished result (missing without one), and `folder`;
             `configuration`, the same for all seeds and precisions of a configuration; `status` (finished, diverged or
             unfinished); `iteration`, the last one reached; `responses`, the standard deviation of each 3x3 layer, and
-            `mean_response`, their mean; `small_scales`, by limit, the fraction of each BN layer's scales below it;
-            `predictions`, one character per test image (see record.write_predictions); `confusion`, test images by true and
+            `mean_response`, their mean; `small_scales`, for each threshold, the fraction of each BN layer's scales below
+            it; `predictions`, one character per test image (see record.write_predictions); `confusion`, test images by true and
             predicted class; `sessions`, the content of environment.json.
         curves: one row per evaluation, with the fields of metrics.jsonl and the run's `folder`.
 

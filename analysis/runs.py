@@ -9,7 +9,7 @@ In Python, `analysis.records.load_records(Path("experiments/records"))` returns 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -11,14 +11,16 @@ from analysis.paper import published_std
 from analysis.records import PRECISIONS, finished_runs, select_runs, stuck_runs
 from reproduce.config import Config
 
-SEEDS = {1: "one seed", 2: "two seeds"}
+FEW_SEEDS = {1: "one seed", 2: "two seeds"}
+"""Numbers of seeds below MINIMUM, in words."""
 
 
 def choose_precision(runs: pd.DataFrame, configs: Sequence[Config]) -> str:
     """Return the precision in which to compare configurations.
 
-    Prefer the precision in which every configuration has MINIMUM runs, or else every one has a run, or else most have one. Ties
-    go to the precision with more runs, then with more configurations tried, then to fp32.
+    Criteria, most important first: every configuration has MINIMUM finished runs; every one has a finished run; the number of
+    configurations with a finished run; with MINIMUM; the number of finished runs, at most MINIMUM per configuration; the number
+    of configurations with any run. Ties go to the first of PRECISIONS.
     """
     every = [select_runs(runs, config) for config in configs]
 
@@ -32,12 +34,12 @@ def choose_precision(runs: pd.DataFrame, configs: Sequence[Config]) -> str:
 
 
 class Sample:
-    """The finished runs of several configurations in one precision (by default `choose_precision`), a frame each in `groups`.
+    """The finished runs of several configurations in one precision, by default that of `choose_precision`.
 
     Uses our own standard deviations if every configuration has MINIMUM seeds, else published ones.
 
-    seeds: of the configuration that has fewest; if 0, there are no means. leave_out_widest: without the largest published
-    standard deviation of each network.
+    groups: a DataFrame per configuration. seeds: the smallest number of seeds of any configuration; if 0, there are no means.
+    leave_out_widest: leave out the largest published standard deviation of each network.
     """
 
     def __init__(self, runs: pd.DataFrame, *configs: Config, precision: str = "", leave_out_widest: bool = False):
@@ -55,8 +57,8 @@ class Sample:
     def note(self) -> str:
         """Return " [bf16; one seed; 1 diverged, not in the means]"."""
         notes = [self.precision]
-        if self.seeds in SEEDS:
-            notes.append(SEEDS[self.seeds])
+        if self.seeds in FEW_SEEDS:
+            notes.append(FEW_SEEDS[self.seeds])
         if any(self.diverged):
             notes.append(f"{sum(self.diverged)} diverged, not in the means")
         if self.stuck:

@@ -105,7 +105,7 @@ seeds."""
 def read_rate(
     rates: pd.DataFrame, rule: str, column: str, seeds: int = 3, std: float = 0.2, published: float | None = None
 ) -> str:
-    """Return a share of the simulation; `rule` is the start of its name."""
+    """Return one simulated rate in %. rule: the start of the rule's name. published: by default `std`."""
     chosen = rates[rates["rule"].str.startswith(rule) & (rates["seeds"] == seeds) & (rates["std"] == std)]
     return f"{chosen[chosen['published_std'] == (published or std)][column].item():.0f}"
 

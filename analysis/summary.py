@@ -38,7 +38,7 @@ CAPTION = (
 
 
 def describe_scope(runs: pd.DataFrame) -> str:
-    """Return what is recorded: runs, networks, precision, hours."""
+    """Summarize the records: runs, configurations, precision, hours."""
     ours, precision = choose_runs(runs, degradation.CONFIGS)
     done = finished_runs(ours[ours["dataset"] == "cifar10"])
     return (
@@ -88,8 +88,8 @@ def describe_plain(ours: pd.DataFrame) -> str:
 
 
 def describe_gaps(ours: pd.DataFrame) -> str:
-    twins = zip(PLAIN, RESIDUAL, strict=True)
-    gaps = {net.depth: gap for plain, net in twins if (gap := find_gap(ours, plain, net))}
+    pairs = zip(PLAIN, RESIDUAL, strict=True)
+    gaps = {net.depth: gap for plain, net in pairs if (gap := find_gap(ours, plain, net))}
     if not gaps:
         return ""
     means = [gap.mean for gap in gaps.values()]
@@ -162,7 +162,7 @@ def describe_published_56(ours: pd.DataFrame) -> str:
 
 
 def describe_warmup(ours: pd.DataFrame) -> str:
-    """Return what our runs with a warm-up show."""
+    """Describe the effect of a warm-up in our runs."""
     gap = find_gap(ours, RESIDUAL[-1], replace(RESIDUAL[-1], warmup="iterations"))
     link = "[With a warm-up](#does-resnet-56-need-a-warm-up)"
     return f"{link} of 400 iterations, our error is lower by {gap}." if gap else f"{link}: not run yet."

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.claims import TOLERANCE, Rule, claim
+from analysis.claims import TOLERANCE, Judge, claim
 from analysis.estimates import (
     MINIMUM,
     Estimate,
@@ -179,7 +179,7 @@ def residual_beats_plain(sample: Sample) -> tuple[Finding, str]:
     return all_of(*map(is_positive, [*gaps, growth])), f"plain - residual, {listed}; 56 - 20: {growth}"
 
 
-def compare_with_table_6(net: Config) -> Rule:
+def compare_with_table_6(net: Config) -> Judge:
     number = PAPER_TEST_ERROR[net.depth]
 
     def rule(sample: Sample) -> tuple[Finding, str]:
