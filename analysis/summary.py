@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.claims import NOT_RUN, Verdict
 from analysis.estimates import Interval, compare_predictions, holm_adjust
 from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words, wrap_paragraphs
-from analysis.paper import load_paper, published
+from analysis.paper import list_published_stds, load_paper, published
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_reproductions
 from analysis.questions.layer_responses import compare_responses
 from analysis.questions.precision import describe_fp32
@@ -214,11 +214,12 @@ def format_verdict_table(verdicts: Sequence[Verdict]) -> str:
     rows = [[verdict.name, verdict.claim, verdict.words] for verdict in verdicts if verdict.verdict != NOT_RUN]
     others = [verdict.name for verdict in verdicts if verdict.verdict == NOT_RUN]
     changed = [f"{verdict.name} ({verdict.without_widest})" for verdict in verdicts if verdict.without_widest]
+    widest = list_published_stds(RESIDUAL[-1]).nlargest(1, "spread").iloc[0]
     parts = [
         format_table(["ID", "claim", "verdict"], rows) if rows else "",
         f"Not run yet: {', '.join(others) or 'none'} ([list](docs/statistics.md#rules)).",
-        "Without the largest published standard deviation of each network (1.01 points at 56 layers, from "
-        f"Tony-Y/pytorch_warmup without a warm-up), these verdicts change: {', '.join(changed) or 'none'}.",
+        f"Without the largest published standard deviation of each network ({widest['spread']:.2f} points at 56 layers, from "
+        f"{widest['source']}), these verdicts change: {', '.join(changed) or 'none'}.",
     ]
     return "\n\n".join(filter(None, parts))
 

@@ -78,7 +78,8 @@ def train_lines(lines: Iterable[str], outcomes: Path | None = None) -> int:
     Raises:
         OSError: `outcomes` cannot be written.
     """
-    arrivals: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+    # Not a SimpleQueue: in Python 3.11 its get() can ignore a short timeout after a signal and wait forever.
+    arrivals: queue.Queue[tuple[int, str] | None] = queue.Queue()
     training: dict[int, Task[Outcome]] = {}
     status, at_end = 0, False
 

@@ -79,10 +79,12 @@ def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
         return ""
     slow, fast = (format_early_errors(group, curves)[-1] for group in (deep, shallow))
     final = [mean_error(ours, net, "train_error") for net in RESIDUAL]
-    lowest = ", the lowest of the four" if final[-1] == min(final) else ""
+    is_lowest = final[-1] == min(final)
+    lowest = ", the lowest of the four" if is_lowest else ""
+    conclusion = ", so underfitting does not explain its test error" if is_lowest else ""
     return (
         f"Without a warm-up, ResNet-56's training error is {slow}% over iterations 4,001 to 5,000 (ResNet-32: {fast}%), and "
-        f"{final[-1]:.2f}% at the end{lowest} (ResNet-32: {final[1]:.2f}%), so underfitting does not explain its test error. "
+        f"{final[-1]:.2f}% at the end{lowest} (ResNet-32: {final[1]:.2f}%){conclusion}. "
         f"{describe_cpu_start(curves)}"
     )
 
