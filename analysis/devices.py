@@ -107,12 +107,14 @@ def format_versions(versions: dict[str, str | int | None]) -> str:
 
 
 def describe_moves(runs: pd.DataFrame) -> str:
-    """Return which runs moved between devices."""
+    """Return which runs moved between devices, and whether the others were trained on CPUs."""
     nets = pd.Series([f"{config.net} (seed {config.seed})" for config in to_configs(runs)], index=runs.index, dtype=str)
     devices = runs["sessions"].map(name_devices)
     moved = nets[devices.str.contains("; then ", regex=False)].groupby(devices)
     moves = [f"{join_words(group.tolist())} on {name.replace('; then ', ', then ')}" for name, group in moved]
-    return f"Runs that moved between devices: {'; '.join(moves)}." if moves else "No run moved between devices."
+    others = runs[~devices.str.contains("; then ", regex=False)]["sessions"].explode().dropna()
+    rest = " All other runs were trained on CPUs." if {session["device"] for session in others} == {"cpu"} else ""
+    return f"Runs that moved between devices: {'; '.join(moves) or 'none'}.{rest}"
 
 
 # Throughput -----------------------------------------------------------------------------------------------------------

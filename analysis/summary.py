@@ -94,7 +94,7 @@ def describe_gaps(ours: pd.DataFrame) -> str:
         return ""
     means = [gap.mean for gap in gaps.values()]
     better = "are better" if min(means) > 0 else "are not always better"
-    growth = ", and the gap grows with depth" if increases(means) else ""
+    growth = ", and the mean gap grows with depth" if increases(means) else ""
     seeds = name_seeds(ours, keep_recorded(ours, [*PLAIN, *RESIDUAL]))
     return f"**Residual networks {better} than plain ones{growth}** ({seeds}): plain minus residual is {list_gaps(gaps)}."
 
@@ -111,7 +111,7 @@ def describe_residual(ours: pd.DataFrame) -> str:
         f"**Residual networks beyond {first.depth} layers: {finding}** ({name_seeds(ours, RESIDUAL[1:])}). {errors} {improve} "
         f"{format_net(first)} ({mean_error(ours, first):.2f}%); {first.depth} minus {deeper[-1].depth} layers is {gap}. "
         f"{compare_on_test_images(ours, deeper[-1], first)}"
-        f"{describe_fp32(deeper[-1])}{describe_confound(ours)}{describe_published_56(ours)}"
+        f"{describe_fp32(first, deeper[-1])}{describe_confound(ours)}{describe_published_56(ours)}"
     )
 
 
@@ -200,8 +200,9 @@ def describe_responses(ours: pd.DataFrame) -> str:
     if not means:
         return ""
     smaller = sum(residual < plain for plain, residual in means)
+    have = "have" if smaller == len(means) else "do not always have"
     return (
-        f"**Averaged over layers, residual networks have smaller responses** than plain ones at {smaller} of {len(means)} "
+        f"**Averaged over layers, residual networks {have} smaller responses** than plain ones: at {smaller} of {len(means)} "
         "[depths](#are-the-layer-responses-of-residual-networks-smaller)."
     )
 

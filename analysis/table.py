@@ -26,7 +26,7 @@ from analysis.markdown import wrap_paragraphs
 from analysis.questions import QUESTIONS
 from analysis.records import RECORDS, load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
-from analysis.statistics_page import format_statistics
+from analysis.statistics_page import describe_exploratory, describe_single_seeds, format_statistics
 from analysis.summary import (
     describe_scope,
     format_claims_csv,
@@ -64,6 +64,8 @@ def format_results(
         sections="\n\n".join(filter(None, sections.values())),
         not_run="\n".join(f"- {question.NOT_RUN}" for question, text in sections.items() if not text) or "Nothing.",
         verdicts=format_verdict_table(verdicts),
+        exploratory=describe_exploratory(runs),
+        single_seeds=describe_single_seeds(),
         devices=describe_moves(runs),
     )
     return wrap_paragraphs(text)
@@ -92,7 +94,7 @@ def format_files(records: Path) -> dict[Path, str]:
         "RESULTS.md": format_results(runs, curves, findings, verdicts, records),
         "README.md": replace_block(readme, "weights", format_weights(runs, Path("weights"))),
         "docs/devices.md": wrap_paragraphs(format_devices(runs, records)),
-        "docs/statistics.md": wrap_paragraphs(format_statistics(runs)),
+        "docs/statistics.md": wrap_paragraphs(format_statistics(runs, verdicts)),
         "analysis/tables/runs.csv": format_runs_csv(runs),
         "analysis/tables/classes.csv": format_classes_csv(runs),
         "analysis/tables/claims.csv": format_claims_csv(verdicts),

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,6 +48,8 @@ CIFAR10_BINARY = "cifar-10-batches-bin"
 """Folder of CIFAR-10's binary version."""
 MNIST_SHA256 = "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b"
 SYNTHETIC_FILE = "synthetic.npz"
+DOWNLOAD_TIMEOUT = 60
+"""Seconds without data after which a download fails."""
 CYCLES = (2, 3, 5, 8, 12)
 """Frequencies of the synthetic stripes, in cycles per image."""
 STRIPES = tuple(f"{direction}-{cycles}" for direction in ("upright", "level") for cycles in CYCLES)
@@ -139,8 +143,8 @@ def read_published(name: DatasetName, folder: Path) -> list[np.ndarray]:
     import numpy as np
     from torchvision.datasets import CIFAR10, MNIST
 
-    info, is_new = DATASETS[name], not folder.exists()
-    names = [] if is_new else sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    info = DATASETS[name]
+    names = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
     if names and not any(name.startswith(("cifar-10", "MNIST", "synthetic")) for name in names):
         raise UserError(
             f"{folder} contains {', '.join(names[:3])}{', ...' * (len(names) > 3)}, but neither {info.title} ({info.folder}) "
@@ -150,16 +154,29 @@ def read_published(name: DatasetName, folder: Path) -> list[np.ndarray]:
         if name == "cifar10" and (folder / CIFAR10_BINARY).is_dir() and not (folder / info.folder).is_dir():
             return read_cifar10_binary(folder / CIFAR10_BINARY)
         reader = CIFAR10 if name == "cifar10" else MNIST
-        parts = [reader(folder, train=train, download=train) for train in (True, False)]
+        with limit_socket_time():
+            parts = [reader(folder, train=train, download=train) for train in (True, False)]
         return [np.asarray(values) for part in parts for values in (part.data, part.targets)]
     except Exception as error:  # a damaged file and a download can fail in any way
-        if is_new:
-            shutil.rmtree(folder, ignore_errors=True)
+        for path in [*sorted((folder / info.folder).rglob("*"), reverse=True), folder / info.folder, folder]:
+            with suppress(OSError):  # keep folders with files, perhaps of another process
+                path.rmdir()
         reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
         raise UserError(
             f"{info.title} in {folder} is missing or damaged, and could not be downloaded ({reason}): "
-            f"put the folder {info.folder} or its archive there, as torchvision does"
+            f"put the folder {info.folder} or its archive there, as torchvision does, or remove damaged files"
         ) from error
+
+
+@contextmanager
+def limit_socket_time() -> Iterator[None]:
+    """Let a download that receives nothing for DOWNLOAD_TIMEOUT fail."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def read_cifar10_binary(folder: Path) -> list[np.ndarray]:

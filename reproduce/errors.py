@@ -32,13 +32,19 @@ class OutOfMemory(UserError):
     status = 6
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy, torch or torch_npu ran out of memory."""
+    phrases = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    is_phrase = isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in phrases)
+    return isinstance(error, MemoryError) or is_phrase
+
+
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Convert out-of-memory errors of Python, NumPy, torch and torch_npu to OutOfMemory with advice."""
+    """Convert out-of-memory errors to OutOfMemory with advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        phrases = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-        if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in phrases):
-            raise OutOfMemory("out of memory: stop other processes, or train with a lower --batch-size") from None
-        raise
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory("out of memory: stop other processes, or train with a lower --batch-size") from None

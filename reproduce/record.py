@@ -25,7 +25,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -37,7 +37,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from reproduce.config import SCHEMA, Config, RunOptions, format_flags
-from reproduce.errors import RunLocked, UserError
+from reproduce.errors import RunLocked, UserError, is_out_of_memory
 from reproduce.schema import Diverged, Finished, NetworkResult, Responses, Result, Row, Session, Sessions, decode_json
 
 T = TypeVar("T")
@@ -143,11 +143,12 @@ def open_run_folder(config: Config, out: Path) -> Iterator[Path]:
     """
     folder = out / config.folder
     folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / ".lock", timeout=0), folder / ".holder"
+    lock, holder, process = FileLock(folder / ".lock", timeout=0), folder / ".holder", "another process"
     try:
         lock.acquire()
     except Timeout:
-        process = holder.read_text() if holder.exists() else "another process"
+        with suppress(OSError):  # the holder may have ended
+            process = holder.read_text() or process
         raise RunLocked(
             f"{folder} is locked by {process}: wait for it, choose another --out, or remove {folder / '.lock'} if it has died"
         ) from None
@@ -243,7 +244,10 @@ def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
     classes, tallies = len(info.class_names), {}
     if record.predictions is not None:
         counts = Counter(record.predictions)
-        tallies[PREDICTIONS] = [(counts[RIGHT[i]], counts[WRONG[i]]) for i in range(classes)]
+        tallies[PREDICTIONS] = [(counts.pop(right, 0), counts.pop(wrong, 0)) for right, wrong in zip(RIGHT, WRONG, strict=True)]
+        if any(map(sum, tallies[PREDICTIONS][classes:])):
+            yield PREDICTIONS, f"is damaged (the dataset has {classes} classes)"
+        del tallies[PREDICTIONS][classes:]
     if record.confusion is not None:
         columns = zip(*record.confusion, strict=True)
         tallies[CONFUSION] = [(column[i], sum(column) - column[i]) for i, column in enumerate(columns)]
@@ -446,6 +450,8 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
         state = torch.load(content, map_location="cpu", weights_only=True)
         differing = [field for field, value in identity.items() if state.get(field) != value]
     except Exception as error:  # a damaged file can fail in any way
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path} is damaged ({type(error).__name__})") from None
     if differing:
         raise UserError(f"{path} belongs to another run (its {differing[0]} differs)")

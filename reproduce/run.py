@@ -103,8 +103,14 @@ def train_run(config: Config, options: RunOptions) -> Outcome:
     """Train a run; SIGTERM, SIGINT and SIGHUP stop it with a checkpoint. Raises like `training_task`."""
     from reproduce.interleave import run_task
 
-    with collect_stop_signals(STOPPING, abort=True) as stop_signals:
-        return run_task(training_task(config, options, stop_signals))
+    stop_signals: list[int] = []
+    task = training_task(config, options, stop_signals)
+    try:
+        next(task)  # loads the data; until then a signal ends the process, since there is nothing to save
+    except StopIteration as end:
+        return end.value
+    with collect_stop_signals(STOPPING, abort=True, stop_signals=stop_signals):
+        return run_task(task)
 
 
 def training_task(config: Config, options: RunOptions, stop_signals: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":

@@ -7,14 +7,15 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def collect_stop_signals(message: str = "", abort: bool = False) -> Iterator[list[int]]:
+def collect_stop_signals(message: str = "", abort: bool = False, stop_signals: list[int] | None = None) -> Iterator[list[int]]:
     """Append SIGTERM, SIGINT and SIGHUP (closed terminal; not on Windows) to the yielded list instead of ending the process.
 
     Ignored signals stay ignored, as SIGHUP under nohup.
 
-    message: printed to stderr at the first signal. abort: a second SIGINT raises KeyboardInterrupt.
+    message: printed to stderr at the first signal. abort: a second SIGINT raises KeyboardInterrupt. stop_signals: the list to
+    fill, by default a new one.
     """
-    stop_signals: list[int] = []
+    stop_signals = [] if stop_signals is None else stop_signals
 
     def handle(number: int, _: object):
         stop_signals.append(number)

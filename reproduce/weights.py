@@ -261,7 +261,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
         found = ", ".join(map(str, fields)) or type(content).__name__
         raise UserError(f"{path} contains no state_dict, neither bare nor under the key state_dict or net, got {found[:100]}")
-    return {str(name).replace("module.", ""): tensor.detach() for name, tensor in tensors.items()}, fields
+    return {str(name).removeprefix("module."): tensor.detach() for name, tensor in tensors.items()}, fields
 
 
 def translate_name(name: str, blocks_per_stage: int) -> str:

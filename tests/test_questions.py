@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis.paper import load_paper, published
 from analysis.questions import precision
-from analysis.questions.degradation import estimate_reproductions, format_published, subtract_reproductions
+from analysis.questions.degradation import estimate_reproductions, format_published, subtract_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
 from analysis.records import load_records
 from experiments import degradation
 from reproduce.config import Config
 from reproduce.errors import UserError
-from tests.fake_records import write_run
+from tests.fake_records import write_cell, write_run
 
 
 def test_a_network_is_compared_with_one_more_source(tmp_path: Path):
@@ -33,6 +34,14 @@ def test_a_network_is_compared_with_one_more_source(tmp_path: Path):
     assert last == f"| **ours - reproductions** |  |  |  | {gap} |  |  |", "the others have not been run"
 
 
+def test_the_papers_mean_of_five_runs_has_a_confidence_interval(tmp_path: Path):
+    errors = [6.6, 6.7, 6.8, 6.9, 7.0]
+    write_cell(tmp_path, Config(depth=110), errors)
+    theirs = np.array([-1, -1, 0, 1, 1]) * 0.16 + 6.61  # mean 6.61, standard deviation 0.16
+    low, high = stats.ttest_ind(errors, theirs, equal_var=False).confidence_interval()
+    assert subtract_paper(load_records(tmp_path)[0], Config(depth=110)) == f"+0.19 ({low:+.2f} to {high:+.2f})"
+
+
 def test_small_scales_are_averaged_by_stage_and_bn(tmp_path: Path):
     write_run(tmp_path, Config(depth=8))
     scales = {"0.02": [1, 0.5, 0, 0.25, 0, 0, 0.125]}  # the first layer, then three blocks
@@ -48,15 +57,19 @@ def test_small_scales_are_averaged_by_stage_and_bn(tmp_path: Path):
 def test_recorded_gradient_noise_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     row = {"block": "original", "relative_error": 0.2, "bias": -0.03, "bias_by_chance": 0.04, "noise": 8.0}
     rows = [row | {"net": "plain56", "weights": "initial"}]
-    rows += [row | {"net": "residual56", "weights": "residual56.safetensors", "test_error_fp32": 8.14, "test_error_bf16": 8.11}]
+    for depth, fp32, bf16 in ((32, 7.44, 7.40), (56, 8.14, 8.11)):
+        weights = {"net": f"residual{depth}", "weights": "file", "test_error_fp32": fp32, "test_error_bf16": bf16}
+        rows.append(row | weights)
     path = tmp_path / "device.json"
     path.write_text(json.dumps({"device_name": "A device", "batches": 64, "rows": rows, "git": None}))
     monkeypatch.setattr(precision, "GRADIENT_NOISE", tmp_path)
     runs, curves = load_records(tmp_path)
     section = precision.format_section(runs, curves)
-    assert "| plain56 | initial | 20.0 | 3.0 | 4.0 | 800.0 |  |  |" in section and "0 of 2 rows" in section
+    assert "| plain56 | initial | 20.0 | 3.0 | 4.0 | 800.0 |  |  |" in section and "0 of 3 rows" in section
     assert "| residual56 | trained | 20.0 | 3.0 | 4.0 | 800.0 | 8.14 | 8.11 |" in section
-    assert "8.14%" in precision.describe_fp32(Config(depth=56)) and precision.describe_fp32(Config(depth=44)) == ""
+    shallow, deep = Config(depth=32), Config(depth=56)
+    assert "7.44% (ResNet-32) and 8.14% (ResNet-56), so" in precision.describe_fp32(shallow, deep)
+    assert ", so" not in precision.describe_fp32(deep, shallow) and precision.describe_fp32(shallow, Config(depth=44)) == ""
     path.write_text("{}")
     with pytest.raises(UserError, match="device.json is damaged"):
         precision.format_section(runs, pd.DataFrame())

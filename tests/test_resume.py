@@ -296,6 +296,20 @@ def test_the_previous_checkpoint_replaces_one_that_does_not_fit(
     assert_equal(read_outcome(folder), unbroken)
 
 
+def test_a_checkpoint_is_not_damaged_if_memory_runs_out(synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = stop_at(13, QUICK, synthetic, tmp_path, monkeypatch)
+    content = (folder / record.NEWEST).read_bytes()
+
+    def fail(*_: Any, **more: Any):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        with pytest.raises(RuntimeError, match="allocate memory"):
+            run(QUICK, synthetic, tmp_path)
+    assert (folder / record.NEWEST).read_bytes() == content and not (folder / record.DAMAGED).exists()
+
+
 def test_metrics_are_restored_from_the_checkpoint(
     unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -176,6 +176,17 @@ def test_a_session_is_recorded_once_training_begins(workplace: Path):
     assert (session["beside"], session["flags"]["precision"]) == (2, "fp32")
 
 
+def test_a_signal_while_data_are_loaded_ends_the_process_at_once(workplace: Path):
+    code = (
+        "import os, sys\nfrom reproduce import device, sampling, run\n"
+        f"sampling.load_data = lambda *_: os.kill(os.getpid(), {int(signal.SIGTERM)})\n"
+        "sys.exit(run.main(sys.argv[1:]))"
+    )
+    process = subprocess.run([sys.executable, "-c", code, *QUICK_FLAGS.split()])
+    assert process.returncode == -signal.SIGTERM
+    assert not (workplace / "runs").exists()
+
+
 def test_the_validation_error_is_reported(workplace: Path, run: Run):
     assert run(f"{QUICK_FLAGS} --split val --seed 1").status == 0
     (path,) = workplace.glob("runs/*/seed1/result.json")

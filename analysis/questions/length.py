@@ -41,10 +41,10 @@ def describe_lengths(ours: pd.DataFrame, lengths: list[int]) -> str:
     sentences = []
     for length in lengths:
         nets = [net for net in NETS if len(keep_recorded(ours, [net, at(net, length)])) == 2]
-        losses = [f"{mean_error(ours, at(net, length)) - mean_error(ours, net):.2f} ({format_net(net)})" for net in nets]
+        losses = [f"{mean_error(ours, at(net, length)) - mean_error(ours, net):.2f} points ({format_net(net)})" for net in nets]
         if losses and PAPER_ITERATIONS / 20 <= length < PAPER_ITERATIONS:
             share = f"{length / PAPER_ITERATIONS:.0%}"
-            sentences.append(f"With {share} of the schedule, the test error is higher by {join_words(losses)} points.")
+            sentences.append(f"With {share} of the schedule, the test error is higher by {join_words(losses)}.")
     return " ".join(sentences) or "Not known yet."
 
 

@@ -86,14 +86,17 @@ def load_measurements() -> list[Measurement]:
     return measurements
 
 
-def describe_fp32(net: Config) -> str:
-    """Return the test error of a network's published weights when they are evaluated in fp32."""
-    rows = [row for measurement in load_measurements() for row in measurement.rows]
-    errors = [row.test_error_fp32 for row in rows if (row.net, row.block) == (net.net, net.block) and row.test_error_fp32]
+def describe_fp32(shallow: Config, deep: Config) -> str:
+    """Return the test errors of the published weights of two networks when they are evaluated in fp32."""
+    rows = [row for measurement in load_measurements() for row in measurement.rows if row.test_error_fp32 is not None]
+    errors = {(row.net, row.block): row.test_error_fp32 for row in rows}
+    first, last = (errors.get((net.net, net.block)) for net in (shallow, deep))
+    if first is None or last is None:
+        return ""
+    conclusion = ", so inference in bf16 is not the cause" if last > first else ""
     return (
-        f"Evaluated in fp32, {format_net(net)} has a test error of {errors[0]:.2f}%, so inference in bf16 is not the cause. "
-        if errors
-        else ""
+        f"Evaluated in fp32, their test errors are {first:.2f}% ({format_net(shallow)}) and {last:.2f}% ({format_net(deep)})"
+        f"{conclusion}. "
     )
 
 
@@ -113,8 +116,8 @@ weights evaluated in both ({device}):
 
 {format_table(header, rows)}
 
-In %. Error: mean of |bf16 - fp32| / |fp32| over the batches; an error of 20% adds about 4% to the variance of a batch's
-gradient. Bias: the systematic part of the error, relative to the mean gradient. Bias by chance: the value that bias exceeds
-with probability 5% if there is no bias; it is exceeded in {above} of {len(rows)} rows. Noise: standard deviation of the fp32
-gradient over the batches, relative to the mean gradient; near {100 * count**0.5:.0f}% that mean is itself noise.
+In %. Error: mean of |bf16 - fp32| / |fp32| over the batches; at the trained weights, an error of 20% adds about 4% to the
+variance of a batch's gradient. Bias: the systematic part of the error, relative to the mean gradient. Bias by chance: the
+value that bias exceeds with probability 5% if there is no bias; it is exceeded in {above} of {len(rows)} rows. Noise:
+standard deviation of the fp32 gradient over the batches, relative to the mean gradient; near {100 * count**0.5:.0f}% that mean is itself noise.
 `python experiments/devices/gradient_noise.py` measures this."""

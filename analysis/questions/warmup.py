@@ -26,7 +26,7 @@ EARLY_ITERATIONS = (1000, 2000, 3000, 4000, 5000)
 """Iterations at whose evaluations the slow start is shown."""
 WITH_WARMUP = ("Tony-Y/pytorch_warmup, 1k-step warm-up", "raphaelreme/torch-resnet")
 """Sources that warm up 56 layers."""
-CPU_START = Config(depth=56, iterations=3200, precision="bf16")
+OTHER_START = Config(depth=56, iterations=3200, precision="bf16")
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
@@ -85,7 +85,7 @@ def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
     return (
         f"Without a warm-up, ResNet-56's training error is {slow}% over iterations 4,001 to 5,000 (ResNet-32: {fast}%), and "
         f"{final[-1]:.2f}% at the end{lowest} (ResNet-32: {final[1]:.2f}%){conclusion}. "
-        f"{describe_cpu_start(curves)}"
+        f"{describe_other_start(curves)}"
     )
 
 
@@ -106,15 +106,14 @@ def describe_small_scales(ours: pd.DataFrame) -> str:
     )
 
 
-def describe_cpu_start(curves: pd.DataFrame) -> str:
-    """Return the start of ResNet-56 in a run with a shorter schedule, which was trained on a CPU."""
-    rows = curves[(curves["folder"] == f"{CPU_START.folder}") & (curves["iteration"] <= 1000)]
+def describe_other_start(curves: pd.DataFrame) -> str:
+    """Return the start of ResNet-56 in a run with a shorter schedule, on another device than the first full-length run."""
+    rows = curves[(curves["folder"] == f"{OTHER_START.folder}") & (curves["iteration"] <= 1000)]
     if rows.empty:
         return ""
     return (
-        f"For comparison with the H200, on which ResNet-56 was started: a run with {CPU_START.iterations:,} iterations on a "
-        "CPU (the same learning rate at the start) has a training error of "
-        f"{rows['train_error'].mean():.1f}% over the first {rows['iteration'].max():,}."
+        f"A run with {OTHER_START.iterations:,} iterations on another device (the same learning rate at the start) has a "
+        f"training error of {rows['train_error'].mean():.1f}% over the first {rows['iteration'].max():,}."
     )
 
 
