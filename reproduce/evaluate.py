@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     from reproduce.weights import load_network
 
     device = devices.choose_device(options.device)
-    networks = [load_network(source, options.data) for source in options.sources]
+    networks = [load_network(source) for source in options.sources]
     for number, trained in enumerate(networks):
         devices.set_numerics(device, trained.config.precision, deterministic=False)
         data = trained.load_data(options.data, device.torch_device)

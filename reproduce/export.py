@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -47,8 +47,6 @@ class Options:
     format: Literal["safetensors", "onnx"] = "safetensors"
     output: Path | None = None
     """File to write; by default in the run folder, or next to the weights file."""
-    data: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the dataset; only needed for a checkpoint of an earlier version, which lacks the normalization."""
     residual: bool = True
     """For a checkpoint of another repository: a residual or a plain network."""
     mean: tuple[float, float, float] | None = None
@@ -130,7 +128,7 @@ def main(arguments: Sequence[str]) -> int:
     from reproduce.weights import IMAGENET_MEAN, IMAGENET_STD, load_foreign_checkpoint, load_network
 
     if options.residual and options.mean is None and options.std is None:
-        trained = load_network(options.source, options.data)
+        trained = load_network(options.source)
     else:
         normalization = options.mean or IMAGENET_MEAN, options.std or IMAGENET_STD
         trained = load_foreign_checkpoint(options.source, options.residual, *normalization)

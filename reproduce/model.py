@@ -150,6 +150,10 @@ def build_network(config: Config) -> nn.Module:
     return network
 
 
+def count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def find_head(network: nn.Module) -> str:
     """Return the name of the head, the last linear layer."""
     return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]

@@ -49,13 +49,14 @@ def log_to_tensorboard(board: Any, row: Row):
 def print_header(training: "Training", options: RunOptions, folder: Path, start: str):
     """Print the network, the device, the data and where the training starts."""
     from reproduce.device import format_device
+    from reproduce.model import count_parameters
 
     config, data = training.config, training.data
-    parameters = sum(parameter.numel() for parameter in training.network.parameters())
     kernels = ", deterministic kernels" if options.deterministic else ""
     source = "generated images" if config.dataset == "synthetic" else f"{config.dataset_info.title} in {options.data}"
     parts = {"training": data.train, "validation": data.validation, "test": data.test}
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
+    parameters = count_parameters(training.network)
     print_line(f"{config.net} seed {config.seed}: {parameters:,} parameters; recipe: {format_recipe(config)}")
     print_line(f"  device: {format_device(training.device)}, {config.precision}{kernels}")
     print_line(f"  data: {source}: {counts}")

@@ -241,21 +241,19 @@ def find_contradictions(record: Record) -> Iterator[tuple[str, str]]:
     layers = config.depth - 1  # all but the linear one
     if bool(measured) != (config.family == "6n+2") or any(len(values) != layers for values in measured):
         yield RESPONSES, f"does not match the layers of {config.net}" if measured else "is missing"
-    classes, tallies = len(info.class_names), {}
+    classes, counted = len(info.class_names), {}
     if record.predictions is not None:
-        counts = Counter(record.predictions)
-        tallies[PREDICTIONS] = [(counts.pop(right, 0), counts.pop(wrong, 0)) for right, wrong in zip(RIGHT, WRONG, strict=True)]
-        if any(map(sum, tallies[PREDICTIONS][classes:])):
+        counted[PREDICTIONS] = sum(map(record.predictions.count, WRONG)), len(record.predictions)
+        if not set(record.predictions) <= set(RIGHT[:classes] + WRONG[:classes]):
             yield PREDICTIONS, f"is damaged (the dataset has {classes} classes)"
-        del tallies[PREDICTIONS][classes:]
     if record.confusion is not None:
-        columns = zip(*record.confusion, strict=True)
-        tallies[CONFUSION] = [(column[i], sum(column) - column[i]) for i, column in enumerate(columns)]
-    for name, tally in tallies.items():
-        wrong, images = sum(wrong for _, wrong in tally), sum(right + wrong for right, wrong in tally)
-        has_error = math.isclose(100 * wrong / images, result.test_error)
-        if not has_error or len(tally) != classes or tally != [*tallies.values()][0]:
-            yield name, f"contradicts another file (it has {wrong} errors in {images} images of {len(tally)} classes)"
+        images = sum(map(sum, record.confusion))
+        counted[CONFUSION] = images - sum(row[i] for i, row in enumerate(record.confusion)), images
+        if len(record.confusion) != classes:
+            yield CONFUSION, f"is damaged (the dataset has {classes} classes)"
+    for name, (wrong, images) in counted.items():
+        if not math.isclose(100 * wrong / images, result.test_error):
+            yield name, f"contradicts another file (it has {wrong} errors in {images} images)"
 
 
 def summarize_rows(rows: Sequence[Row]) -> dict[str, Any]:

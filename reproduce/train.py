@@ -24,7 +24,7 @@ from reproduce.evaluation import (
     update_population_statistics,
 )
 from reproduce.interleave import Task
-from reproduce.model import Network
+from reproduce.model import Network, count_parameters
 from reproduce.optimizer import WARMUP_ERROR, WARMUP_WINDOW, learning_rate, make_example_state
 from reproduce.progress import Progress, log_to_tensorboard, open_tensorboard, print_header
 from reproduce.schema import Amount, Count, Diverged, Finished, Responses, Row
@@ -242,7 +242,7 @@ def write_record(
     record.write_predictions(folder, final.predicted, final.labels, len(config.dataset_info.class_names))
     result = Finished(
         **record.summarize_rows(rows),
-        parameters=count_parameters(training),
+        parameters=count_parameters(training.network),
         iterations=history.iteration,
         warmup_ended=history.warmup_ended,
         seconds=round(history.seconds, 3),
@@ -251,7 +251,3 @@ def write_record(
     )
     record.write_json(folder / record.RESULT, result)
     return "finished"
-
-
-def count_parameters(training: Training) -> int:
-    return sum(parameter.numel() for parameter in training.network.parameters())

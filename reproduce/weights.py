@@ -20,7 +20,7 @@ from reproduce import record
 from reproduce.config import SCHEMA, Config
 from reproduce.dataset import detect_dataset, find_data_folder
 from reproduce.errors import UserError
-from reproduce.model import build_network, find_head
+from reproduce.model import build_network, count_parameters, find_head
 from reproduce.model_card import check_sha256
 from reproduce.sampling import PADDING, Data, load_data
 from reproduce.schema import Finished
@@ -89,10 +89,8 @@ class TrainedNetwork:
         return self.normalize(load_data(self.config, folder, device))
 
 
-def load_network(path: Path, data: str | None = None) -> TrainedNetwork:
+def load_network(path: Path) -> TrainedNetwork:
     """Load a finished run's folder, its best.pt, a weights file, or a checkpoint of another repository.
-
-    data: the value of --data; only used for checkpoints of earlier versions, which lack the normalization.
 
     Raises:
         UserError: the path is none of these or is damaged, or the run has not finished.
@@ -102,8 +100,8 @@ def load_network(path: Path, data: str | None = None) -> TrainedNetwork:
     if path.suffix == ".safetensors":
         return load_weights_file(path)
     if path.name == record.BEST and (path.parent / record.CONFIG).is_file():
-        return load_run_checkpoint(path, data)
-    return load_run(path, data) if path.is_dir() else load_foreign_checkpoint(path)
+        return load_run_checkpoint(path)
+    return load_run(path) if path.is_dir() else load_foreign_checkpoint(path)
 
 
 def build_classifier(config: Config, tensors: dict[str, Tensor], path: Path) -> Classifier:
@@ -133,46 +131,44 @@ def load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path, con
 # Runs -------------------------------------------------------------------------------------------------------------------
 
 
-def load_run(folder: Path, data: str | None) -> TrainedNetwork:
+def load_run(folder: Path) -> TrainedNetwork:
     """Load the network of a finished run; raises like `load_network`."""
     result = record.read_record(folder).result if record.is_run_folder(folder) else None
     if not isinstance(result, Finished):
         raise UserError(f"{folder} is not the folder of a finished run")
-    trained = load_run_checkpoint(folder / record.NEWEST, data)
+    trained = load_run_checkpoint(folder / record.NEWEST)
     if trained.result["iterations"] != result.iterations:
         raise UserError(f"{trained.source} is not from the run's last iteration: remove {record.RESULT} and resume the run")
     return replace(trained, result=to_builtins(result), source=folder)
 
 
-def load_run_checkpoint(path: Path, data: str | None) -> TrainedNetwork:
+def load_run_checkpoint(path: Path) -> TrainedNetwork:
     """Load the network of a checkpoint in a run folder. Its result is the last evaluation with the selection criterion.
 
     Raises:
-        UserError: the checkpoint is missing or damaged.
+        UserError: the checkpoint is missing, damaged, or of a version that did not store the normalization.
     """
     config = record.read_config(path.parent)
     if config is None or not path.exists():
         raise UserError(f"there is no {path}: checkpoints are not committed; train the run, or use a file in weights/")
     checkpoint = record.read_checkpoint(path, {"schema": SCHEMA, "config": config.describe()})
-    if "mean" not in checkpoint:  # of an earlier version
-        images = load_data(
-            config, find_data_folder(config.dataset, data or config.dataset_info.default_data), torch.device("cpu")
-        )
-        checkpoint |= {"mean": images.mean, "std": images.std}
+    try:
+        mean, std, network, rows = (checkpoint[name] for name in ("mean", "std", "network", "rows"))
+        data_folder = Path(checkpoint["data_folder"])
+    except KeyError as error:
+        raise UserError(f"{path} lacks {error}: it was written by an earlier version of this repository") from None
     side, inner = config.dataset_info.side, slice(PADDING, -PADDING)
-    mean_HWC = checkpoint["mean"].view(side + 2 * PADDING, side + 2 * PADDING, -1)[inner, inner]
-    tensors = {f"network.{name}": tensor for name, tensor in checkpoint["network"].items()}
-    tensors |= {"mean": mean_HWC.permute(2, 0, 1), "std": checkpoint["std"].view(-1, 1, 1)}
+    mean_HWC = mean.view(side + 2 * PADDING, side + 2 * PADDING, -1)[inner, inner]
+    tensors = {f"network.{name}": tensor for name, tensor in network.items()}
+    tensors |= {"mean": mean_HWC.permute(2, 0, 1), "std": std.view(-1, 1, 1)}
     classifier = build_classifier(config, tensors, path)
-    *_, row = checkpoint["rows"]
     result = {
-        **{name: row[name] for name in ("test_error", "held_out_error", "train_error", "train_loss") if name in row},
-        "best_test_error": min(row["test_error"] for row in checkpoint["rows"]),
-        "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
-        "iterations": row["iteration"],
+        **{name: rows[-1][name] for name in ("test_error", "held_out_error", "train_error", "train_loss") if name in rows[-1]},
+        "best_test_error": min(row["test_error"] for row in rows),
+        "parameters": count_parameters(classifier),
+        "iterations": rows[-1]["iteration"],
         "chosen_by": record.BEST_BY[config.split],
     }
-    data_folder = Path(checkpoint["data_folder"]) if "data_folder" in checkpoint else None
     return TrainedNetwork(classifier, config, result, path, data_folder)
 
 

@@ -86,7 +86,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "last row: another error": (update_row(3, test_error=7.0), "result.json contradicts .*test_error"),
     "truncated result": (truncate("result.json"), "result.json is damaged"),
     "result: unknown status": (update("result.json", status="done"), "result.json .*status"),
-    "diverged: too late": (write("result.json", b'{"status": "diverged", "iteration": 70000}'), "metrics.jsonl .*64000"),
+    "diverged: too late": (write("result.json", b'{"status": "diverged", "iteration": 70000}'), "metrics.jsonl .*end of"),
     "result: negative error": (update("result.json", best_test_error=-1.0), "result.json .*best_test_error"),
     "result: best above final": (update("result.json", best_test_error=9.0), "result.json .*best_test_error"),
     "result: other mean": (update("result.json", mean_of_last_five_test_error=9.0), "result.json .*mean_of_last_five"),
@@ -103,7 +103,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "predictions: other characters": (write("predictions.txt", b"09x3"), "predictions.txt is damaged"),
     "confusion: not square": (write("confusion.csv", b"1,0\n0\n"), "confusion.csv is damaged"),
     "confusion: no images": (write("confusion.csv", b"0,0\n0,0\n"), "confusion.csv is damaged"),
-    "confusion: other classes": (write("confusion.csv", b"9200,800\n0,0\n"), "confusion.csv contradicts .*2 classes"),
+    "confusion: other classes": (write("confusion.csv", b"9200,800\n0,0\n"), "confusion.csv is damaged"),
     "confusion: other images": (
         lambda folder: (folder / "confusion.csv").write_text((folder / "confusion.csv").read_text().replace("920", "919", 1)),
         "confusion.csv contradicts",
