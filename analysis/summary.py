@@ -7,13 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.claims import NOT_RUN, Verdict
-from analysis.estimates import Interval, compare_predictions, holm_adjust
+from analysis.estimates import Interval, holm_adjust
 from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words, wrap_paragraphs
-from analysis.paper import list_published_stds, load_paper, published
-from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_reproductions
+from analysis.paper import list_published_stds
+from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper
 from analysis.questions.layer_responses import compare_responses
-from analysis.questions.precision import describe_fp32
-from analysis.questions.warmup import WITH_WARMUP
 from analysis.records import comparable_runs, finished_runs, select_runs
 from analysis.sections import (
     choose_runs,
@@ -26,7 +24,7 @@ from analysis.sections import (
     select_finished,
 )
 from experiments import bn_placement, degradation
-from reproduce.config import Config
+from reproduce.config import PAPER_TEST_ERROR, Config
 from reproduce.errors import UserError
 from reproduce.model_card import check_sha256
 from reproduce.record import read_weights_header
@@ -76,14 +74,12 @@ def describe_plain(ours: pd.DataFrame) -> str:
         return ""
     worse = increases([mean_error(ours, net) for net in nets])
     headline = "get worse with depth, as in the paper" if worse else "do not always get worse with depth"
-    gap = subtract_reproductions(ours, nets[-1])
     training = f"training error {list_means(ours, nets, 'train_error')}%"
     if mean_error(ours, nets[-1], "train_error") > mean_error(ours, nets[0], "train_error"):
         training += ", so overfitting alone does not explain it"
     return (
         f"**Plain networks {headline}** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
-        f"{list_depths(nets)} layers, {training}. Plain-{nets[-1].depth}'s test error minus the mean of "
-        f"other reproductions is {str(gap).replace('(', '(prediction interval: ')}."
+        f"{list_depths(nets)} layers, {training}."
     )
 
 
@@ -100,72 +96,19 @@ def describe_gaps(ours: pd.DataFrame) -> str:
 
 
 def describe_residual(ours: pd.DataFrame) -> str:
-    """Return how the test error changes from 32 to 56 layers, and what may explain it."""
-    first, *deeper = RESIDUAL[1:]
-    if len(keep_recorded(ours, RESIDUAL[1:])) < 3 or not (gap := find_gap(ours, first, deeper[-1])):
+    """Return how the test error changes from 32 to 56 layers, with and without a warm-up."""
+    nets = RESIDUAL[1:]
+    if len(keep_recorded(ours, nets)) < 3 or not (gap := find_gap(ours, nets[0], nets[-1])):
         return ""
     finding = "undecided" if gap.low <= 0 <= gap.high else "better" if gap.low > 0 else "worse"
-    errors = join_words([f"{format_net(net)} ({mean_error(ours, net):.2f}%)" for net in deeper])
-    improve = "do not improve on" if all(mean_error(ours, net) >= mean_error(ours, first) for net in deeper) else "compare with"
+    warm = find_gap(ours, nets[-1], replace(nets[-1], warmup="iterations"))
+    effect = f"lowers the error at {nets[-1].depth} layers by {warm}" if warm else "has not been run"
     return (
-        f"**Residual networks beyond {first.depth} layers: {finding}** ({name_seeds(ours, RESIDUAL[1:])}). {errors} {improve} "
-        f"{format_net(first)} ({mean_error(ours, first):.2f}%); {first.depth} minus {deeper[-1].depth} layers is {gap}. "
-        f"{compare_on_test_images(ours, deeper[-1], first)}"
-        f"{describe_fp32(first, deeper[-1])}{describe_confound(ours)}{describe_published_56(ours)}"
+        f"**Residual networks beyond {nets[0].depth} layers: {finding}** ({name_seeds(ours, nets)}): test error "
+        f"{list_means(ours, nets)}% at {list_depths(nets)} layers; {nets[0].depth} minus {nets[-1].depth} layers is {gap}; in "
+        f"the paper, {PAPER_TEST_ERROR[nets[0].depth] - PAPER_TEST_ERROR[nets[-1].depth]:+.2f}. A warm-up {effect} "
+        "([what is known](#the-56-layer-networks-does-a-warm-up-help))."
     )
-
-
-def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) -> str:
-    """Return McNemar's test of two networks with the same seed, the lowest that both have."""
-    runs = [select_finished(ours, net).set_index("seed")["predictions"].dropna() for net in (deep, shallow)]
-    common = runs[0].index.intersection(runs[1].index)
-    if common.empty:
-        return ""
-    lost, won, p = compare_predictions(*(texts[min(common)] for texts in runs))
-    return (
-        f"With seed {min(common)}, {lost} test images are misclassified by {format_net(deep)} only and {won} by "
-        f"{format_net(shallow)} only (McNemar's test: p = {p:.2g}; it compares these two trained networks and ignores the "
-        "variation between seeds). "
-    )
-
-
-def describe_confound(ours: pd.DataFrame) -> str:
-    """Return which networks were trained at least partly on an accelerator, if only some were."""
-    trained = keep_recorded(ours, degradation.CONFIGS)
-    devices = {net: list_accelerators(ours, net) for net in trained}
-    accelerated = [format_net(net) for net in trained if devices[net]]
-    if len(accelerated) in (0, len(trained)):
-        return ""
-    names = join_words(sorted(set().union(*devices.values())))
-    return (
-        f"Depth and device are confounded: {join_words(accelerated)} were trained at least partly on an accelerator ({names}), "
-        "the others on CPUs. "
-    )
-
-
-def list_accelerators(ours: pd.DataFrame, net: Config) -> set[str]:
-    """Return the accelerators that trained a network's runs, at least for a part of the iterations."""
-    sessions = select_finished(ours, net)["sessions"].explode().dropna()
-    return {session["device_name"] for session in sessions if session["device"] != "cpu"}
-
-
-def describe_published_56(ours: pd.DataFrame) -> str:
-    """Return the published test errors of ResNet-56 with and without a warm-up."""
-    numbers = published(load_paper(), kind="residual", depth=56, quantity="test error", variant="", comparable="yes")
-    warm = numbers["source"].isin(WITH_WARMUP)
-    cold = numbers[~warm]["value"]
-    with_warmup = [f"{value:.2f}" for value in sorted(numbers[warm]["value"])]
-    return (
-        f"Published test errors at 56 layers are {cold.min():.2f} to {cold.max():.2f}% without a stated warm-up (the paper: "
-        f"{format_paper(RESIDUAL[-1])}%) and {join_words(with_warmup)}% with one. {describe_warmup(ours)}"
-    )
-
-
-def describe_warmup(ours: pd.DataFrame) -> str:
-    """Describe the effect of a warm-up in our runs."""
-    gap = find_gap(ours, RESIDUAL[-1], replace(RESIDUAL[-1], warmup="iterations"))
-    link = "[With a warm-up](#does-resnet-56-need-a-warm-up)"
-    return f"{link} of 400 iterations, our error is lower by {gap}." if gap else f"{link}: not run yet."
 
 
 def describe_bn_placement(ours: pd.DataFrame) -> str:
@@ -189,10 +132,7 @@ def describe_adam(ours: pd.DataFrame) -> str:
         return ""
     words = [f"{gap} on {format_net(net)}" for net, gap in gaps.items()]
     seeds = name_seeds(ours, [nets[net] for net in gaps])
-    return (
-        f"**Adam at a learning rate of 0.001 (not tuned)** ({seeds}): test error minus that of SGD is {join_words(words)}. "
-        "With fewer than 3 seeds the interval assumes that Adam's runs vary like SGD's."
-    )
+    return f"**Adam at a learning rate of 0.001 (not tuned)** ({seeds}): test error minus that of SGD is {join_words(words)}."
 
 
 def describe_responses(ours: pd.DataFrame) -> str:
@@ -242,7 +182,7 @@ def format_claims_csv(verdicts: Sequence[Verdict]) -> str:
 
 
 def format_comparison(runs: pd.DataFrame) -> str:
-    """Return the table of our errors and the paper's with its caption, and Fig. 6."""
+    """Return Fig. 6, and the table of our errors and the paper's."""
     ours, precision = choose_runs(runs, degradation.CONFIGS)
     rows = []
     for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
@@ -250,15 +190,15 @@ def format_comparison(runs: pd.DataFrame) -> str:
         rows.append([residual.depth, *errors[0], *errors[1]])
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
     figure = format_figure(comparable_runs(runs), degradation.CONFIGS, "degradation", "Fig. 6 from our runs")
-    return f"""{format_table(header, rows)}
+    return f"""{figure}
+
+{CAPTION if figure else ""}
+
+{format_table(header, rows)}
 
 Test error in % after 64,000 iterations, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated. The errors of
 the paper's plain networks are read off its Fig. 6 (plot) or from its caption. Differences in the text are in percentage points,
-with approximate 95% intervals in parentheses.
-
-{figure}
-
-{CAPTION if figure else ""}"""
+with approximate 95% intervals in parentheses."""
 
 
 def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
@@ -273,13 +213,13 @@ def format_weights(runs: pd.DataFrame, folder: Path) -> str:
     Raises:
         UserError: a file is damaged, differs from its model card, or its run has no finished record.
     """
-    rows = []
+    files = []
     for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem):
         check_sha256(path)
         run = read_weights_header(path)[0].folder
         record = finished_runs(runs[runs["folder"] == str(run)])
         if record.empty:
             raise UserError(f"{path} was exported from {run}, which has no finished record: add the record or remove the file")
-        row = record.iloc[0]
-        rows.append([f"[{path.stem}](weights/{path.stem}.md)", f"{row['test_error']:.2f}%", row["precision"], f"`{run}`"])
-    return format_table(["weights", "test error, one run", "precision", "record"], rows) if rows else "No weights yet."
+        files.append(f"[{path.stem}](weights/{path.stem}.md) {record['test_error'].item():.2f}%")
+    listed = f"Test error of one run each: {', '.join(files)}."
+    return wrap_paragraphs(listed).strip() if files else "No weights yet."

@@ -136,7 +136,7 @@ def test_the_start_of_training_is_read_from_the_curves(checkout: Checkout):
     for config in configs:
         write_run(checkout.records, config, 8.0 - config.depth / 100, train_error=0.0, evaluations=64)
     checkout.run()
-    heading = "Does ResNet-56 need a warm-up?"
+    heading = "The 56-layer networks: does a warm-up help?"
     assert checkout.row(heading, "ResNet-56", "none")[2:7] == ["88.6", "87.2", "85.8", "84.4", "83.0"]
     assert checkout.row(heading, "ResNet-56", "400 iterations")[-1] == "7.44"
 
@@ -286,8 +286,7 @@ def test_published_weights_are_listed_with_the_error_of_their_record(checkout: C
     assert "No weights yet." in list_weights()
     write_weights(checkout.weights, config)
     path = checkout.weights / "residual44.safetensors"
-    row = f"| [residual44](weights/residual44.md) | 7.50% | fp32 | `{config.folder}` |"
-    assert row in list_weights()
+    assert "[residual44](weights/residual44.md) 7.50%" in list_weights()
     path.with_suffix(".md").write_text(f"SHA-256 `{'0' * 64}`")
     with pytest.raises(UserError, match=r"residual44\.safetensors"):
         list_weights()
@@ -302,7 +301,7 @@ def test_published_weights_are_listed_with_the_error_of_their_record(checkout: C
 
 def test_the_readme_keeps_what_is_outside_its_markers(written: Checkout):
     text = written.readme.read_text()
-    assert text.startswith("# A title\n\n<!-- results:begin -->\n| layers |")
+    assert text.startswith("# A title\n\n<!-- results:begin -->\n![Fig. 6")
     assert "<!-- results:end -->\n\nMore text.\n\n<!-- weights:begin -->\nNo weights yet.\n<!-- weights:end -->\n" in text
     assert "| 20 | 8.75 | 8.30 ± 0.10 (n=3) | 9 to 9.5 (plot) | 9.20 ± 0.10 (n=3) |" in text
     written.run()

@@ -95,8 +95,8 @@ def describe_fp32(shallow: Config, deep: Config) -> str:
         return ""
     conclusion = ", so inference in bf16 is not the cause" if last > first else ""
     return (
-        f"Evaluated in fp32, their test errors are {first:.2f}% ({format_net(shallow)}) and {last:.2f}% ({format_net(deep)})"
-        f"{conclusion}. "
+        f"Evaluated in fp32, the published weights have test errors of {first:.2f}% ({format_net(shallow)}) and {last:.2f}% "
+        f"({format_net(deep)}){conclusion}."
     )
 
 

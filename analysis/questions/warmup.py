@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.claims import claim
-from analysis.estimates import Finding, is_positive
+from analysis.estimates import Finding, compare_predictions, is_positive
 from analysis.markdown import (
     format_estimates,
     format_figure,
@@ -14,11 +14,13 @@ from analysis.markdown import (
     group_labels,
     join_words,
 )
-from analysis.paper import find_number
-from analysis.questions.degradation import RESIDUAL
+from analysis.paper import find_number, load_paper, published
+from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
+from analysis.questions.precision import describe_fp32
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_verdicts, mean_error, select_finished
+from analysis.sections import choose_runs, format_verdicts, keep_recorded, mean_error, select_finished
+from experiments import degradation
 from experiments.warmup import WITH
 from reproduce.config import Config
 
@@ -40,22 +42,30 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
             rows.append([format_net(config), warmup, *format_early_errors(group, curves), *errors])
     spans = ["1-1,000", *(f"{end - 999:,}-{end:,}" for end in EARLY_ITERATIONS[1:])]
     header = ["network", "warm-up", *spans, "final training error", "final test error"]
-    return f"""## Does ResNet-56 need a warm-up?
+    evidence = "\n".join(f"- {text}" for text in list_evidence(ours, curves))
+    return f"""## The 56-layer networks: does a warm-up help?
 
-The paper uses one for 110 layers only ({format_verdicts(runs, "W56")}). {describe_training(ours, curves)}
+The paper warms up 110 layers only ({format_verdicts(runs, "W56")}). What is known of its effect and of the test error of
+ResNet-56:
+
+{evidence}
 
 {format_table(header, rows)}
 
 Training error in % over each window of iterations (mean over seeds), then final training and test error; {precision}.
 {format_not_run(ours, WITH, "python experiments/sweep.py warmup")}
 
-{format_figure(ours, RESIDUAL, "warmup", "Training error at the start of training, mean over seeds")}
+{format_figure(ours, RESIDUAL, "warmup", "Training error at the start of training, mean over seeds")}"""
 
-{describe_small_scales(ours)}
 
-Among the reproductions above, only Tony-Y/pytorch_warmup compares both: at 20, 32, 44 and 56 layers,
-{list_published("Tony-Y/pytorch_warmup, no warm-up")} without and
-{list_published("Tony-Y/pytorch_warmup, 1k-step warm-up")} with a warm-up of 1,000 iterations (n=5)."""
+def list_evidence(ours: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
+    """Return what is known of the errors of ResNet-56."""
+    shallow, deep = RESIDUAL[1], RESIDUAL[-1]
+    evidence = [
+        *(describe_training(ours, curves), describe_small_scales(ours), compare_on_test_images(ours, deep, shallow)),
+        *(describe_fp32(shallow, deep), describe_confound(ours), describe_reproductions(ours)),
+    ]
+    return list(filter(None, evidence))
 
 
 def list_published(source: str) -> str:
@@ -103,6 +113,58 @@ def describe_small_scales(ours: pd.DataFrame) -> str:
         "At the end, the share of scales below 0.02 (below 0.05) in absolute value in the second BN of the first stage's "
         f"blocks is {join_words(words)}. The table of all stages is in the section on "
         "[layer responses](#are-the-layer-responses-of-residual-networks-smaller)."
+    )
+
+
+def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) -> str:
+    """Return McNemar's test of two networks with the same seed, the lowest that both have."""
+    runs = [select_finished(ours, net).set_index("seed")["predictions"].dropna() for net in (deep, shallow)]
+    common = runs[0].index.intersection(runs[1].index)
+    if common.empty:
+        return ""
+    lost, won, p = compare_predictions(*(texts[min(common)] for texts in runs))
+    return (
+        f"With seed {min(common)}, {lost} test images are misclassified by {format_net(deep)} only and {won} by "
+        f"{format_net(shallow)} only (McNemar's test: p = {p:.2g}; it compares these two trained networks and ignores the "
+        "variation between seeds)."
+    )
+
+
+def describe_confound(ours: pd.DataFrame) -> str:
+    """Return which networks were trained at least partly on an accelerator, if only some were."""
+    trained = keep_recorded(ours, degradation.CONFIGS)
+    devices = {net: list_accelerators(ours, net) for net in trained}
+    accelerated = [format_net(net) for net in trained if devices[net]]
+    if len(accelerated) in (0, len(trained)):
+        return ""
+    names = join_words(sorted(set().union(*devices.values())))
+    return (
+        f"Depth and device are confounded: {join_words(accelerated)} were trained at least partly on an accelerator ({names}), "
+        "the others on CPUs."
+    )
+
+
+def list_accelerators(ours: pd.DataFrame, net: Config) -> set[str]:
+    """Return the accelerators that trained a network's runs, at least for a part of the iterations."""
+    sessions = select_finished(ours, net)["sessions"].explode().dropna()
+    return {session["device_name"] for session in sessions if session["device"] != "cpu"}
+
+
+def describe_reproductions(ours: pd.DataFrame) -> str:
+    """Compare the 56-layer networks with other reproductions, with and without a warm-up."""
+    numbers = published(load_paper(), kind="residual", depth=56, quantity="test error", variant="", comparable="yes")
+    warm = numbers["source"].isin(WITH_WARMUP)
+    cold = numbers[~warm]["value"]
+    with_warmup = [f"{value:.2f}" for value in sorted(numbers[warm]["value"])]
+    nets = keep_recorded(ours, [RESIDUAL[-1], PLAIN[-1]])
+    gaps = [f"{subtract_reproductions(ours, net)} for {format_net(net)}" for net in nets]
+    listed = f"Our test error minus the mean of other reproductions is {join_words(gaps)} (prediction intervals). "
+    return (
+        f"{listed if gaps else ''}Published test errors of ResNet-56 are {cold.min():.2f} to {cold.max():.2f}% without a "
+        f"stated warm-up (the paper: {format_paper(RESIDUAL[-1])}%) and {join_words(with_warmup)}% with one. Only "
+        "Tony-Y/pytorch_warmup compares both: at 20, 32, 44 and 56 layers, "
+        f"{list_published('Tony-Y/pytorch_warmup, no warm-up')} without and "
+        f"{list_published('Tony-Y/pytorch_warmup, 1k-step warm-up')} with a warm-up of 1,000 iterations (n=5)."
     )
 
 
