@@ -181,30 +181,31 @@ def format_claims_csv(verdicts: Sequence[Verdict]) -> str:
 # README.md ------------------------------------------------------------------------------------------------------------
 
 
-def format_comparison(runs: pd.DataFrame) -> str:
-    """Return Fig. 6, and the table of our errors and the paper's."""
+def format_fig6(runs: pd.DataFrame) -> str:
+    """Return Fig. 6 with its caption, empty without runs."""
+    figure = format_figure(comparable_runs(runs), degradation.CONFIGS, "degradation", "Fig. 6 from our runs")
+    return f"{figure}\n\n{CAPTION}" if figure else ""
+
+
+def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
+    """Return Fig. 6, our errors and the paper's, and the first findings."""
     ours, precision = choose_runs(runs, degradation.CONFIGS)
     rows = []
     for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
         errors = [[format_paper(net), format_estimates(select_runs(ours, net)) or "not run yet"] for net in (residual, plain)]
         rows.append([residual.depth, *errors[0], *errors[1]])
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
-    figure = format_figure(comparable_runs(runs), degradation.CONFIGS, "degradation", "Fig. 6 from our runs")
-    return f"""{figure}
-
-{CAPTION if figure else ""}
+    listed = "\n".join(f"- {finding.replace('(#', '(RESULTS.md#')}" for finding in findings[:3])
+    text = f"""{format_fig6(runs).replace("degradation.svg", "degradation.png")}
 
 {format_table(header, rows)}
 
 Test error in % after 64,000 iterations, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated. The errors of
 the paper's plain networks are read off its Fig. 6 (plot) or from its caption. Differences in the text are in percentage points,
-with approximate 95% intervals in parentheses."""
+with approximate 95% intervals in parentheses.
 
-
-def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
-    """Return the first findings, our errors and the paper's, and Fig. 6."""
-    listed = "\n".join(f"- {finding.replace('(#', '(RESULTS.md#')}" for finding in findings[:3])
-    return wrap_paragraphs(f"{format_comparison(runs).replace('degradation.svg', 'degradation.png')}\n\n{listed}").strip()
+{listed}"""
+    return wrap_paragraphs(text).strip()
 
 
 def format_weights(runs: pd.DataFrame, folder: Path) -> str:

@@ -30,7 +30,7 @@ from analysis.statistics_page import describe_exploratory, describe_single_seeds
 from analysis.summary import (
     describe_scope,
     format_claims_csv,
-    format_comparison,
+    format_fig6,
     format_readme_results,
     format_verdict_table,
     format_weights,
@@ -59,7 +59,7 @@ def format_results(
         records_folder=records.as_posix(),
         minimum=MINIMUM,
         scope=describe_scope(runs),
-        comparison=format_comparison(runs),
+        fig6=format_fig6(runs),
         findings="\n".join(f"{number}. {text}" for number, text in enumerate(findings, 1)) or "No full-length run yet.",
         sections="\n\n".join(filter(None, sections.values())),
         not_run="\n".join(f"- {question.NOT_RUN}" for question, text in sections.items() if not text) or "Nothing.",

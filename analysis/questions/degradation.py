@@ -38,7 +38,8 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 {compare_depths(ours)}
 
-Errors in %, {precision}. The paper reports single runs, so the interval of "ours - paper" is a 95% prediction interval for the
+Errors in %, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated; "plot": read off the paper's Fig. 6. The
+paper reports single runs, so the interval of "ours - paper" is a 95% prediction interval for the
 difference between two such results (at 110 layers, the paper reports five runs: a confidence interval).
 {format_not_run(ours, degradation.CONFIGS, "python experiments/sweep.py degradation")}
 
