@@ -143,7 +143,7 @@ def read_published(name: DatasetName, folder: Path) -> list[np.ndarray]:
     import numpy as np
     from torchvision.datasets import CIFAR10, MNIST
 
-    info = DATASETS[name]
+    info, is_new = DATASETS[name], not folder.exists()
     names = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
     if names and not any(name.startswith(("cifar-10", "MNIST", "synthetic")) for name in names):
         raise UserError(
@@ -158,7 +158,8 @@ def read_published(name: DatasetName, folder: Path) -> list[np.ndarray]:
             parts = [reader(folder, train=train, download=train) for train in (True, False)]
         return [np.asarray(values) for part in parts for values in (part.data, part.targets)]
     except Exception as error:  # a damaged file and a download can fail in any way
-        for path in [*sorted((folder / info.folder).rglob("*"), reverse=True), folder / info.folder, folder]:
+        created = [*sorted((folder / info.folder).rglob("*"), reverse=True), folder / info.folder]
+        for path in [*created, folder] if is_new else created:
             with suppress(OSError):  # keep folders with files, perhaps of another process
                 path.rmdir()
         reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__

@@ -55,59 +55,35 @@ def update_row(number: int, **values: Any) -> Damage:
     return edit(record.METRICS, lambda rows: [row | values if i == number else row for i, row in enumerate(rows)])
 
 
-def without(content: dict[str, Any], field: str) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if name != field}
+def replace(name: str, old: str, new: str) -> Damage:
+    return lambda folder: (folder / name).write_text((folder / name).read_text().replace(old, new, 1))
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "truncated config": (truncate("config.json"), "config.json is damaged"),
-    "config: list": (write("config.json", b"[]"), "config.json .*object"),
     "config: edited": (update("config.json", momentum=0.8), "config.json .*key"),
-    "config: unknown field": (update("config.json", dropout=0.5), "config.json .*dropout"),
-    "config: missing field": (edit("config.json", lambda content: without(content, "lr")), "config.json .*lr"),
     "config: another run": (
         write("config.json", json.dumps(record.describe_config(Config(depth=32))).encode()),
         "config.json describes the run residual32",
     ),
     "no config": (remove("config.json"), "config.json is missing"),
-    "config: deeply nested": (write("config.json", b'{"a":' * 100_000), "config.json is damaged"),
     "truncated environment": (truncate("environment.json"), "environment.json is damaged"),
-    "session: no command": (edit("environment.json", lambda c: [without(c[0], "command")]), "environment.json .*command"),
     "session: other data": (edit("environment.json", lambda c: [c[0] | {"data": OTHER_DATA}]), "environment.json .*CIFAR-10"),
-    "no metrics": (remove("metrics.jsonl"), "metrics.jsonl lacks the row of iteration 16000"),
     "truncated metrics": (truncate("metrics.jsonl"), "metrics.jsonl is damaged"),
     "metrics: missing row": (edit("metrics.jsonl", lambda rows: rows[:1] + rows[2:]), "metrics.* lacks .* 32000"),
     "metrics: missing last row": (edit("metrics.jsonl", lambda rows: rows[:-1]), "metrics.* lacks .* 64000"),
-    "metrics: not UTF-8": (write("metrics.jsonl", b"\xff\xfe\n"), "metrics.jsonl is damaged"),
     "metrics: repeated row": (edit("metrics.jsonl", lambda rows: rows[:2] + rows[1:]), "metrics.jsonl is damaged"),
-    "row: error above 100": (update_row(1, test_error=101.0), "metrics.jsonl .*100.*test_error"),
     "row: NaN": (update_row(1, train_error=float("nan")), "metrics.jsonl is damaged"),
     "row: validation error": (update_row(1, held_out_error=8.0), "metrics.jsonl .*held_out_error"),
     "last row: another error": (update_row(3, test_error=7.0), "result.json contradicts .*test_error"),
     "truncated result": (truncate("result.json"), "result.json is damaged"),
-    "result: unknown status": (update("result.json", status="done"), "result.json .*status"),
-    "diverged: too late": (write("result.json", b'{"status": "diverged", "iteration": 70000}'), "metrics.jsonl .*end of"),
-    "result: negative error": (update("result.json", best_test_error=-1.0), "result.json .*best_test_error"),
-    "result: best above final": (update("result.json", best_test_error=9.0), "result.json .*best_test_error"),
-    "result: other mean": (update("result.json", mean_of_last_five_test_error=9.0), "result.json .*mean_of_last_five"),
-    "result: other iterations": (update("result.json", iterations=32000), "result.json .*iterations"),
     "result: other parameters": (update("result.json", parameters=464_154), "result.json .*parameters"),
     "no responses": (remove("responses.json"), "responses.json is missing"),
     "responses: missing layer": (update("responses.json", std=[1.0] * 18), "responses.json .*layers"),
-    "scales: missing layer": (update("responses.json", small_scales={"0.02": [0.0] * 18}), "responses.json .*layers"),
     "truncated predictions": (truncate("predictions.txt"), "predictions.txt contradicts"),
-    "predictions: another mistake": (
-        lambda folder: (folder / "predictions.txt").write_text((folder / "predictions.txt").read_text().replace("0", "a", 1)),
-        "predictions.txt contradicts .*801 errors",
-    ),
-    "predictions: other characters": (write("predictions.txt", b"09x3"), "predictions.txt is damaged"),
+    "predictions: another mistake": (replace("predictions.txt", "0", "a"), "predictions.txt contradicts .*801 errors"),
     "confusion: not square": (write("confusion.csv", b"1,0\n0\n"), "confusion.csv is damaged"),
-    "confusion: no images": (write("confusion.csv", b"0,0\n0,0\n"), "confusion.csv is damaged"),
-    "confusion: other classes": (write("confusion.csv", b"9200,800\n0,0\n"), "confusion.csv is damaged"),
-    "confusion: other images": (
-        lambda folder: (folder / "confusion.csv").write_text((folder / "confusion.csv").read_text().replace("920", "919", 1)),
-        "confusion.csv contradicts",
-    ),
+    "confusion: other images": (replace("confusion.csv", "920", "919"), "confusion.csv contradicts"),
 }
 
 
@@ -145,7 +121,7 @@ READERS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("damage", ["truncated config", "metrics: missing row", "truncated result", "truncated predictions"])
+@pytest.mark.parametrize("damage", ["metrics: missing row", "truncated result"])
 def test_every_reader_reports_damage(folder: Path, capsys: pytest.CaptureFixture[str], reader: str, damage: str):
     main, flags = READERS[reader]
     change, message = DAMAGES[damage]
@@ -160,9 +136,8 @@ def test_every_reader_reports_damage(folder: Path, capsys: pytest.CaptureFixture
 def test_older_and_newer_records_pass(folder: Path, capsys: pytest.CaptureFixture[str], reader: str):
     """Without sessions or their later fields, without predictions, with an unknown field."""
     main, flags = READERS[reader]
-    later_fields = ("began", "beside", "eval_every")
-    session = {name: value for name, value in SESSION.items() if name not in later_fields}
-    (folder / "environment.json").write_text(json.dumps([session]))
+    later_fields = {"began", "beside", "eval_every"}
+    (folder / "environment.json").write_text(json.dumps([{name: SESSION[name] for name in SESSION.keys() - later_fields}]))
     update("result.json", later_field=1)(folder)
     for name in ("predictions.txt", "confusion.csv"):
         remove(name)(folder)

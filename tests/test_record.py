@@ -1,4 +1,4 @@
-"""The run folder: checkpoints under damage, full disks, predictions, identity, lock, sessions, keys."""
+"""The run folder: checkpoints under damage, a full disk, predictions, identity, lock, sessions, later fields."""
 
 import errno
 import json
@@ -15,9 +15,8 @@ from reproduce import record
 from reproduce.cli import format_os_error
 from reproduce.config import Config, RunOptions
 from reproduce.errors import RunLocked, UserError
-from reproduce.schema import Diverged
 from tests.conftest import assert_equal, build
-from tests.fake_records import SESSION, make_curve
+from tests.fake_records import SESSION
 from tests.test_config import ExtendedConfig
 
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
@@ -51,30 +50,31 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 def test_two_checkpoints_are_kept(folder: Path):
     assert_equal(load(folder), make_state(2))
-    record.save_checkpoint(folder, make_state(3))
-    assert_equal(load(folder), make_state(3))
     (folder / record.NEWEST).unlink()
-    assert_equal(load(folder), make_state(2))
+    assert_equal(load(folder), make_state(1))
     (folder / record.PREVIOUS).unlink()
     assert load(folder) is None and not list(folder.iterdir())
 
 
-def test_an_unreadable_checkpoint_is_not_a_damaged_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [
+        (Path, "read_bytes", OSError(errno.ESTALE, "Stale file handle")),
+        (torch, "load", RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+    ],
+)
+def test_an_unreadable_checkpoint_is_not_a_damaged_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, error: Exception
+):
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", raise_error(OSError(errno.ESTALE, "Stale file handle")))
-        with pytest.raises(OSError):
+        patch.setattr(place, name, raise_error(error))
+        with pytest.raises(type(error)):
             load(folder)
     assert_equal(load(folder), make_state(2))
 
 
 def truncate(path: Path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip_bit(path: Path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
 
 
 def replace_by_another_run(path: Path):
@@ -85,10 +85,7 @@ def replace_by_code(path: Path):
     torch.save({"call": Path.cwd}, path)
 
 
-DAMAGES = [truncate, flip_bit, lambda path: path.write_bytes(b""), replace_by_another_run, replace_by_code]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [truncate, replace_by_another_run, replace_by_code])
 def test_the_previous_checkpoint_replaces_a_damaged_one(folder: Path, damage: Callable[[Path], object]):
     damage(folder / record.NEWEST)
     with pytest.warns(UserWarning, match=r"checkpoint\.pt .*resuming from checkpoint\.previous\.pt"):
@@ -98,10 +95,7 @@ def test_the_previous_checkpoint_replaces_a_damaged_one(folder: Path, damage: Ca
     truncate(folder / record.NEWEST)
     with pytest.warns(UserWarning):
         assert_equal(load(folder), make_state(1))
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_without_a_usable_checkpoint_nothing_is_changed(folder: Path, damage: Callable[[Path], object]):
+    record.save_checkpoint(folder, make_state(4))
     for name in (record.NEWEST, record.PREVIOUS):
         damage(folder / name)
     before = read_files(folder)
@@ -126,25 +120,9 @@ def test_a_checkpoint_with_a_flipped_bit_is_never_loaded(folder: Path):
     assert damaged > 50
 
 
-# Full disk --------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("result.json", lambda folder: record.write_json(folder / "result.json", Diverged(iteration=2))),
-        ("metrics.jsonl", lambda folder: record.write_metrics(folder, make_curve(2, 1.0, 8.0, 2))),
-        ("checkpoint.pt", lambda folder: record.save_checkpoint(folder, {"iteration": 2})),
-    ],
-)
-def test_a_full_disk_leaves_the_old_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: Callable[[Path], None]
-):
-    record.write_metrics(tmp_path, make_curve(1, 1.0, 8.0, 1))
-    record.save_checkpoint(tmp_path, {"iteration": 1})
-    record.write_json(tmp_path / "result.json", Diverged(iteration=1))
-    before = read_files(tmp_path)
+def test_a_full_disk_leaves_the_old_files(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    before = read_files(folder)
 
     def open_full(path: Path, mode: str) -> Any:
         open(path, mode).close()
@@ -152,9 +130,9 @@ def test_a_full_disk_leaves_the_old_files(
 
     monkeypatch.setattr(record, "open", open_full, raising=False)
     with pytest.raises(OSError) as caught:
-        write(tmp_path)
-    assert str(tmp_path / name) in format_os_error(caught.value)
-    assert read_files(tmp_path) == before
+        record.save_checkpoint(folder, make_state(3))
+    assert str(folder / record.NEWEST) in format_os_error(caught.value)
+    assert read_files(folder) == before
 
 
 # Predictions ------------------------------------------------------------------------------------------------------------
@@ -176,11 +154,7 @@ def test_predictions_are_digits_if_right_and_letters_if_wrong(tmp_path: Path):
 # Parameters -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"residual": False}, {"shortcut": "B"}, {"shortcut": "C"}, {"block": "full-preactivation"}, {"dataset": "mnist"}],
-    ids=str,
-)
+@pytest.mark.parametrize("changes", [{"residual": False}, {"shortcut": "B"}, {"shortcut": "C"}, {"dataset": "mnist"}], ids=str)
 def test_the_number_of_parameters_is_that_of_the_network(changes: dict[str, Any]):
     config = replace(Config(depth=14), **changes)
     assert record.expected_parameters(config) == sum(parameter.numel() for parameter in build(config).parameters())
@@ -196,7 +170,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path):
         pass
 
 
-def test_a_run_folder_is_locked(tmp_path: Path):
+def test_a_run_folder_is_locked_until_it_is_closed(tmp_path: Path):
     with record.open_run_folder(Config(), tmp_path):
         with record.open_run_folder(Config(seed=1), tmp_path):
             pass
@@ -207,30 +181,22 @@ def test_a_run_folder_is_locked(tmp_path: Path):
 
 
 @pytest.mark.filterwarnings("ignore:flock not supported")
-def test_a_lock_that_a_dead_process_of_another_host_left_names_the_process_and_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_lock_left_by_another_host_is_reported_with_its_process_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """On a file system without flock."""
     monkeypatch.setattr("fcntl.flock", raise_error(OSError(errno.ENOSYS, "Function not implemented")))
     folder = tmp_path / Config().folder
     folder.mkdir(parents=True)
     (folder / ".lock").write_text("1234\nelsewhere\n")
     (folder / ".holder").write_text("process 1234 on elsewhere since 2026-11-28 12:00")
-    with pytest.raises(RunLocked) as caught, record.open_run_folder(Config(), tmp_path):
-        pass
-    assert "process 1234 on elsewhere since 2026-11-28" in str(caught.value) and f"remove {folder / '.lock'}" in str(
-        caught.value
-    )
-    (folder / ".lock").unlink()
-    with record.open_run_folder(Config(), tmp_path):
+    message = f"process 1234 on elsewhere since 2026-11-28 12:00.*remove {folder / '.lock'}"
+    with pytest.raises(RunLocked, match=message), record.open_run_folder(Config(), tmp_path):
         pass
 
 
-def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_system_without_locks_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("fcntl.flock", raise_error(OSError(errno.ENOLCK, "No locks available")))
-    with pytest.raises(UserError) as caught, record.open_run_folder(Config(), tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path}.*No locks available.*--out"), record.open_run_folder(Config(), tmp_path):
         pass
-    assert str(tmp_path) in str(caught.value) and "No locks available" in str(caught.value) and "--out" in str(caught.value)
 
 
 def raise_error(error: Exception) -> Callable[..., Any]:
