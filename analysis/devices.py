@@ -21,7 +21,7 @@ from experiments.devices.acceptance import (
     REFERENCE,
     Measures,
     compare,
-    is_alarm,
+    list_alarms,
     load_runs,
 )
 from reproduce.errors import UserError
@@ -201,5 +201,5 @@ def format_values(values: Sequence[float]) -> str:
 def count_alarms(net: str, reference: Sequence[Measures], runs: Sequence[Measures], size: int) -> str:
     """Return how many of all groups of runs differ from the reference runs that are not in the group."""
     groups = list(combinations(runs, size))
-    alarms = [is_alarm(compare(net, [run for run in reference if run not in group], group)) for group in groups]
-    return f"{sum(alarms)} of {len(groups):,}"
+    alarms = [list_alarms(compare(net, [run for run in reference if run not in group], group)) for group in groups]
+    return f"{sum(map(bool, alarms))} of {len(groups):,}"

@@ -24,7 +24,7 @@ import tyro
 
 from experiments import EXPERIMENTS
 from experiments.engine.dashboard import Dashboard
-from experiments.engine.local_engine import choose_concurrency, find_devices, train_locally
+from experiments.engine.local_engine import VISIBLE, choose_concurrency, find_devices, train_locally
 from experiments.engine.ray_engine import train_on_cluster
 from experiments.engine.run_queue import RunQueue
 from experiments.engine.status import format_run, format_state, print_dry_run, print_status, read_state
@@ -86,7 +86,7 @@ class Sweep:
         require(self.iterations is None or self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(self.per_device is None or self.per_device >= 1, "per-device must be at least 1", self.per_device)
         for name in self.devices:
-            is_device = re.fullmatch(r"cpu|(cuda|npu)(:\d+)?", name) is not None
+            is_device = re.fullmatch(rf"cpu|({'|'.join(VISIBLE)})(:\d+)?", name) is not None
             require(is_device, "devices must be cpu, cuda, npu, cuda:0, npu:0, ...", repr(name))
         self.options()
 
@@ -157,9 +157,8 @@ def main(arguments: Sequence[str]) -> int:
         if sweep.status:
             print_status(runs, sweep.out)
         else:
-            kind = sweep.devices[0].partition(":")[0] if sweep.devices else "auto"
-            per_device = sweep.per_device or choose_concurrency(kind, len(pending))
-            print_dry_run(runs, replace(sweep.options(), device=kind), max(1, len(sweep.devices)) * per_device)
+            kind = sweep.devices[0].partition(":")[0] if sweep.devices else RunOptions.device
+            print_dry_run(runs, replace(sweep.options(), device=kind))
         return 0
     deadline = math.inf if sweep.time_limit is None else start + sweep.time_limit
     queue = RunQueue(runs, sweep.out, Dashboard())

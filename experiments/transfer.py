@@ -30,7 +30,7 @@ import numpy as np
 import tyro
 
 from reproduce import cli
-from reproduce.config import Precision, RunOptions
+from reproduce.config import Precision, RunOptions, require
 from reproduce.dataset import CIFAR10_CLASSES, find_data_folder, read_dataset
 from reproduce.errors import UserError
 from reproduce.randomness import SPLIT, random_generator
@@ -62,6 +62,9 @@ class Transfer:
     """Folder for the image folders and the pretrained weights."""
     out: Path = RunOptions.out
     """Folder for the run folders."""
+
+    def __post_init__(self):
+        require(all(seed >= 0 for seed in self.seeds), "seeds must be at least 0", min(self.seeds, default=0))
 
 
 def write_images(folder: Path, images_NHWC: np.ndarray, labels: np.ndarray, classes: str):

@@ -441,9 +441,9 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(out, tmp_path, capsys)
 def test_the_estimate_uses_the_throughput_of_finished_runs(out, capsys):
     assert sweep.main(arguments(out, "--seeds", "1", "--only", "plain8")) == 0
     capsys.readouterr()
-    assert sweep.main(arguments(out, "--seeds", "3", "--per-device", "2", "--dry-run")) == 0
+    assert sweep.main(arguments(out, "--seeds", "3", "--dry-run")) == 0
     # Two runs of 4 iterations with 16 images remain of the known network, at 8 images/s.
-    expected = "2 concurrent runs: 0:00:08, without 3 runs of networks not measured there (residual8 in fp32)"
+    expected = "one run at a time: 0:00:16, without 3 runs of networks not measured there (residual8 in fp32)"
     assert f"estimated time on abacus, {expected}\n" in capsys.readouterr().out
     (sessions,) = out.glob("plain8*/seed0/environment.json")
     record.write_json(sessions, [SESSION | {"device_name": name, "eval_every": 1} for name in ("abacus", "another")])

@@ -108,7 +108,6 @@ def compare_gradients(exact_BP: Tensor, rounded_BP: Tensor) -> dict[str, float]:
 
 def measure_test_errors(network: nn.Module, config: Config, data: Data, device: devices.Device) -> dict[str, float]:
     """Return the test error of a trained network, evaluated in each precision."""
-    network = network.to(device.torch_device).to(memory_format=device.memory_format)
     return {
         f"test_error_{precision}": measure_error(network, data.test, data, device, replace(config, precision=precision))
         for precision in PRECISIONS
@@ -117,7 +116,7 @@ def measure_test_errors(network: nn.Module, config: Config, data: Data, device: 
 
 def measure_gradients(network: nn.Module, config: Config, data: Data, device: devices.Device, batches: int) -> dict[str, float]:
     """Return the statistics of `compare_gradients`; changes BN's running statistics."""
-    network = network.to(device.torch_device).to(memory_format=device.memory_format).train()
+    network.train()
     exact, rounded = [], []
     for crops_4N in sample_batches(config, len(data.train), 0, batches).to(device.torch_device):
         images_NCHW, labels_N = gather_batch(data.train, data, crops_4N)
@@ -155,6 +154,7 @@ def measure(options: Options) -> Path:
     record |= {"data": config.dataset, "batch_size": config.batch_size, "batches": options.batches}
     rows: list[dict[str, Any]] = []
     for weights, config, network, normalized in list_networks(options, data):
+        network = network.to(device.torch_device).to(memory_format=device.memory_format)
         row = {"net": config.net, "block": config.block, "weights": weights}
         if weights != INITIAL:
             row |= measure_test_errors(network, config, normalized, device)

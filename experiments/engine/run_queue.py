@@ -45,11 +45,12 @@ class RunQueue:
         for config in self.runs if self.common_error is None else []:
             if config in self.taken or time.monotonic() < self.retry_at.get(config, 0):
                 continue
-            if is_locked(self.out / config.folder):
+            if has_ended(config, self.out):
+                self.taken.add(config)
+            elif is_locked(self.out / config.folder):
                 self.retry_later(config)
-                continue
-            self.taken.add(config)
-            if not has_ended(config, self.out):
+            else:
+                self.taken.add(config)
                 return config
         return None
 

@@ -102,19 +102,19 @@ def print_status(runs: Sequence[Config], out: Path):
         print(f"{format_run(configuration).replace('/seed0', '', 1)}\n    seed {', '.join(described)}")
 
 
-def print_dry_run(runs: Sequence[Config], options: RunOptions, slots: int):
-    """Print a summary, the estimated time with `slots` concurrent runs, and the commands; raises like `read_state`."""
+def print_dry_run(runs: Sequence[Config], options: RunOptions):
+    """Print a summary, the estimated time of all pending runs, and their commands; raises like `read_state`."""
     states = [read_state(config, options.out) for config in runs]
     print_summary(runs, states, options.out)
     pending = {config: state for config, state in zip(runs, states, strict=True) if state.status in ("unfinished", "missing")}
     if pending:
-        print_estimates(pending, options.out, slots)
+        print_estimates(pending, options.out)
     for config in pending:
         print(f"{shlex.join(['python', 'reproduce/run.py', *format_flags(config, options)])}  # {config.folder}")
 
 
-def print_estimates(pending: dict[Config, RunState], out: Path, slots: int):
-    """Print the estimated time for the pending runs on each device that has trained some of their networks."""
+def print_estimates(pending: dict[Config, RunState], out: Path):
+    """Print the total time of the pending runs on each device that has trained some of their networks."""
     throughputs = read_throughputs(out)
     devices = sorted({device for device, *measured in throughputs if measured in [[c.net, c.precision] for c in pending]})
     for device in devices:
@@ -125,8 +125,7 @@ def print_estimates(pending: dict[Config, RunState], out: Path, slots: int):
             else:
                 unknown[f"{config.net} in {config.precision}"] += 1
         missing = f", without {unknown.total()} runs of networks not measured there ({', '.join(unknown)})" if unknown else ""
-        how = "one run at a time" if slots == 1 else f"{slots} concurrent runs"
-        print(f"estimated time on {device}, {how}: {format_time(seconds / slots)}{missing}")
+        print(f"estimated time on {device}, one run at a time: {format_time(seconds)}{missing}")
     if not devices:
         print(f"estimated time: unknown, since no run of these networks in {out} has finished")
 
