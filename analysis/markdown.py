@@ -5,7 +5,8 @@ import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from string import digits
+from pathlib import Path
+from string import Template, digits
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import pandas as pd
 from analysis.estimates import Estimate, estimate
 from analysis.records import finished_runs, select_runs, stuck_runs
 from reproduce.config import PAPER_ITERATIONS, Config, format_flags
+
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 def nondefault_fields(config: Config) -> dict[str, Any]:
@@ -56,6 +59,12 @@ def format_net(config: Config) -> str:
 def format_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def fill_template(name: str, **values: object) -> str:
+    """Return analysis/templates/NAME.md with its $placeholders replaced and its paragraphs wrapped."""
+    template = Template((TEMPLATES / f"{name}.md").read_text(encoding="utf-8"))
+    return wrap_paragraphs(template.substitute(values))
 
 
 def wrap_paragraphs(text: str) -> str:

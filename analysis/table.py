@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from string import Template
 from typing import Annotated
 
 import pandas as pd
@@ -22,7 +21,7 @@ import tyro
 from analysis.claims import Verdict, judge_all
 from analysis.devices import describe_moves, format_devices
 from analysis.estimates import MINIMUM
-from analysis.markdown import wrap_paragraphs
+from analysis.markdown import fill_template
 from analysis.questions import QUESTIONS
 from analysis.records import RECORDS, load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
@@ -55,7 +54,8 @@ def format_results(
 ) -> str:
     """Return RESULTS.md; `records` is the folder of the run folders."""
     sections = {question: question.format_section(runs, curves).strip() for question in QUESTIONS}
-    text = Template(Path(__file__).with_name("template.md").read_text(encoding="utf-8")).substitute(
+    return fill_template(
+        "results",
         records_folder=records.as_posix(),
         minimum=MINIMUM,
         scope=describe_scope(runs),
@@ -68,7 +68,6 @@ def format_results(
         single_seeds=describe_single_seeds(),
         devices=describe_moves(runs),
     )
-    return wrap_paragraphs(text)
 
 
 def replace_block(readme: str, name: str, text: str) -> str:
@@ -93,8 +92,8 @@ def format_files(records: Path) -> dict[Path, str]:
     files = {
         "RESULTS.md": format_results(runs, curves, findings, verdicts, records),
         "README.md": replace_block(readme, "weights", format_weights(runs, Path("weights"))),
-        "docs/devices.md": wrap_paragraphs(format_devices(runs, records)),
-        "docs/statistics.md": wrap_paragraphs(format_statistics(runs, verdicts)),
+        "docs/devices.md": format_devices(runs, records),
+        "docs/statistics.md": format_statistics(runs, verdicts),
         "analysis/tables/runs.csv": format_runs_csv(runs),
         "analysis/tables/classes.csv": format_classes_csv(runs),
         "analysis/tables/claims.csv": format_claims_csv(verdicts),
