@@ -1,7 +1,4 @@
-"""One module per question, with the configurations to train, and the sweep that trains them.
-
-Each question's module prints its docstring when run as a script, even if this repository is not installed.
-"""
+"""One module per question, with the configurations to train, and the sweep that trains them."""
 
 from types import ModuleType
 

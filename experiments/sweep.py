@@ -153,12 +153,12 @@ def main(arguments: Sequence[str]) -> int:
         patterns = " or ".join(map(repr, sweep.only))
         raise UserError(f"no run of {sweep.experiment} matches {patterns}: see --dry-run without --only")
     pending = [config for config in runs if read_state(config, sweep.out).status in ("unfinished", "missing")]
-    if sweep.status or sweep.dry_run:
-        if sweep.status:
-            print_status(runs, sweep.out)
-        else:
-            kind = sweep.devices[0].partition(":")[0] if sweep.devices else RunOptions.device
-            print_dry_run(runs, replace(sweep.options(), device=kind))
+    if sweep.status:
+        print_status(runs, sweep.out)
+        return 0
+    if sweep.dry_run:
+        kind = sweep.devices[0].partition(":")[0] if sweep.devices else RunOptions.device
+        print_dry_run(runs, replace(sweep.options(), device=kind))
         return 0
     deadline = math.inf if sweep.time_limit is None else start + sweep.time_limit
     queue = RunQueue(runs, sweep.out, Dashboard())

@@ -22,7 +22,7 @@ from filelock import FileLock
 from experiments import degradation, sweep
 from experiments.engine import dashboard, local_engine, run_queue, worker
 from reproduce import record
-from reproduce.config import Config
+from reproduce.config import Config, load_config
 from reproduce.errors import UnsupportedPrecision, UserError
 from reproduce.run import main as train
 from reproduce.run import parse
@@ -325,6 +325,8 @@ def test_a_run_locked_by_another_process_is_left_to_it(out, monkeypatch, capsys,
     assert printed.count(f"{folder}: another process is training it\n") == 1
     assert "3 of 4 runs finished, 0 diverged, 0 failed, 1 left" in printed
     assert sweep.main(arguments(out)) == 0
+    monkeypatch.setattr(run_queue, "is_locked", lambda folder: pytest.fail(f"{folder} has ended"))
+    assert run_queue.RunQueue([load_config(out / folder / "config.json")], out, dashboard.Dashboard()).take_run() is None
 
 
 # Interruptions --------------------------------------------------------------------------------------------------------
@@ -441,10 +443,11 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(out, tmp_path, capsys)
 def test_the_estimate_uses_the_throughput_of_finished_runs(out, capsys):
     assert sweep.main(arguments(out, "--seeds", "1", "--only", "plain8")) == 0
     capsys.readouterr()
-    assert sweep.main(arguments(out, "--seeds", "3", "--dry-run")) == 0
-    # Two runs of 4 iterations with 16 images remain of the known network, at 8 images/s.
-    expected = "one run at a time: 0:00:16, without 3 runs of networks not measured there (residual8 in fp32)"
-    assert f"estimated time on abacus, {expected}\n" in capsys.readouterr().out
+    for where in ("cpu", "cuda", "cuda:0 cuda:1", "cuda --engine ray"):
+        assert sweep.main(arguments(out, "--seeds", "3", "--dry-run", "--devices", *where.split())) == 0
+        # Two runs of 4 iterations with 16 images remain of the known network, at 8 images/s.
+        expected = "one run at a time: 0:00:16, without 3 runs of networks not measured there (residual8 in fp32)"
+        assert f"estimated time on abacus, {expected}\n" in capsys.readouterr().out
     (sessions,) = out.glob("plain8*/seed0/environment.json")
     record.write_json(sessions, [SESSION | {"device_name": name, "eval_every": 1} for name in ("abacus", "another")])
     assert sweep.main(arguments(out, "--dry-run")) == 0

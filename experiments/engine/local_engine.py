@@ -5,18 +5,18 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.engine.run_queue import RunQueue
 from experiments.engine.worker import Worker, start_worker
-from reproduce.config import RunOptions
+from reproduce.config import Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.signals import collect_stop_signals
 
-CONCURRENT_RUNS = {"cuda": 4, "npu": 1}
-"""Default number of concurrent runs per device. On an NVIDIA H200, four have 2 times the throughput of one and 90% of that of
-eight (docs/devices.md); not measured on an NPU."""
+CONCURRENT_RUNS = {"cuda": 4}
+"""Default number of concurrent runs per device if it is not 1. On an NVIDIA H200, four have 2 times the throughput of one and
+90% of that of eight (docs/devices.md)."""
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 """Environment variables that select the devices a process sees."""
 STOPPING = "stopping: each run writes a checkpoint first; press Ctrl-C again to kill the runs"
@@ -52,8 +52,8 @@ def find_devices(names: Sequence[str]) -> list[str]:
     found = []
     for name in names or [devices.choose_device("auto").kind]:
         kind, _, index = name.partition(":")
-        devices.choose_device(kind)
-        count = 1 if kind == "cpu" else devices.DEVICES[kind].backend.device_count()
+        device = devices.choose_device(kind)
+        count = device.backend.device_count() if device.is_accelerator else 1
         if index and int(index) >= count:
             raise UserError(f"there is no device {name}: this machine has {count} of that kind")
         found += [name] if index or kind == "cpu" else [f"{kind}:{i}" for i in range(count)]
@@ -75,56 +75,92 @@ def build_worker_environment(device: str, slots: int) -> dict[str, str]:
     return environment
 
 
+@dataclass
+class Place:
+    """A device, or one slot of the CPU, and its worker process while there is one.
+
+    slots: how many concurrent runs the worker may train.
+    """
+
+    device: str
+    slots: int
+    environment: dict[str, str]
+    worker: Worker | None = None
+
+    @property
+    def runs(self) -> list[Config]:
+        return [] if self.worker is None else list(self.worker.training.values())
+
+    @property
+    def free_slots(self) -> int:
+        return 0 if self.worker is not None and self.worker.input.closed else self.slots - len(self.runs)
+
+
+def list_places(slots: Mapping[str, int]) -> list[Place]:
+    """Return where to train, from the number of concurrent runs per device."""
+    places = []
+    for device, count in slots.items():
+        environment = build_worker_environment(device, count)
+        # Interleaving in one process gains nothing on a CPU: there, each run has its own process and its share of the cores.
+        processes, runs = (count, 1) if device == "cpu" else (1, count)
+        places += [Place(device, runs, environment) for _ in range(processes)]
+    return places
+
+
+def collect_outcomes(places: Sequence[Place], queue: RunQueue, stopping: bool):
+    """Record the runs that have ended, and remove the workers that have."""
+    for place in places:
+        if place.worker is not None:
+            has_exited = place.worker.process.poll() is not None
+            for outcome in place.worker.collect_outcomes():
+                queue.record_outcome(*outcome, stopping)
+            if has_exited:
+                place.worker.close()
+                place.worker = None
+
+
+def start_runs(places: Sequence[Place], queue: RunQueue, options: RunOptions, deadline: float):
+    """Start runs until no slot is free or no run is left."""
+    while True:
+        place = max(places, key=lambda place: place.free_slots)  # spreads runs over the devices before two share one
+        config = queue.take_run() if place.free_slots else None
+        if config is None:
+            return
+        if place.worker is None:
+            place.worker = start_worker(place.environment, Path())
+        remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
+        place.worker.start_run(config, replace(options, device=place.device.partition(":")[0], time_limit=remaining))
+        queue.dashboard.print_event(f"{config.folder}: started on {place.device}")
+
+
 def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int], deadline: float):
     """Train the pending runs until none is left or a signal or the deadline stops the sweep.
 
     slots: concurrent runs per device. deadline: a time.monotonic() value. A stop lets each run write a checkpoint; a
     second SIGINT kills the workers.
     """
-    worker_specs: list[tuple[str, int]] = []  # device and number of slots of each worker
-    for device, count in slots.items():
-        # Interleaving in one process gains nothing on a CPU: there, each run has its own process and its share of the cores.
-        worker_specs += [(device, 1)] * count if device == "cpu" else [(device, count)]
-    workers: dict[int, Worker] = {}
-    terminated: set[int] = set()
+    places = list_places(slots)
 
-    def free_slots(number: int) -> int:
-        return workers[number].free_slots if number in workers else worker_specs[number][1]
+    def wait():
+        queue.dashboard.update_table(queue.runs, [(run, place.device) for place in places for run in place.runs], queue.out)
+        time.sleep(POLL)
 
     with collect_stop_signals(STOPPING) as received:
-        while True:
-            stopping = bool(received) or time.monotonic() >= deadline
-            for number, worker in list(workers.items()):
-                ended = worker.process.poll() is not None
-                for outcome in worker.collect_outcomes():
-                    queue.record_outcome(*outcome, stopping)
-                if ended:
-                    workers.pop(number).close()
-            while not stopping:
-                number = max(range(len(worker_specs)), key=free_slots)  # spreads runs over the devices before two share one
-                config = queue.take_run() if free_slots(number) else None
-                if config is None:
-                    break
-                device, count = worker_specs[number]
-                if number not in workers:
-                    workers[number] = start_worker(build_worker_environment(device, slots[device]), device, count, Path())
-                remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
-                workers[number].start_run(config, replace(options, device=device.partition(":")[0], time_limit=remaining))
-                queue.dashboard.print_event(f"{config.folder}: started on {device}")
-            active = [(config, worker.device) for worker in workers.values() for config in worker.training.values()]
+        while not (stopping := bool(received) or time.monotonic() >= deadline):
+            collect_outcomes(places, queue, stopping=False)
+            start_runs(places, queue, options, deadline)
             # Without active runs, a worker without free slots is about to exit; then a new worker can take a run.
-            if not active and (stopping or all(map(free_slots, range(len(worker_specs))))):
+            if all(place.free_slots == place.slots for place in places):
                 break
-            for worker in workers.values():
-                if received.count(signal.SIGINT) > 1:
+            wait()
+        for place in places:
+            if place.worker is not None:
+                place.worker.close_input()
+                if stopping:
+                    place.worker.process.terminate()
+        while workers := [place.worker for place in places if place.worker is not None]:
+            if received.count(signal.SIGINT) > 1:
+                for worker in workers:
                     worker.process.kill()
-                elif stopping and worker.process.pid not in terminated:
-                    worker.process.terminate()
-                    terminated.add(worker.process.pid)
-            queue.dashboard.update_table(queue.runs, active, queue.out)
-            time.sleep(POLL)
-    for worker in workers.values():
-        worker.close_input()
-    for worker in workers.values():
-        worker.process.wait()
-        worker.close()
+            collect_outcomes(places, queue, stopping)
+            wait()

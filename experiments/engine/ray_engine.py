@@ -23,8 +23,8 @@ from reproduce.config import Config, RunOptions
 from reproduce.errors import STOPPED, RunLocked, UserError
 from reproduce.signals import collect_stop_signals
 
-RESOURCES: dict[str, str] = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
-"""Ray's names of the devices."""
+RESOURCES = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
+"""Ray's names of the devices, in the order of preference."""
 POLL = 0.5
 """Seconds between polls of the tasks."""
 CANCEL_INTERVAL = 5.0
@@ -66,7 +66,7 @@ def choose_kind(names: Sequence[str], resources: dict[str, float]) -> str:
         return available[0]
     kind = names[0] if names else "cpu"
     if len(names) > 1 or kind not in RESOURCES:
-        raise UserError("on a cluster, --devices takes one of cpu, cuda, npu: Ray chooses the devices")
+        raise UserError(f"on a cluster, --devices takes one of {', '.join(sorted(RESOURCES))}: Ray chooses the devices")
     if kind not in available:
         raise UserError(f"the Ray cluster has no {RESOURCES[kind]}: check ray status")
     return kind
@@ -81,7 +81,7 @@ def train_run(config: Config, options: RunOptions, until: float | None, folder: 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         remaining = None if until is None else max(0.1, round(until - time.time(), 1))
-        worker = start_worker(dict(os.environ), "cluster", 1, Path(folder))
+        worker = start_worker(dict(os.environ), Path(folder))
         worker.start_run(config, replace(options, time_limit=remaining))
         worker.close_input()
         try:
@@ -110,8 +110,8 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
     ray = connect_to_cluster()
     try:
         kind = choose_kind(names, ray.cluster_resources())
-        share = 1 / per_device
-        amount = {"cpu": {"num_cpus": share}, "cuda": {"num_gpus": share}, "npu": {"resources": {"NPU": share}}}[kind]
+        resource, share = RESOURCES[kind], 1 / per_device
+        amount = {"CPU": {"num_cpus": share}, "GPU": {"num_gpus": share}}.get(resource, {"resources": {resource: share}})
         task = ray.remote(train_run).options(max_retries=RETRIES, **amount)
         until = None if deadline == math.inf else time.time() + deadline - time.monotonic()
         training: dict[Any, Config] = {}
@@ -120,7 +120,7 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
             while True:
                 stopping = bool(received) or time.monotonic() >= deadline
                 # Submit no more tasks than fit, so that the queue determines the order.
-                slots = max(1, int(ray.cluster_resources().get(RESOURCES[kind], 0) * per_device))
+                slots = max(1, int(ray.cluster_resources().get(resource, 0) * per_device))
                 while len(training) < slots and not stopping and (config := queue.take_run()):
                     reference = task.remote(config, replace(options, device=kind), until, os.getcwd())
                     training[reference] = config

@@ -35,30 +35,23 @@ if os.getppid() == int(parent):
 class Worker:
     """A process of train_many.py.
 
-    slots: how many concurrent runs it may train. output: receives stdout and stderr. outcomes: receives the outcomes as JSON
-    lines. training: the runs in training, by the number of their input line.
+    input: its stdin. output: receives stdout and stderr. outcomes: receives the outcomes as JSON lines. training: the runs in
+    training, by the number of their input line.
     """
 
-    device: str
-    slots: int
     process: Popen
+    input: IO[bytes]
     output: IO[bytes]
     outcomes: IO[bytes]
     training: dict[int, Config] = field(default_factory=dict)
     lines: int = 0
 
-    @property
-    def free_slots(self) -> int:
-        assert self.process.stdin is not None
-        return 0 if self.process.stdin.closed else self.slots - len(self.training)
-
     def start_run(self, config: Config, options: RunOptions):
         self.lines += 1
         self.training[self.lines] = config
-        assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has just died, which the next poll finds
-            self.process.stdin.write(f"{shlex.join(format_flags(config, options))}\n".encode(errors="surrogateescape"))
-            self.process.stdin.flush()
+            self.input.write(f"{shlex.join(format_flags(config, options))}\n".encode(errors="surrogateescape"))
+            self.input.flush()
 
     def collect_outcomes(self) -> list[tuple[Config, int, str]]:
         """Return run, exit status and message of the runs that have ended since the last call.
@@ -83,9 +76,8 @@ class Worker:
 
     def close_input(self):
         """Send no more runs; the process ends when the runs in training have ended."""
-        assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self.input.close()
 
     def close(self):
         """Close the files of a process that has ended."""
@@ -100,7 +92,7 @@ class Worker:
         return "\n    ".join([message, *output.splitlines()[-TAIL:]])
 
 
-def start_worker(environment: dict[str, str], device: str, slots: int, folder: Path) -> Worker:
+def start_worker(environment: dict[str, str], folder: Path) -> Worker:
     """Start a worker in the working directory `folder`.
 
     Raises:
@@ -112,4 +104,5 @@ def start_worker(environment: dict[str, str], device: str, slots: int, folder: P
     if sys.platform == "linux":
         command = [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), *command]
     process = Popen(command, env=environment, stdin=PIPE, stdout=output, stderr=STDOUT, cwd=folder)
-    return Worker(device, slots, process, output, outcomes)
+    assert process.stdin is not None
+    return Worker(process, process.stdin, output, outcomes)
