@@ -37,6 +37,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUICK = Config(depth=8, batch_size=8, iterations=24, dataset="synthetic")
 """The smallest network; its milestones are at iterations 12 and 18."""
+QUICK_FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --device cpu"
+"""The flags of QUICK for run.py."""
 
 
 def train_alone(config: Config, options: RunOptions, data: Data, device: Device, folder: Path) -> train.Ending:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reproduce.config import Config, RunOptions, format_recipe
+from reproduce.config import Config, format_recipe
 from reproduce.errors import UserError
 
 KEYS = {
@@ -64,29 +64,18 @@ def test_defaults_that_depend_on_other_fields():
     [
         ({"depth": 21}, r"^depth must be 6n\+2 \(8, 14, 20, \.\.\.\), got 21$"),
         ({"depth": "20"}, "int.*depth"),
-        ({"depth": 2}, "depth"),
-        ({"lr": True}, "lr"),
         ({"lr": float("nan")}, "lr"),
         ({"momentum": 1.0}, "momentum"),
         ({"batch_size": 33, "bn_batch": "halves"}, "even"),
         ({"optimizer": "lion"}, "lion.*optimizer"),
-        ({"schedule": "cosine", "warmup": "error"}, "warmup"),
         ({"residual": False, "shortcut": "B"}, "no shortcuts"),
         ({"family": "resnet18", "depth": 44}, "--depth"),
-        ({"family": "lenet", "bn_batch": "halves"}, "no BN"),
-        ({"family": "lenet", "trainable": "last-stage"}, "no stages"),
         ({"seed": -1}, "seed"),
     ],
 )
 def test_invalid_values_are_refused(values: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
         Config(**values)
-
-
-@pytest.mark.parametrize("values", [{"time_limit": 0.0}, {"eval_every": 0}, {"checkpoint_every": 0}])
-def test_invalid_options_are_refused(values: dict[str, Any]):
-    with pytest.raises(UserError, match=next(iter(values)).replace("_", "-")):
-        RunOptions(**values)
 
 
 def test_the_recipe_lists_the_differences_from_the_papers():

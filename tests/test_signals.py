@@ -37,10 +37,3 @@ def test_a_closed_terminal_is_a_request_except_under_nohup(handler: signal.Handl
         assert stop_signals == collected and signal.getsignal(signal.SIGHUP) is handler
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def test_windows_has_no_sighup(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delattr(signal, "SIGHUP")
-    with collect_stop_signals() as stop_signals:
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert stop_signals == [signal.SIGTERM]
