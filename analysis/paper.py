@@ -90,6 +90,7 @@ def find_number(**where: Any) -> pd.Series:
     return rows.iloc[0]
 
 
+@cache
 def paper_value(source: str, quantity: str = "test error", column: str = "value", **where: Any) -> float:
     """Return the one published number that matches, or another column of it."""
     return float(find_number(source=source, quantity=quantity, **where)[column])

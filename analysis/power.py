@@ -2,7 +2,7 @@
 
     python analysis/power.py
 
-Writes analysis/tables/error_rates.csv, which docs/statistics.md shows (about two minutes).
+Writes analysis/tables/error_rates.csv, which docs/statistics.md shows (about a minute).
 """
 
 import sys
@@ -12,166 +12,146 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from functools import cache
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from analysis.claims import TOLERANCE
-from analysis.estimates import (
-    CONFIDENCE,
-    MINIMUM,
-    Estimate,
-    Finding,
-    Interval,
-    all_of,
-    combine,
-    holm_adjust,
-    is_equivalent,
-    is_positive,
-    matches_published,
-    prediction,
-)
+import analysis.questions  # noqa: F401 - registers the claims
+from analysis.claims import CLAIMS
+from analysis.estimates import CONFIDENCE, MINIMUM, Estimate, Finding, all_of, holm_adjust
+from analysis.questions.block_design import BLOCKS, published_error
+from analysis.records import RUN_COLUMNS
+from analysis.sample import Sample
 from reproduce.cli import parse_args, run_cli
+from reproduce.config import PAPER_TEST_ERROR, Config
 
 RATES = Path(__file__).parent / "tables" / "error_rates.csv"
 TRIALS = 2000
 SETTINGS = ((1, 0.2, 0.2), (1, 0.5, 0.5), (1, 0.5, 0.2), (3, 0.2, 0.2), (3, 0.5, 0.5), (5, 0.2, 0.2), (5, 0.5, 0.5))
 """Number of seeds, true standard deviation of a run, and published one, which the rules use for one seed."""
 
-Means = Sequence[Estimate]
+
+def any_reproduced(*findings: Finding) -> Finding:
+    return Finding(any((finding.p or 0) < 1 - CONFIDENCE for finding in findings))
+
+
+def any_reproduced_holm(*findings: Finding) -> Finding:
+    return any_reproduced(*(Finding(None, p) for p in holm_adjust([finding.p or 0 for finding in findings])))
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A rule, with mean errors for which the claim is true and for which it is false.
+class Scenario:
+    """Claims, with mean errors for which all of them are true, and for which one or more are false.
 
-    judge: takes the means of our runs and the published numbers. paper: mean errors of the published numbers, which are single
-    runs with the same standard deviation.
+    The errors are those of the claims' configurations in order; C1 also has their training errors. combine: the verdict on all
+    claims. is_paper_random: whether the published numbers are single runs, which vary like ours.
     """
 
-    claim: str
+    name: str
+    claims: Sequence[str]
     true: Sequence[float]
     false: Sequence[float]
-    judge: Callable[[Means, Sequence[float]], Finding]
-    paper: Sequence[float] = ()
+    combine: Callable[..., Finding] = all_of
+    is_paper_random: bool = False
 
 
-def subtract(first: Estimate, second: Estimate) -> Interval:
-    return combine([first, second], [1, -1])
+class SimulatedSample(Sample):
+    """The sample of a claim, with given means of test errors, followed by those of training errors."""
+
+    def __init__(self, configs: Sequence[Config], means: Sequence[Estimate]):
+        self.configs, self.means = configs, means
+
+    def mean(self, position: int, column: str = "test_error") -> Estimate:
+        return self.means[position + len(self.configs) * (column == "train_error")]
+
+    def format_means(self, column: str = "test_error") -> str:
+        return ""
 
 
-def judge_differences(means: Means, claimed: float = 0.0) -> Finding:
-    """Test that the first of each pair of configurations is worse than the second."""
-    pairs = zip(means[::2], means[1::2], strict=True)
-    return all_of(*(is_positive(subtract(worse, better), claimed) for worse, better in pairs))
-
-
-def judge_order(means: Means) -> Finding:
-    """Test that the error rises at each step."""
-    return all_of(*(is_positive(subtract(after, before)) for before, after in pairwise(means)))
-
-
-def judge_gain_of_bn(means: Means, _: Sequence[float]) -> Finding:
-    gap = subtract(*means)
-    return all_of(is_positive(gap, TOLERANCE), is_equivalent(gap - 1.5, TOLERANCE))
-
-
-def judge_numbers(means: Means, numbers: Sequence[float]) -> Finding:
-    pairs = zip(means, numbers, strict=True)
-    return all_of(*(matches_published(prediction(mean) - number, TOLERANCE) for mean, number in pairs))
-
-
-def judge_plain(means: Means, _: Sequence[float]) -> Finding:
-    return all_of(judge_order(means[:4]), is_positive(subtract(means[7], means[4])))
-
-
-def judge_residual(means: Means, _: Sequence[float]) -> Finding:
-    return all_of(is_positive(subtract(means[0], means[1])), is_positive(subtract(means[1], means[3])))
-
-
-def judge_gaps(means: Means, _: Sequence[float]) -> Finding:
-    gaps = [is_positive(subtract(plain, residual)) for plain, residual in zip(means[:4], means[4:], strict=True)]
-    return all_of(*gaps, is_positive(combine([means[0], means[4], means[3], means[7]], [-1, 1, 1, -1])))
-
-
-def judge_blocks(means: Means, _: Sequence[float]) -> Finding:
-    pairs = [(i, j) for i, j in combinations(range(5), 2) if BLOCKS[j] - BLOCKS[i] >= TOLERANCE]
-    return all_of(*(is_positive(subtract(means[j], means[i])) for i, j in pairs))
-
-
-def list_ps(means: Means) -> list[float]:
-    return [subtract(first, second).p for first, second in zip(means[::2], means[1::2], strict=True)]
-
-
-def any_below(ps: Sequence[float]) -> Finding:
-    return Finding(any(p < 1 - CONFIDENCE for p in ps))
-
-
-BLOCKS = (6.37, 6.61, 6.71, 7.84, 8.17)
-"""Identity Mappings, Table 2."""
-TABLE_6 = (8.75, 7.51, 7.17, 6.97)
-WORSE_56 = (*TABLE_6[:3], TABLE_6[3] + 1)
+TABLE_6 = [PAPER_TEST_ERROR[depth] for depth in (20, 32, 44, 56)]
 PLAIN, PLAIN_TRAINING = (9.25, 10, 12, 13.25), (1.2, 1.4, 2.4, 5.2)
 """Approximate test and training errors of the plain networks."""
-EVEN_GAPS = (*(error + 2 for error in TABLE_6), *TABLE_6)
-HALFWAY = 8.0
-RULES = [
-    Rule("a difference, as W56 (1 point; none)", (9, 8), (8, 8), lambda m, _: judge_differences(m)),
-    Rule("a difference of 0.5 or more, as B2 (1 point; none)", (9, 8), (8, 8), lambda m, _: judge_differences(m, TOLERANCE)),
-    Rule(
-        "three such differences, as A5 (all 1 point; one none)",
-        (9, 8) * 3,
-        (9, 8, 9, 8, 8, 8),
-        lambda m, _: judge_differences(m, TOLERANCE),
-    ),
-    Rule("equality, as B1 (equal; 1 point apart)", (8, 8), (9, 8), lambda m, _: is_equivalent(subtract(*m), TOLERANCE)),
-    Rule("a given difference, as B3 (1.5 points; none)", (9.5, 8), (8, 8), judge_gain_of_bn),
-    Rule(
+BLOG = (8.755, 8.085)
+"""Halfway between the blog's errors and the paper's at 32 and 44 layers."""
+TABLE_6_CLAIMS = ("T20", "T32", "T44", "T56")
+DIFFERENCES = ("W56",) * 10
+SCENARIOS = [
+    Scenario("a difference, as W56 (1 point; none)", ["W56"], (9, 8), (8, 8)),
+    Scenario("a difference of 0.5 or more, as B2 (1 point; none)", ["B2"], (9, 8), (8, 8)),
+    Scenario("three such differences, as A5 (all 1 point; one none)", ["A5"], (9, 8) * 3, (9, 8, 9, 8, 8, 8)),
+    Scenario("equality, as B1 (equal; 1 point apart)", ["B1"], (8, 8), (9, 8)),
+    Scenario("a given difference, as B3 (1.5 points; none)", ["B3"], (9.5, 8), (8, 8)),
+    Scenario(
         "two errors above a number, as A3 (by 1 point; one below it)",
-        (9, 9),
-        (9, 7),
-        lambda m, _: all_of(*(is_positive(combine([mean], [1]) - HALFWAY) for mean in m)),
+        ["A3"],
+        (BLOG[0] + 1, BLOG[1] + 1),
+        (BLOG[0] + 1, BLOG[1] - 1),
     ),
-    Rule("T: one published number (equal; 1 point apart)", (8,), (9,), judge_numbers, (8,)),
-    Rule("T: any of four numbers (all equal; one 1 point apart)", TABLE_6, WORSE_56, judge_numbers, TABLE_6),
-    Rule("an ordering of three, as C7 (1 point apart; equal)", (7, 8, 9), (8, 8, 8), lambda m, _: judge_order(m)),
-    Rule("C1 (Fig. 6; all equal)", (*PLAIN, *PLAIN_TRAINING), (10,) * 4 + (2,) * 4, judge_plain),
-    Rule("C2 (Table 6; equal from 32 layers on)", TABLE_6, (8.75, *(7.51,) * 3), judge_residual),
-    Rule("C3 (Fig. 6 and Table 6; every gap 2 points)", (*PLAIN, *TABLE_6), EVEN_GAPS, judge_gaps),
-    Rule("B4 (as published; all equal)", BLOCKS, (7,) * 5, judge_blocks),
-    Rule("any of ten differences (one 1 point; none)", (9, *(8,) * 19), (8,) * 20, lambda m, _: any_below(list_ps(m))),
-    Rule(
-        "any of ten differences, Holm (one 1 point; none)",
-        (9, *(8,) * 19),
-        (8,) * 20,
-        lambda m, _: any_below(holm_adjust(list_ps(m))),
+    Scenario("T: one published number (equal; 1 point apart)", ["T20"], TABLE_6[:1], [TABLE_6[0] + 1], is_paper_random=True),
+    Scenario(
+        "T: any of four numbers (all equal; one 1 point apart)",
+        TABLE_6_CLAIMS,
+        TABLE_6,
+        [*TABLE_6[:3], TABLE_6[3] + 1],
+        is_paper_random=True,
     ),
+    Scenario("an ordering of three, as C7 (1 point apart; equal)", ["C7"], (9, 8, 7), (8, 8, 8)),
+    Scenario("C1 (Fig. 6; all equal)", ["C1"], (*PLAIN, *PLAIN_TRAINING), (10,) * 4 + (2,) * 4),
+    Scenario("C2 (Table 6; equal from 32 layers on)", ["C2"], TABLE_6, (8.75, *(7.51,) * 3)),
+    Scenario(
+        "C3 (Fig. 6 and Table 6; every gap 2 points)",
+        ["C3"],
+        (*PLAIN, *TABLE_6),
+        (*(error + 2 for error in TABLE_6), *TABLE_6),
+    ),
+    Scenario("B4 (as published; all equal)", ["B4"], [published_error(block) for block in BLOCKS], (7,) * 5),
+    Scenario("any of ten differences (one 1 point; none)", DIFFERENCES, (9, *(8,) * 19), (8,) * 20, any_reproduced),
+    Scenario("any of ten differences, Holm (one 1 point; none)", DIFFERENCES, (9, *(8,) * 19), (8,) * 20, any_reproduced_holm),
 ]
 
 
-def simulate(rule: Rule, errors: Sequence[float], seeds: int, std: float, published: float, trials: int) -> list[bool | None]:
+@cache
+def list_configs(claim: str) -> Sequence[Config]:
+    """Return the configurations of a claim, without any runs."""
+    configs = CLAIMS[claim].configs
+    return configs(pd.DataFrame(columns=pd.Index(RUN_COLUMNS))) if callable(configs) else configs
+
+
+def judge_scenario(scenario: Scenario, means: Sequence[Estimate]) -> bool | None:
+    """Apply the rules of the claims to simulated means."""
+    size = len(means) // len(scenario.claims)
+    findings = []
+    for number, name in enumerate(scenario.claims):
+        sample = SimulatedSample(list_configs(name), means[size * number : size * (number + 1)])
+        findings.append(CLAIMS[name].rule(sample)[0])
+    return scenario.combine(*findings).holds
+
+
+def simulate(
+    scenario: Scenario, errors: Sequence[float], seeds: int, std: float, published: float, trials: int
+) -> list[bool | None]:
     """Return the verdict of each trial for networks with these mean errors."""
     generator = np.random.default_rng([seeds, round(10 * std), round(10 * published)])
     runs = generator.normal(np.array(errors)[:, None], std, (trials, len(errors), seeds))
-    numbers = generator.normal(np.array(rule.paper), std, (trials, len(rule.paper)))
-    known = seeds < MINIMUM
-    means, stds = runs.mean(2), np.full(runs.shape[:2], published) if known else runs.std(2, ddof=1)
+    means, stds = runs.mean(2), runs.std(2, ddof=1) if seeds >= MINIMUM else np.full(runs.shape[:2], published)
+    if scenario.is_paper_random:  # the rule has a fixed number, so our mean varies instead
+        means -= generator.normal(0, std, means.shape)
     return [
-        rule.judge([Estimate(seeds, *pair, known) for pair in zip(*trial, strict=True)], number).holds
-        for trial, number in zip(zip(means.tolist(), stds.tolist(), strict=True), numbers.tolist(), strict=True)
+        judge_scenario(scenario, [Estimate(seeds, *pair, seeds < MINIMUM) for pair in zip(*trial, strict=True)])
+        for trial in zip(means.tolist(), stds.tolist(), strict=True)
     ]
 
 
 def measure_rates(trials: int = TRIALS) -> pd.DataFrame:
     """Return the shares of right, inconclusive and wrong verdicts in %, a row per rule and setting."""
     rows = []
-    for rule in RULES:
+    for scenario in SCENARIOS:
         for seeds, std, published in SETTINGS:
-            row = {"rule": rule.claim, "seeds": seeds, "std": std, "published_std": published}
-            for truth, errors in ((True, rule.true), (False, rule.false)):
-                found = simulate(rule, errors, seeds, std, published, trials)
+            row = {"rule": scenario.name, "seeds": seeds, "std": std, "published_std": published}
+            for truth, errors in ((True, scenario.true), (False, scenario.false)):
+                found = simulate(scenario, errors, seeds, std, published, trials)
                 for share, verdict in (("right", truth), ("inconclusive", None), ("wrong", not truth)):
                     row[f"{share}, {str(truth).lower()}"] = round(100 * found.count(verdict) / trials, 2)
             rows.append(row)
