@@ -115,7 +115,7 @@ CASES: list[tuple[Main, str, str]] = [
     (parity.main, "--devices cpu", "--devices"),
     (parity.main, "--devices cpu npu", "device npu is not usable"),
     (parity.main, "--iterations 3", "iterations must be at least 10"),
-    (acceptance.main, "--device cpu", "has no reference"),
+    (acceptance.main, "--device cpu", "must contain at least two runs of each network"),
     # analysis
     (compare.main, "", "at least one run folder"),
     (compare.main, "records --records records", "records is not a run folder"),

@@ -26,7 +26,8 @@ def test_a_short_benchmark(workplace: Path, capsys: pytest.CaptureFixture[str], 
         return made | {"broken": broken}
 
     monkeypatch.setattr(throughput, "list_candidates", some)
-    settings = Settings(depths=(8,), precisions=("bf16",), together=(2,), iterations=1, rounds=2, workers=1)
+    monkeypatch.setattr(throughput, "ROUNDS", 2)
+    settings = Settings(depths=(8,), precisions=("bf16",), together=(2,), iterations=1)
     record = json.loads(run_benchmark(replace(settings, data="synthetic", device="cpu", out=workplace / "out")).read_text())
     assert record["device"] == "cpu" and torch.__version__.startswith(record["versions"]["torch"])
     assert [row["candidate"] for row in record["rows"]] == ["plain", "eager", "2 together"]
@@ -69,6 +70,6 @@ def test_an_eager_step_is_not_measured_as_a_captured_one(
     monkeypatch.setattr(type(CPU), "is_accelerator", property(lambda self: True))
     monkeypatch.setattr(step, "capture_graph", lambda device, step: "there are no graphs")
     monkeypatch.setattr(throughput, "list_candidates", some)
-    timings = throughput.compare_candidates(Settings(iterations=4, rounds=1), QUICK, Path(), synthetic, CPU, 1e-3)
+    timings = throughput.compare_candidates(Settings(iterations=4), QUICK, Path(), synthetic, CPU, 1e-3)
     assert [timing.candidate for timing in timings] == ["eager"]
     assert "not measured, RuntimeError: its step is not captured" in capsys.readouterr().out

@@ -71,6 +71,12 @@ def test_the_image_folders_and_the_runs(images: list[np.ndarray], capsys: pytest
         transfer.main(FLAGS)
 
 
+def test_a_negative_seed_is_rejected_before_anything_is_written(workplace: Path):
+    with pytest.raises(UserError, match="seeds must be at least 0, got -1"):
+        transfer.main(["--seeds", "0", "-1", "--work", "folders"])
+    assert not Path("folders").exists()
+
+
 def test_a_stopped_run_stops_the_experiment(images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch):
     Path("folders/.first.unfinished/train/airplane").mkdir(parents=True)  # left by a killed process
     monkeypatch.setattr("reproduce.run.main", lambda line: 75)

@@ -106,14 +106,6 @@ def compare_gradients(exact_BP: Tensor, rounded_BP: Tensor) -> dict[str, float]:
     return {name: float(f"{float(value):.4g}") for name, value in found.items()}
 
 
-def measure_test_errors(network: nn.Module, config: Config, data: Data, device: devices.Device) -> dict[str, float]:
-    """Return the test error of a trained network, evaluated in each precision."""
-    return {
-        f"test_error_{precision}": measure_error(network, data.test, data, device, replace(config, precision=precision))
-        for precision in PRECISIONS
-    }
-
-
 def measure_gradients(network: nn.Module, config: Config, data: Data, device: devices.Device, batches: int) -> dict[str, float]:
     """Return the statistics of `compare_gradients`; changes BN's running statistics."""
     network.train()
@@ -156,8 +148,9 @@ def measure(options: Options) -> Path:
     for weights, config, network, normalized in list_networks(options, data):
         network = network.to(device.torch_device).to(memory_format=device.memory_format)
         row = {"net": config.net, "block": config.block, "weights": weights}
-        if weights != INITIAL:
-            row |= measure_test_errors(network, config, normalized, device)
+        for precision in PRECISIONS if weights != INITIAL else ():
+            evaluated = replace(config, precision=precision)
+            row[f"test_error_{precision}"] = measure_error(network, normalized.test, normalized, device, evaluated)
         rows.append(row | measure_gradients(network, config, normalized, device, options.batches))
         percent = {name: f"{100 * rows[-1][name]:.2f}%" for name in ("relative_error", "bias", "bias_by_chance", "noise")}
         percent |= {name: f"{value:.2f}%" for name, value in row.items() if name.startswith("test_error")}

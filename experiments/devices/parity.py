@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # import this checkout, not 
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -111,39 +110,35 @@ def compare_devices(config: Config, first: Device, second: Device, folder: Path)
     Raises:
         UserError: the dataset is missing, or a device does not support the precision.
     """
+    for device in (first, second):
+        devices.set_numerics(device, config.precision, deterministic=False)
+    reference, repeating = [
+        Training(config, load_data(config, folder, device.torch_device), device, capture=False) for device in (first, second)
+    ]
     worst: dict[str, float] = {name: 0.0 for name in ("loss", "gradients", "BN")}
-    with ExitStack() as streams:
-        for device in (first, second):
-            devices.set_numerics(device, config.precision, deterministic=False)
-        for device in {device.kind: device for device in (first, second)}.values():
-            streams.enter_context(devices.use_stream(device, devices.create_stream(device)))
-        reference, repeating = [
-            Training(config, load_data(config, folder, device.torch_device), device, capture=False)
-            for device in (first, second)
-        ]
-        print("iteration  loss        relative difference: loss  gradients (worst)  BN")
-        spacing = max(1, config.iterations // N_INTERVALS)
-        for iteration in range(config.iterations):
-            if iteration % spacing:
-                train_iteration(reference, iteration)
-                continue
-            repeating.restore(reference.state())
-            losses = [train_iteration(training, iteration) for training in (reference, repeating)]
-            gradient, name = compare_tensors(collect_gradients(reference), collect_gradients(repeating))
-            found = {
-                "loss": relative_difference(losses[0], losses[1]),
-                "gradients": gradient,
-                "BN": compare_tensors(collect_bn_statistics(reference), collect_bn_statistics(repeating))[0],
-            }
-            worst = {name: max(value, found[name]) for name, value in worst.items()}
-            print(
-                f"{iteration + 1:9}  {losses[0]:<10.6f}  {found['loss']:25.1e}  {gradient:.1e} ({name})  {found['BN']:.1e}",
-                flush=True,
-            )
+    print("iteration  loss        relative difference: loss  gradients (worst)  BN")
+    spacing = max(1, config.iterations // N_INTERVALS)
+    for iteration in range(config.iterations):
+        if iteration % spacing:
+            train_iteration(reference, iteration)
+            continue
         repeating.restore(reference.state())
-        errors = [measure_error(t.network, t.data.test, t.data, t.device, config) for t in (reference, repeating)]
-        worst["test error"] = abs(errors[0] - errors[1])
-        print(f"test error of the first device's weights: {errors[0]:.2f}% and {errors[1]:.2f}%")
+        losses = [train_iteration(training, iteration) for training in (reference, repeating)]
+        gradient, name = compare_tensors(collect_gradients(reference), collect_gradients(repeating))
+        found = {
+            "loss": relative_difference(losses[0], losses[1]),
+            "gradients": gradient,
+            "BN": compare_tensors(collect_bn_statistics(reference), collect_bn_statistics(repeating))[0],
+        }
+        worst = {name: max(value, found[name]) for name, value in worst.items()}
+        print(
+            f"{iteration + 1:9}  {losses[0]:<10.6f}  {found['loss']:25.1e}  {gradient:.1e} ({name})  {found['BN']:.1e}",
+            flush=True,
+        )
+    repeating.restore(reference.state())
+    errors = [measure_error(t.network, t.data.test, t.data, t.device, config) for t in (reference, repeating)]
+    worst["test error"] = abs(errors[0] - errors[1])
+    print(f"test error of the first device's weights: {errors[0]:.2f}% and {errors[1]:.2f}%")
     return worst
 
 

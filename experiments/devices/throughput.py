@@ -22,11 +22,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # import this checkout, not an installed version
 
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -56,6 +57,10 @@ TrainFunction = Callable[[int], float]
 
 CHUNK = 100
 """Iterations of a captured candidate between synchronizations with the host."""
+ROUNDS = 3
+"""Timed rounds, after one warm-up round."""
+WORKERS = 2
+"""DataLoader processes of the baseline loop."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,6 @@ class Settings:
     """Numbers of concurrent runs to measure."""
     iterations: int = 20
     """Iterations of a candidate per round, after half as many for warm-up; rounded up to a multiple of 100 if captured."""
-    rounds: int = 3
-    """Timed rounds, after one warm-up round."""
-    workers: int = 2
-    """DataLoader processes of the baseline loop."""
     data: str = "data"
     """Folder of CIFAR-10, or synthetic."""
     device: DeviceChoice = "auto"
@@ -83,8 +84,7 @@ class Settings:
     """Folder for <device>.json; replaces an older record."""
 
     def __post_init__(self):
-        for name in ("iterations", "rounds"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        require(self.iterations >= 1, "iterations must be at least 1", self.iterations)
         require(all(count >= 2 for count in self.together), "together must be at least 2", self.together)
 
 
@@ -105,18 +105,14 @@ class TransformedImages(Dataset):
         return self.transform(Image.fromarray(self.images_NHWC[index])), int(self.labels[index])
 
 
-def repeat_loader(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        yield from loader
-
-
-def make_baseline(config: Config, folder: Path, device: Device, workers: int, compiled: bool = False) -> TrainFunction:
+def make_baseline(config: Config, folder: Path, device: Device, compiled: bool = False) -> TrainFunction:
     """Return the baseline: the loop of reproduce/reference.py on a DataLoader."""
     normalize = transforms.Normalize((0.4914, 0.4822, 0.4465), (1.0, 1.0, 1.0))
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     images = TransformedImages(config, folder, transforms.Compose([*augment, transforms.ToTensor(), normalize]))
-    loader = DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=workers)
-    batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in repeat_loader(loader))
+    loader = DataLoader(images, config.batch_size, shuffle=True, drop_last=True, num_workers=WORKERS)
+    repeated = (batch for _ in itertools.count() for batch in loader)
+    batches = ((inputs.to(device.torch_device), labels.to(device.torch_device)) for inputs, labels in repeated)
     network = build_network(config).to(device.torch_device).train()
     if compiled:
         network.compile()
@@ -141,26 +137,30 @@ def train_iterations(training: Training, start: int, stop: int) -> Task[None]:
         yield from training.train_chunk(begin, end, [0.1] * (end - begin))
 
 
-def make_interleaved(runs: Sequence[Training], device: Device) -> TrainFunction:
-    """Return a candidate that trains the runs interleaved, each on its own stream; if captured, in whole chunks.
+def make_interleaved(config: Config, data: Data, device: Device, count: int, capture: bool = True) -> TrainFunction:
+    """Return a candidate that trains `count` runs interleaved, each on its own stream; if captured, in whole chunks.
 
     It raises a RuntimeError if a run falls back from its captured step to an eager one.
     """
-    start, streams, captured = 0, [create_stream(device) for _ in runs], [run.may_capture for run in runs]
-    chunk = device.chunk_iterations if any(captured) else 1
+    runs = [Training(replace(config, seed=seed), data, device, capture) for seed in range(count)]
+    streams = [create_stream(device) for _ in runs]
+    captured = capture and device.is_accelerator
+    chunk = device.chunk_iterations if captured else 1
+    start = 0
 
     def train(iterations: int) -> float:
         nonlocal start
         iterations = math.ceil(iterations / chunk) * chunk
-        stop = start + iterations
-        each = zip(streams, runs, strict=True)
-        tasks = [run_on_stream(device, stream, train_iterations(run, start, stop), lambda: None) for stream, run in each]
+        start += iterations
+        tasks = [
+            run_on_stream(device, stream, train_iterations(run, start - iterations, start), lambda: None)
+            for stream, run in zip(streams, runs, strict=True)
+        ]
         before = time.perf_counter()
         run_interleaved(tasks)
-        if captured != [run.may_capture for run in runs]:
+        if captured and not all(run.may_capture for run in runs):
             raise RuntimeError("its step is not captured")
-        start = stop
-        return (time.perf_counter() - before) / iterations / len(runs)
+        return (time.perf_counter() - before) / iterations / count
 
     return train
 
@@ -169,19 +169,16 @@ def list_candidates(
     settings: Settings, config: Config, folder: Path, data: Data, device: Device
 ) -> dict[str, Callable[[], TrainFunction]]:
     """Return a function that makes each candidate, by name, in the order of the table."""
-
-    def interleave(count: int = 1, capture: bool = True) -> TrainFunction:
-        runs = [Training(replace(config, seed=seed), data, device, capture) for seed in range(count)]
-        return make_interleaved(runs, device)
-
-    baseline = partial(make_baseline, config, folder, device, settings.workers)
-    candidates: dict[str, Callable[[], TrainFunction]] = {"plain": baseline, "plain compiled": partial(baseline, compiled=True)}
-    candidates["eager"] = partial(interleave, capture=False)
+    baseline = partial(make_baseline, config, folder, device)
+    interleaved = partial(make_interleaved, config, data, device)
+    candidates: dict[str, Callable[[], TrainFunction]] = {
+        "plain": baseline,
+        "plain compiled": partial(baseline, compiled=True),
+        "eager": partial(interleaved, 1, capture=False),
+    }
     if device.is_accelerator:
-        candidates["captured"] = interleave
-    for count in settings.together:
-        candidates[f"{count} together"] = partial(interleave, count)
-    return candidates
+        candidates["captured"] = partial(interleaved, 1)
+    return candidates | {f"{count} together": partial(interleaved, count) for count in settings.together}
 
 
 # The roofline bound -----------------------------------------------------------------------------------------------------
@@ -195,26 +192,21 @@ def count_work(config: Config) -> tuple[int, int]:
     and 4 otherwise; each weight and its momentum read and written once, with 4.
     """
     network = build_network(config).to("meta")
-    size = 2 if config.precision == "bf16" else 4
-    moved = 0
-
-    def add_output(module: nn.Module, inputs: Any, output: Tensor):
-        nonlocal moved
-        moved += 2 * size * output.numel()
-
+    outputs: list[int] = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(add_output)
+            module.register_forward_hook(lambda module, inputs, output: outputs.append(output.numel()))
     with FlopCounterMode(display=False) as counter:
         network(torch.empty(config.batch_size, 3, 32, 32, device="meta")).sum().backward()
-    moved += sum(4 * 4 * parameter.numel() for parameter in network.parameters())
-    return counter.get_total_flops(), moved
+    size = 2 if config.precision == "bf16" else 4
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return counter.get_total_flops(), 2 * size * sum(outputs) + 4 * 4 * parameters
 
 
-def time_calls(call: Callable[[], Any], device: Device, repeats: int = 5) -> float:
-    """Return the median seconds of a call, after one for warm-up."""
+def time_calls(call: Callable[[], Any], device: Device) -> float:
+    """Return the median seconds of five calls, after one for warm-up."""
     seconds = []
-    for _ in range(repeats + 1):
+    for _ in range(6):
         before = time.perf_counter()
         call()
         if device.is_accelerator:
@@ -245,22 +237,20 @@ def compare_candidates(
     settings: Settings, config: Config, folder: Path, data: Data, device: Device, bound: float
 ) -> list[Timing]:
     """Measure and print the candidates for one network and precision. bound: the roofline bound in seconds."""
-    train_functions: dict[str, TrainFunction] = {}
-    start_up: dict[str, float] = {}
+    title = f"depth {config.depth:4}  {config.precision}"
+    started: dict[str, tuple[TrainFunction, float]] = {}
     torch._dynamo.reset()  # frees the compiled code of the previous network
     for name, make in list_candidates(settings, config, folder, data, device).items():
         before = time.perf_counter()
         try:
             train = make()
             train(settings.iterations)
+            started[name] = train, time.perf_counter() - before
         except Exception as error:  # a missing compiler or operator must not stop the others
-            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            print(f"depth {config.depth:4}  {config.precision}  {name:21} not measured, {reason}", flush=True)
-            continue
-        train_functions[name], start_up[name] = train, time.perf_counter() - before
-    milliseconds: dict[str, list[float]] = {name: [] for name in train_functions}
-    for _ in range(settings.rounds):
-        for name, train in train_functions.items():
+            print(f"{title}  {name:21} not measured, {devices.format_exception(error)}", flush=True)
+    milliseconds: dict[str, list[float]] = {name: [] for name in started}
+    for _ in range(ROUNDS):
+        for name, (train, _) in started.items():
             train(math.ceil(settings.iterations / 2))
             milliseconds[name].append(1000 * train(settings.iterations))
     timings = []
@@ -270,7 +260,7 @@ def compare_candidates(
             depth=config.depth,
             precision=config.precision,
             candidate=name,
-            seconds_to_start=round(start_up[name], 1),
+            seconds_to_start=round(started[name][1], 1),
             median=round(median, 4),
             min=round(min(times), 4),
             max=round(max(times), 4),
@@ -279,18 +269,15 @@ def compare_candidates(
             times_plain=round(statistics.median(milliseconds["plain"]) / median, 2) if "plain" in milliseconds else None,
         )
         timings.append(timing)
-        print(format_timing(timing), flush=True)
+        speedup = "" if timing.times_plain is None else f"speed-up {timing.times_plain:.2f}, "
+        percent = 100 * timing.floor_fraction
+        print(
+            f"{title}  {name:21} {median:9.3f} ms ({min(times):.3f} to {max(times):.3f})  "
+            f"{timing.images_per_second:7.0f} images/s, {speedup}{percent:.2f}% of roofline; "
+            f"start-up {timing.seconds_to_start:.1f} s",
+            flush=True,
+        )
     return timings
-
-
-def format_timing(timing: Timing) -> str:
-    speedup = "" if timing.times_plain is None else f"speed-up {timing.times_plain:.2f}, "
-    percent = 100 * timing.floor_fraction
-    return (
-        f"depth {timing.depth:4}  {timing.precision}  {timing.candidate:21} {timing.median:9.3f} ms ({timing.min:.3f} to "
-        f"{timing.max:.3f})  {timing.images_per_second:7.0f} images/s, {speedup}{percent:.2f}% of roofline; "
-        f"start-up {timing.seconds_to_start:.1f} s"
-    )
 
 
 def run_benchmark(settings: Settings) -> Path:
@@ -315,22 +302,17 @@ def run_benchmark(settings: Settings) -> Path:
     rates = ", ".join(f"{name} {value / 1e12:.3f} TFLOP/s" for name, value in peaks.items() if name != "copy")
     print(f"peak rates: copy {peaks['copy'] / 1e9:.1f} GB/s, {rates}")
     path = settings.out / f"{format_file_name(about['device_name'])}.json"
-    measured = {name: value for name, value in asdict(settings).items() if name not in ("data", "device", "out")}
-    record = {"git": describe_git()} | about | {"data": default.dataset, "batch_size": default.batch_size} | measured
+    record = {"git": describe_git()} | about | {"data": default.dataset, "batch_size": default.batch_size}
+    record |= {"iterations": settings.iterations, "rounds": ROUNDS, "workers": WORKERS, "ceilings": peaks}
     timings: list[Timing] = []
     for config in configs:
         devices.set_numerics(device, config.precision, deterministic=False)
         operations, moved = count_work(config)
-        times = {"operations": operations / peaks[config.precision], "bytes": moved / peaks["copy"]}
-        bottleneck = max(times, key=lambda name: times[name])
-        bound = times[bottleneck]
-        print(
-            f"depth {config.depth:4}  {config.precision}  {operations / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB per step: "
-            f"roofline bound {1000 * bound:.3f} ms, limited by {bottleneck}",
-            flush=True,
-        )
+        bound = max(operations / peaks[config.precision], moved / peaks["copy"])
+        work = f"{operations / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB per step"
+        print(f"depth {config.depth:4}  {config.precision}  {work}: roofline bound {1000 * bound:.3f} ms", flush=True)
         timings += compare_candidates(settings, config, folder, data, device, bound)
-        write_json(path, record | {"ceilings": peaks, "rows": timings})
+        write_json(path, record | {"rows": timings})
     print(path)
     return path
 
