@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.markdown import fill_template, format_commit, format_table, join_words
+from analysis.markdown import fill_template, format_commit, format_net, format_net_name, format_table, join_words
 from analysis.records import comparable_runs, to_configs
-from experiments.devices import Throughput, Timing
+from experiments.devices import Throughput, Timing, load_measurements
 from experiments.devices.acceptance import (
     ALPHA,
     FAULTS,
@@ -24,8 +24,6 @@ from experiments.devices.acceptance import (
     list_alarms,
     load_runs,
 )
-from reproduce.errors import UserError
-from reproduce.schema import decode_json
 
 GROUP_SIZES = (1, 3)
 """Numbers of runs per group in the device validation."""
@@ -37,7 +35,7 @@ def format_devices(runs: pd.DataFrame, records: Path) -> str:
     Raises:
         UserError: a record is damaged.
     """
-    benchmarks = [format_benchmark(load_throughput(path)) for path in sorted(records.glob("throughput/*.json"))]
+    benchmarks = map(format_benchmark, load_measurements(records / "throughput", Throughput))
     return fill_template(
         "devices",
         hours=format_hours(runs),
@@ -84,7 +82,7 @@ def format_versions(versions: dict[str, str | int | None]) -> str:
 
 def describe_moves(runs: pd.DataFrame) -> str:
     """Return which runs moved between devices, and whether the others were trained on CPUs."""
-    nets = pd.Series([f"{config.net} (seed {config.seed})" for config in to_configs(runs)], index=runs.index, dtype=str)
+    nets = pd.Series([f"{format_net(config)} (seed {config.seed})" for config in to_configs(runs)], index=runs.index, dtype=str)
     devices = runs["sessions"].map(name_devices)
     moved = nets[devices.str.contains("; then ", regex=False)].groupby(devices)
     moves = [f"{join_words(group.tolist())} on {name.replace('; then ', ', then ')}" for name, group in moved]
@@ -94,18 +92,6 @@ def describe_moves(runs: pd.DataFrame) -> str:
 
 
 # Throughput -----------------------------------------------------------------------------------------------------------
-
-
-def load_throughput(path: Path) -> Throughput:
-    """Read a throughput record.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        return decode_json(path.read_bytes(), Throughput)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): restore it or measure again") from None
 
 
 def format_benchmark(record: Throughput) -> str:
@@ -157,7 +143,7 @@ def format_validation(folder: Path) -> str:
             healthy = [measures for config, measures in reference.items() if config.net == net]
             alarms = [count_alarms(net, healthy, runs, size) for size in GROUP_SIZES]
             fault = "none (reference)" if path.name == REFERENCE else path.name.replace("-", " ")
-            rows.append([fault, net, len(runs), *map(format_values, zip(*runs, strict=True)), *alarms])
+            rows.append([fault, format_net_name(net), len(runs), *map(format_values, zip(*runs, strict=True)), *alarms])
     measures = (f"{measure}, %" if measure.endswith("error") else measure for measure in MEASURES)
     header = ["fault", "network", "runs", *measures, *(f"alarms, {size} run{'s' if size > 1 else ''}" for size in GROUP_SIZES)]
     return f"""The reference: {ITERATIONS} iterations (`python reproduce/run.py --device cpu

@@ -17,6 +17,7 @@ from analysis.records import finished_runs, select_runs, stuck_runs
 from reproduce.config import PAPER_ITERATIONS, Config, format_flags
 
 TEMPLATES = Path(__file__).with_name("templates")
+WARMUPS = {"none": "no warm-up", "error": "warm-up by training error", "iterations": "warm-up of 400 iterations"}
 
 
 def nondefault_fields(config: Config) -> dict[str, Any]:
@@ -42,6 +43,8 @@ def format_label(config: Config) -> str:
             continue
         if isinstance(value, bool):
             words.append(plain_name if value else f"no {plain_name}")
+        elif name == "warmup":
+            words.append(WARMUPS[value])
         elif name in ("optimizer", "block", "dataset"):
             words.append(value)
         elif name in ("pictures", "initial"):
@@ -53,7 +56,12 @@ def format_label(config: Config) -> str:
 
 def format_net(config: Config) -> str:
     """Return "ResNet-20" or "plain-20"; the configuration's label for other families."""
-    return f"{'ResNet' if config.residual else 'plain'}-{config.depth}" if config.family == "6n+2" else format_label(config)
+    return format_net_name(config.net) if config.family == "6n+2" else format_label(config)
+
+
+def format_net_name(net: str) -> str:
+    """Return "ResNet-20" for "residual20", and "plain-20" for "plain20"."""
+    return re.sub(r"(\d+)$", r"-\1", net.replace("residual", "ResNet"))
 
 
 def format_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

@@ -43,7 +43,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(1, 2, figsize=(8, 4.4), sharey=True, layout="constrained")
     for kind, is_residual, axes in zip(("plain", "residual"), (False, True), panels, strict=True):
         nets = [config for config in selection.runs if config.residual == is_residual]
-        drawing.draw_panel(axes, selection, curves, {net: styles[net] for net in nets}, f"{kind} nets")
+        drawing.draw_panel(axes, selection, curves, {net: styles[net] for net in nets}, f"{kind} networks")
         if selection.is_full:
             draw_published(axes, kind, [net.depth for net in nets])
     handles = [Line2D([], [], color="0.4", **MARKER_STYLE, label="the paper's Table 6")]

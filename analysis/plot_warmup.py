@@ -46,7 +46,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     drawing.format_thousands(axes)
     axes.legend(frameon=False)
     axes.set_title(
-        f"residual nets, {selection.precision}; each line is one run, each marker the mean since the one before",
+        f"residual networks, {selection.precision}; each line is one run, each marker a mean over 1,000 iterations",
         fontsize="small",
     )
     return figure

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from analysis import table
-from analysis.devices import describe_moves, format_devices, format_validation, load_throughput
+from analysis.devices import describe_moves, format_devices, format_validation
 from analysis.markdown import format_number, format_table, group_labels, wrap_paragraphs
 from analysis.records import load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
@@ -227,7 +227,7 @@ def test_a_run_that_moved_lists_its_devices_in_order(checkout: Checkout):
     runs, _ = load_records(checkout.records)
     devices = "Test Accelerator; then Another Accelerator"
     assert f"| {devices} | 2.11.0; then 9 | fp32 | 1 | 1.0 |" in format_devices(runs, checkout.records)
-    moved = "residual20 (seed 0) on Test Accelerator, then Another Accelerator"
+    moved = "ResNet-20 (seed 0) on Test Accelerator, then Another Accelerator"
     assert describe_moves(runs) == f"Runs that moved between devices: {moved}."
     assert devices in format_runs_csv(runs)
 
@@ -252,7 +252,7 @@ def test_the_throughput_is_shown_device_by_device(checkout: Checkout):
     assert "| 20 | bf16 | 4 interleaved runs | 0.988 (0.98 to 1) | 129,600 | 8.12 | 4.0 | 12 |" in text
     path.write_text("{")
     with pytest.raises(UserError, match="test-accelerator.json is damaged"):
-        load_throughput(path)
+        checkout.run()
 
 
 def test_false_alarms_and_detected_faults_are_counted(tmp_path: Path):
@@ -265,9 +265,9 @@ def test_false_alarms_and_detected_faults_are_counted(tmp_path: Path):
         write_outcome(tmp_path / FAULTS / "no-harm", replace(net, seed=100 + seed), (1.975, 1.475, 52.0))
         write_run(tmp_path / FAULTS / "lr-9", replace(net, seed=100 + seed, lr=9.0), status="diverged")
     text = format_validation(tmp_path)
-    assert re.search(r"\| none \(reference\) \| residual20 \| 20 \| 1.981 ± 0.29.* \| 1 of 20 \| .* of 1,140 \|", text)
-    assert "| lr 9 | residual20 | 5 | diverged | diverged | diverged | 5 of 5 | 10 of 10 |" in text
-    assert "| no harm | residual20 | 5 | 1.975 ± 0.000 | 1.475 ± 0.000 | 52.000 ± 0.000 | 0 of 5 | 0 of 10 |" in text
+    assert re.search(r"\| none \(reference\) \| ResNet-20 \| 20 \| 1.981 ± 0.29.* \| 1 of 20 \| .* of 1,140 \|", text)
+    assert "| lr 9 | ResNet-20 | 5 | diverged | diverged | diverged | 5 of 5 | 10 of 10 |" in text
+    assert "| no harm | ResNet-20 | 5 | 1.975 ± 0.000 | 1.475 ± 0.000 | 52.000 ± 0.000 | 0 of 5 | 0 of 10 |" in text
 
 
 def write_weights(folder: Path, config: Config):

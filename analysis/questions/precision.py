@@ -1,40 +1,19 @@
 """Does training in TF32 or bf16 change the test error? And how large is the error of bf16 gradients?"""
 
-import msgspec
 import pandas as pd
 
 from analysis.estimates import combine
-from analysis.markdown import format_estimates, format_net, format_number, format_table
+from analysis.markdown import format_estimates, format_net, format_net_name, format_number, format_table
 from analysis.paper import find_number
 from analysis.records import PRECISIONS, RECORDS, comparable_runs
 from analysis.sample import Sample
+from experiments.devices import GradientNoiseRecord, load_measurements
 from experiments.precision import NETS
 from reproduce.config import Config
-from reproduce.errors import UserError
 
 COMPARISON = "tensorflow/models#5243"
 """Source of a published comparison."""
 GRADIENT_NOISE = RECORDS / "gradient_noise"
-
-
-class GradientNoise(msgspec.Struct):
-    """One network in a record of experiments/devices/gradient_noise.py, whose docstring defines the numbers."""
-
-    net: str
-    block: str
-    weights: str
-    relative_error: float
-    bias: float
-    bias_by_chance: float
-    noise: float
-    test_error_fp32: float | None = None
-    test_error_bf16: float | None = None
-
-
-class Measurement(msgspec.Struct):
-    device_name: str
-    batches: int
-    rows: list[GradientNoise]
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
@@ -57,7 +36,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         describe_published(),
         format_table(header, rows) if rows else "",
         f"Not run yet: {', '.join(missing)} ({command})." if missing else f"{command} trains these networks.",
-        *map(format_gradient_noise, load_measurements()),
+        *map(format_gradient_noise, load_measurements(GRADIENT_NOISE, GradientNoiseRecord)),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -71,25 +50,11 @@ def describe_published() -> str:
     )
 
 
-def load_measurements() -> list[Measurement]:
-    """Read the records of experiments/devices/gradient_noise.py.
-
-    Raises:
-        UserError: a record is damaged.
-    """
-    measurements = []
-    for path in sorted(GRADIENT_NOISE.glob("*.json")):
-        try:
-            measurements.append(msgspec.json.decode(path.read_bytes(), type=Measurement))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is damaged: {error}") from None
-    return measurements
-
-
 def describe_fp32(shallow: Config, deep: Config) -> str:
     """Return the test errors of the published weights of two networks when they are evaluated in fp32."""
-    rows = [row for measurement in load_measurements() for row in measurement.rows if row.test_error_fp32 is not None]
-    errors = {(row.net, row.block): row.test_error_fp32 for row in rows}
+    records = load_measurements(GRADIENT_NOISE, GradientNoiseRecord)
+    trained = [row for record in records for row in record.rows if row.weights != "initial"]
+    errors = {(row.net, row.block): row.test_error_fp32 for row in trained}
     first, last = (errors.get((net.net, net.block)) for net in (shallow, deep))
     if first is None or last is None:
         return ""
@@ -100,12 +65,12 @@ def describe_fp32(shallow: Config, deep: Config) -> str:
     )
 
 
-def format_gradient_noise(measurement: Measurement) -> str:
+def format_gradient_noise(measurement: GradientNoiseRecord) -> str:
     """Return the table of one record."""
     rows, above = [], sum(abs(row.bias) > row.bias_by_chance for row in measurement.rows)
     for row in measurement.rows:
         weights = "initial" if row.weights == "initial" else "trained"
-        net = f"{row.net}{'' if row.block == 'original' else f' ({row.block})'}"
+        net = f"{format_net_name(row.net)}{'' if row.block == 'original' else f' ({row.block})'}"
         shares = (row.relative_error, abs(row.bias), row.bias_by_chance, row.noise)
         errors = ["" if error is None else f"{error:.2f}" for error in (row.test_error_fp32, row.test_error_bf16)]
         rows.append([net, weights, *(f"{100 * share:.1f}" for share in shares), *errors])

@@ -1,11 +1,15 @@
-"""Scripts that validate and measure a device, and the schema of throughput records. Imports no torch."""
+"""Scripts that validate and measure a device, and the schemas of their records. Imports no torch."""
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from reproduce.schema import Amount, Count
+from reproduce.errors import UserError
+from reproduce.schema import Amount, Count, decode_json
+
+T = TypeVar("T")
 
 
 class Timing(Struct):
@@ -44,6 +48,43 @@ class Throughput(Struct):
     ceilings: dict[str, Amount]
     rows: list[Timing]
     quick: bool = False
+
+
+class GradientNoise(Struct):
+    """One network in a record of gradient_noise.py, whose docstring defines the numbers."""
+
+    net: str
+    block: str
+    weights: str
+    relative_error: float
+    bias: float
+    bias_by_chance: float
+    noise: float
+    test_error_fp32: float | None = None
+    test_error_bf16: float | None = None
+
+
+class GradientNoiseRecord(Struct):
+    """A record of gradient_noise.py."""
+
+    device_name: str
+    batches: int
+    rows: list[GradientNoise]
+
+
+def load_measurements(folder: Path, schema: type[T]) -> list[T]:
+    """Read the records *.json of a script, sorted by name.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(decode_json(path.read_bytes(), schema))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): restore it or measure again") from None
+    return records
 
 
 def format_file_name(device_name: str) -> str:
