@@ -66,7 +66,7 @@ def test_recorded_gradient_noise_is_shown(tmp_path: Path, monkeypatch: pytest.Mo
     runs, curves = load_records(tmp_path)
     section = precision.format_section(runs, curves)
     assert "| plain-56 | initial | 20.0 | 3.0 | 4.0 | 800.0 |  |  |" in section and "0 of 3 rows" in section
-    assert "| residual56 | trained | 20.0 | 3.0 | 4.0 | 800.0 | 8.14 | 8.11 |" in section
+    assert "| ResNet-56 | trained | 20.0 | 3.0 | 4.0 | 800.0 | 8.14 | 8.11 |" in section
     shallow, deep = Config(depth=32), Config(depth=56)
     assert "7.44% (ResNet-32) and 8.14% (ResNet-56), so" in precision.describe_fp32(shallow, deep)
     assert ", so" not in precision.describe_fp32(deep, shallow) and precision.describe_fp32(shallow, Config(depth=44)) == ""
