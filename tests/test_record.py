@@ -1,8 +1,9 @@
-"""The run folder: checkpoints under damage, a full disk, predictions, identity, lock, sessions, later fields."""
+"""The run folder: checkpoints under damage, a full disk, predictions, identity, lock, sessions, damaged and old records."""
 
 import errno
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from reproduce.cli import format_os_error
 from reproduce.config import Config, RunOptions
 from reproduce.errors import RunLocked, UserError
 from tests.conftest import assert_equal, build
-from tests.fake_records import SESSION
+from tests.fake_records import SESSION, write_run
 from tests.test_config import ExtendedConfig
 
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
@@ -135,7 +136,7 @@ def test_a_full_disk_leaves_the_old_files(folder: Path, monkeypatch: pytest.Monk
     assert read_files(folder) == before
 
 
-# Predictions ------------------------------------------------------------------------------------------------------------
+# Predictions and parameters ---------------------------------------------------------------------------------------------
 
 
 def test_predictions_are_digits_if_right_and_letters_if_wrong(tmp_path: Path):
@@ -149,9 +150,6 @@ def test_predictions_are_digits_if_right_and_letters_if_wrong(tmp_path: Path):
     assert {(i, j): n for i, row in enumerate(confusion) for j, n in enumerate(row) if n} == {
         (0, 0): 60, (9, 9): 60, (4, 3): 60, (3, 3): 60,
     }  # fmt: skip
-
-
-# Parameters -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("changes", [{"residual": False}, {"shortcut": "B"}, {"shortcut": "C"}, {"dataset": "mnist"}], ids=str)
@@ -219,7 +217,73 @@ def test_each_session_is_recorded_without_the_users_folders(tmp_path: Path):
         assert record.read_sessions(tmp_path)[-1].command == "python reproduce/run.py --data mnist"
 
 
-# Later fields ---------------------------------------------------------------------------------------------------------
+# Damaged and old records ------------------------------------------------------------------------------------------------
+
+ALL, END = r"(?s).+", r"(?s).{20}\Z"
+DAMAGES: list[tuple[str, str, str | None, str]] = [
+    ("config.json", END, "", "is damaged"),
+    ("config.json", ALL, None, "is missing"),
+    ("config.json", ALL, json.dumps(record.describe_config(Config(depth=32))), "describes the run residual32"),
+    ("config.json", '"momentum": 0.9', '"momentum": 0.8', "is damaged .*key"),
+    ("environment.json", END, "", "is damaged"),
+    ("environment.json", '"sha256": "', '"sha256": "0', "contradicts .*CIFAR-10"),
+    ("metrics.jsonl", END, "", "is damaged"),
+    ("metrics.jsonl", '{"iteration": 32000.*\n', "", "lacks .* 32000"),
+    ("metrics.jsonl", '{"iteration": 64000.*\n', "", "lacks .* 64000"),
+    ("metrics.jsonl", '({"iteration": 32000.*\n)', r"\1\1", "is damaged"),
+    ("metrics.jsonl", '"train_error": [^,]*', '"train_error": NaN', "is damaged"),
+    ("metrics.jsonl", '"seconds"', '"held_out_error": 8.0, "seconds"', "is damaged .*held_out_error"),
+    ("result.json", END, "", "is damaged"),
+    ("result.json", '"test_error": 8.0', '"test_error": 7.0', "contradicts .*test_error"),
+    ("result.json", '"parameters": [^,]*', '"parameters": 464154', "contradicts .*parameters"),
+    ("responses.json", ALL, None, "is missing"),
+    ("responses.json", r"1.0,", "", "does not match the layers"),
+    ("predictions.txt", END, "", "contradicts"),
+    ("predictions.txt", "0", "a", "contradicts .*801 errors"),
+    ("confusion.csv", ALL, "1,0\n0\n", "is damaged"),
+    ("confusion.csv", "920", "919", "contradicts"),
+]
+"""File, a part of its content, what replaces that part (None: the file is missing), and the problem."""
+
+
+def damage(folder: Path, name: str, part: str, replacement: str | None):
+    text = (folder / name).read_text()
+    (folder / name).unlink()
+    if replacement is not None:
+        changed, count = re.subn(part, replacement, text, count=1)
+        assert count == 1
+        (folder / name).write_text(changed)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """The folder of a finished run."""
+    folder = write_run(tmp_path, Config(depth=20))
+    (folder / "environment.json").write_text(json.dumps([SESSION | {"eval_every": 16_000}]))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "part", "replacement", "problem"), DAMAGES)
+def test_damage_is_found(finished: Path, name: str, part: str, replacement: str | None, problem: str):
+    damage(finished, name, part, replacement)
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    with pytest.raises(UserError, match=f"^[^\n]*{name} {problem}.*remove {finished} to start over$"):
+        record.read_record(finished)
+    assert {path: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_older_and_newer_records_pass(finished: Path):
+    damage(finished, "result.json", "{", '{"later_field": 1, ')
+    for name in ("environment.json", "predictions.txt", "confusion.csv"):
+        (finished / name).unlink()
+    assert record.read_record(finished).result is not None
+
+
+def test_the_committed_records_pass():
+    folders = [path.parent for path in RECORDS.rglob("config.json")]
+    assert len(folders) >= 123
+    for folder in folders:
+        assert record.read_record(folder).result is not None
 
 
 def test_a_later_field_keeps_records_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

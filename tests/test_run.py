@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from reproduce.cli import run_cli
 from reproduce.config import Config, RunOptions
 from reproduce.errors import UserError
-from reproduce.interleave import run_task
 from reproduce.record import describe_config, read_record, read_result
-from reproduce.run import HINTS, STOPPING, main, parse, training_task
+from reproduce.run import HINTS, STOPPING, main, parse
 from reproduce.schema import Finished
 from tests.conftest import QUICK, QUICK_FLAGS
 from tests.fake_records import write_run
@@ -144,15 +143,6 @@ def test_a_run_from_start_to_finish_and_repeated(workplace: Path, run: Run):
     again = run(QUICK_FLAGS)
     assert again.status == 0 and again.out == f"nothing to do, the run has already ended: {last}\n"
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-
-
-def test_a_session_is_recorded_once_training_begins(workplace: Path):
-    task = training_task(*parse(QUICK_FLAGS.split()), [], concurrent=2)
-    next(task)  # the data are loaded
-    assert not (workplace / "runs").exists()
-    assert run_task(task).status == 0
-    (session,) = json.loads((workplace / "runs" / QUICK.folder / "environment.json").read_text())
-    assert (session["beside"], session["flags"]["precision"]) == (2, "fp32")
 
 
 def test_a_signal_while_data_are_loaded_ends_the_process_at_once(workplace: Path):

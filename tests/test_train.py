@@ -81,27 +81,15 @@ def test_training_needs_nothing_that_windows_lacks(workplace: Path, monkeypatch:
     assert (workplace / "runs" / QUICK.folder / record.RESULT).exists()
 
 
-# Out of memory ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("[enforce fail at alloc_cpu.cpp:130] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
-        RuntimeError("NPU out of memory. Tried to allocate 2.00 GiB."),
-        MemoryError("Unable to allocate 9 GiB for an array"),
-    ],
-    ids=["cpu", "npu", "numpy"],
-)
 def test_running_out_of_memory_keeps_the_checkpoint_and_names_the_flag(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     step, steps = Training.step, []
 
     def fail_late(self: Training):
         steps.append(1)
         if len(steps) == 15:
-            raise error
+            raise MemoryError("Unable to allocate 9 GiB for an array")
         step(self)
 
     flags = f"{QUICK_FLAGS} --checkpoint-every 10 --eval-every 10"
