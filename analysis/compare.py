@@ -58,6 +58,8 @@ class ComparedRun:
     row: pd.Series
     curve: pd.DataFrame
     is_record: bool
+    is_published: bool
+    """Whether published results are for the dataset, split and length of this run."""
     recorded: pd.DataFrame
     """In one precision, that of the run if possible, without the run itself."""
     recorded_curves: pd.DataFrame
@@ -83,7 +85,8 @@ def load_run(folder: Path, records: Path, recorded: pd.DataFrame, curves: pd.Dat
         others = finished_runs(others)
     available = [precision for precision in (config.precision, *PRECISIONS) if (others["precision"] == precision).any()]
     others = others[others["precision"].isin(available[:1])]
-    return ComparedRun(config, run, curve, is_record, others, curves[curves["folder"].isin(others["folder"])])
+    is_published = config.dataset == ("mnist" if config.family == "lenet" else "cifar10") and len(comparable_runs(runs)) > 0
+    return ComparedRun(config, run, curve, is_record, is_published, others, curves[curves["folder"].isin(others["folder"])])
 
 
 def describe_run(run: ComparedRun) -> str:
@@ -106,42 +109,28 @@ def compare_finished(run: ComparedRun) -> list[str]:
     """Compare the final test error with recorded and published ones."""
     error, best = run.row["test_error"], run.row["best_test_error"]
     errors, config = run.recorded["test_error"].astype(float).tolist(), run.config
-    lines, std, source = [], math.inf, "the recorded mean"
+    lines = []
     if errors:
         precision = run.recorded["precision"].iloc[0]
         other = "" if precision == config.precision else f" in {precision}"
         lines.append(f"recorded{other}: {estimate(errors)}; seeds {', '.join(f'{value:.2f}' for value in errors)}")
-    if is_published_task(run):
+    if run.is_published:
         numbers = published(load_paper(), kind=kind_of(config), depth=config.depth, quantity="test error", variant="")
         shown = "; ".join(f"{row['source']} {format_number(row)}" for _, row in numbers.iterrows())
         lines += [f"published for this network: {shown}"] if shown else []
-        std = published_std(config)
-    if not errors:
-        errors, source = list_paper_errors(run), "the paper's number"
-    if verdict := judge_error(error, errors, std, source):
-        lines.append(f"test error {verdict}")
-    elif errors:
-        gap = error - estimate(errors).mean
-        lines.append(f"test error {error:.2f}%: {gap:+.2f} points from the recorded mean; no standard deviation is known")
-    else:
-        lines.append(f"test error {error:.2f}%: no other run of this configuration is recorded")
-    lines.append(
-        f"best evaluation {best:.2f}% ({error - best:.2f} points lower): selected on the test set, so optimistically biased"
-    )
-    return lines
-
-
-def is_published_task(run: ComparedRun) -> bool:
-    """Whether published results are for the dataset, split and length of this run."""
-    dataset = "mnist" if run.config.family == "lenet" else "cifar10"
-    return run.config.dataset == dataset and len(comparable_runs(run.row.to_frame().T)) > 0
+    std = published_std(config) if run.is_published else math.inf
+    return [
+        *lines,
+        f"test error {judge_error(error, errors, list_paper_errors(run), std)}",
+        f"best evaluation {best:.2f}% ({error - best:.2f} points lower): selected on the test set, so optimistically biased",
+    ]
 
 
 def list_paper_errors(run: ComparedRun) -> list[float]:
     """Return the paper's exact test error of this network, if it reports one and the run follows its recipe."""
     config = run.config
     recipe = Config(depth=config.depth, residual=config.residual, seed=config.seed, precision=config.precision)
-    if config != recipe or not is_published_task(run):
+    if config != recipe or not run.is_published:
         return []
     numbers = published(load_paper(), source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
     return numbers.loc[numbers["upto"].isna(), "value"].tolist()
@@ -151,31 +140,29 @@ def compare_unfinished(run: ComparedRun) -> list[str]:
     """Compare the last evaluation with the recorded runs at the same iteration."""
     if run.curve.empty:
         return ["it has no evaluation yet"]
-    last, lines = run.curve.iloc[-1], []
+    last = run.curve.iloc[-1]
     there = run.recorded_curves[run.recorded_curves["iteration"] == last["iteration"]]
-    for column, name in (("train_error", "training error"), ("test_error", "test error")):
-        error, errors = float(last[column]), there[column].astype(float).tolist()
-        if verdict := judge_error(error, errors, math.inf, ""):
-            lines.append(f"{name} {verdict}")
-        else:
-            lines.append(f"{name} {error:.2f}%; recorded at this iteration: {estimate(errors) if errors else 'no run'}")
-    return lines
+    columns = {"train_error": "training error", "test_error": "test error"}
+    return [f"{name} {judge_error(last[column], there[column].tolist())}" for column, name in columns.items()]
 
 
-def judge_error(error: float, errors: Sequence[float], std: float, source: str) -> str | None:
-    """Return a sentence on whether an error is within the 95% prediction interval, None if no standard deviation is known.
+def judge_error(error: float, recorded: Sequence[float], paper: Sequence[float] = (), std: float = math.inf) -> str:
+    """Return whether an error is within the 95% prediction interval, or its distance if no standard deviation is known.
 
+    recorded: errors of the recorded runs. paper: the paper's number, used without recorded runs.
     std: published standard deviation of a run, used for fewer errors than MINIMUM; infinite if there is none.
-    source: description of `errors` for the message.
     """
-    mean, origin = estimate(errors), f"from {len(errors)} recorded runs"
+    mean, source = (estimate(recorded), "the recorded mean") if recorded else (estimate(paper), "the paper's number")
+    if mean.n == 0:
+        return f"{error:.2f}%: no other run is recorded"
+    origin = f"{mean.n} recorded runs"
     if mean.n < MINIMUM:
-        mean, origin = Estimate(mean.n, mean.mean, std, published=True), f"from {source} and the published std of {std:.2f}"
-    if mean.n == 0 or math.isinf(mean.std):
-        return None
+        mean, origin = Estimate(mean.n, mean.mean, std, published=True), f"{source} and the published std of {std:.2f}"
+    if math.isinf(mean.std):
+        return f"{error:.2f}%: {error - mean.mean:+.2f} points from {source}; no standard deviation is known"
     expected = prediction(mean)
     position = "above" if error > expected.high else "below" if error < expected.low else "within"
-    return f"{error:.2f}% is {position} the 95% prediction interval {origin}, {expected.low:.2f} to {expected.high:.2f}%"
+    return f"{error:.2f}% is {position} the 95% prediction interval from {origin}, {expected.low:.2f} to {expected.high:.2f}%"
 
 
 def compare_pair(first: ComparedRun, second: ComparedRun) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.claims import NOT_RUN, Verdict
 from analysis.estimates import Interval, holm_adjust
-from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words, wrap_paragraphs
+from analysis.markdown import format_estimates, format_figure, format_table, join_words, wrap_paragraphs
 from analysis.paper import list_published_stds
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper
 from analysis.questions.layer_responses import compare_responses
@@ -64,6 +64,12 @@ def name_seeds(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
     return f"{min(counts)} seeds each" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)} seeds each"
 
 
+def find_gaps(ours: pd.DataFrame, firsts: Sequence[Config], seconds: Sequence[Config]) -> dict[int, Interval]:
+    """Return the test error of each of `firsts` minus that of the same depth in `seconds`, by depth, for those with runs."""
+    gaps = {first.depth: find_gap(ours, first, second) for first, second in zip(firsts, seconds, strict=True)}
+    return {depth: gap for depth, gap in gaps.items() if gap}
+
+
 def list_gaps(gaps: Mapping[int, Interval]) -> str:
     return f"{join_words([f'{gap} at {depth}' for depth, gap in gaps.items()])} layers"
 
@@ -84,8 +90,7 @@ def describe_plain(ours: pd.DataFrame) -> str:
 
 
 def describe_gaps(ours: pd.DataFrame) -> str:
-    pairs = zip(PLAIN, RESIDUAL, strict=True)
-    gaps = {net.depth: gap for plain, net in pairs if (gap := find_gap(ours, plain, net))}
+    gaps = find_gaps(ours, PLAIN, RESIDUAL)
     if not gaps:
         return ""
     means = [gap.mean for gap in gaps.values()]
@@ -112,8 +117,7 @@ def describe_residual(ours: pd.DataFrame) -> str:
 
 
 def describe_bn_placement(ours: pd.DataFrame) -> str:
-    pairs = zip(bn_placement.BEFORE, bn_placement.AFTER, strict=True)
-    gaps = {net.depth: gap for net, after in pairs if (gap := find_gap(ours, after, net))}
+    gaps = find_gaps(ours, bn_placement.AFTER, bn_placement.BEFORE)
     if not gaps:
         return ""
     clear = [str(depth) for depth, gap in gaps.items() if gap.low > 0 or gap.high < 0]
@@ -126,12 +130,12 @@ def describe_bn_placement(ours: pd.DataFrame) -> str:
 
 
 def describe_adam(ours: pd.DataFrame) -> str:
-    nets = {net: Config(depth=net.depth, optimizer="adam") for net in degradation.RESIDUAL}
-    gaps = {net: gap for net, adam in nets.items() if (gap := find_gap(ours, adam, net))}
+    adam = [Config(depth=net.depth, optimizer="adam") for net in degradation.RESIDUAL]
+    gaps = find_gaps(ours, adam, degradation.RESIDUAL)
     if not gaps:
         return ""
-    words = [f"{gap} on {format_net(net)}" for net, gap in gaps.items()]
-    seeds = name_seeds(ours, [nets[net] for net in gaps])
+    words = [f"{gap} on ResNet-{depth}" for depth, gap in gaps.items()]
+    seeds = name_seeds(ours, [config for config in adam if config.depth in gaps])
     return f"**Adam at a learning rate of 0.001 (not tuned)** ({seeds}): test error minus that of SGD is {join_words(words)}."
 
 

@@ -12,6 +12,7 @@ from analysis.paper import load_paper, published
 from analysis.questions import precision
 from analysis.questions.degradation import estimate_reproductions, format_published, subtract_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
+from analysis.questions.mistakes import describe_seeds
 from analysis.records import load_records
 from experiments import degradation
 from reproduce.config import Config
@@ -52,6 +53,13 @@ def test_small_scales_are_averaged_by_stage_and_bn(tmp_path: Path):
     assert shares.pop("all") == pytest.approx(100 * (16 + 8 + 8 + 8) / (3 * 16 + 2 * 32 + 2 * 64))
     assert shares == by_stage
     assert share_small_scales(runs.assign(small_scales=None), Config(depth=8), "0.02") == {}
+
+
+def test_many_pairs_of_seeds_are_summarized(tmp_path: Path):
+    write_cell(tmp_path, Config(), [8.0] * 4)
+    answers = ["0" * (10 - ones) + "1" * ones for ones in (0, 1, 3, 4)]
+    expected = "Two seeds of one network disagree on 23.33% of the test images on average (10.00 to 40.00%, 6 pairs)."
+    assert describe_seeds(load_records(tmp_path)[0].assign(predictions=answers)) == expected
 
 
 def test_recorded_gradient_noise_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

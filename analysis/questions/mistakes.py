@@ -1,6 +1,7 @@
 """Do the networks misclassify the same images?"""
 
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -55,13 +56,19 @@ def both_wrong(one: Answers, other: Answers) -> float:
 
 def describe_seeds(ours: pd.DataFrame) -> str:
     """Return how much two seeds of one network disagree."""
-    shares = [
-        f"two seeds of {format_net(net)} disagree on {disagreement(decode(one), decode(other)):.2f}%"
-        for net in degradation.CONFIGS
-        for one, other in combinations(select_runs(ours, net)["predictions"], 2)
-    ]
-    sentence = join_words(shares)
-    return f"{sentence[0].upper()}{sentence[1:]} of the test images." if shares else ""
+    shares, nets = [], []
+    for net in degradation.CONFIGS:
+        for pair in combinations(map(decode, select_runs(ours, net)["predictions"]), 2):
+            shares.append(disagreement(*pair))
+            nets.append(format_net(net))
+    if len(shares) > 3:
+        mean, low, high = fmean(shares), min(shares), max(shares)
+        return (
+            f"Two seeds of one network disagree on {mean:.2f}% of the test images on average ({low:.2f} to {high:.2f}%, "
+            f"{len(shares)} pairs)."
+        )
+    words = [f"of {net} disagree on {share:.2f}%" for net, share in zip(nets, shares, strict=True)]
+    return f"Two seeds {join_words(words)} of the test images." if words else ""
 
 
 def describe_depths(answers: list[Answers]) -> str:
