@@ -8,25 +8,24 @@ for one more run. The interval comes from the recorded seeds if there are three,
 unfinished run is compared at the last iteration it has reached. Further runs are also compared with the first one.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
-os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import tyro
 
 from analysis.drawing import FORMATS, LINE_STYLES, save_figure
 from analysis.estimates import MINIMUM, Estimate, compare_predictions, estimate, prediction
 from analysis.markdown import format_label, format_number
-from analysis.paper import HE, kind_of, load_paper, published, published_std
+from analysis.paper import HE, kind_of, published, published_std
 from analysis.records import PRECISIONS, RECORDS, comparable_runs, finished_runs, load_records, select_runs, to_configs
 from reproduce.cli import parse_args, run_cli
 from reproduce.config import Config, format_recipe, require
@@ -115,7 +114,7 @@ def compare_finished(run: ComparedRun) -> list[str]:
         other = "" if precision == config.precision else f" in {precision}"
         lines.append(f"recorded{other}: {estimate(errors)}; seeds {', '.join(f'{value:.2f}' for value in errors)}")
     if run.is_published:
-        numbers = published(load_paper(), kind=kind_of(config), depth=config.depth, quantity="test error", variant="")
+        numbers = published(kind=kind_of(config), depth=config.depth, quantity="test error", variant="")
         shown = "; ".join(f"{row['source']} {format_number(row)}" for _, row in numbers.iterrows())
         lines += [f"published for this network: {shown}"] if shown else []
     std = published_std(config) if run.is_published else math.inf
@@ -132,7 +131,7 @@ def list_paper_errors(run: ComparedRun) -> list[float]:
     recipe = Config(depth=config.depth, residual=config.residual, seed=config.seed, precision=config.precision)
     if config != recipe or not run.is_published:
         return []
-    numbers = published(load_paper(), source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
+    numbers = published(source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
     return numbers.loc[numbers["upto"].isna(), "value"].tolist()
 
 
@@ -185,8 +184,7 @@ def compare_pair(first: ComparedRun, second: ComparedRun) -> str:
 
 def draw_runs(own: Sequence[ComparedRun], output: Path):
     """Draw a panel for each run, over the recorded runs of its configuration and the paper's test error."""
-    import matplotlib.pyplot as plt
-
+    plt.switch_backend("agg")  # a notebook's MPLBACKEND may name one that is not installed
     figure, panels = plt.subplots(1, len(own), figsize=(1 + 4.5 * len(own), 3.8), squeeze=False, layout="constrained")
     for run, axes in zip(own, panels[0], strict=True):
         for column, style in LINE_STYLES.items():

@@ -61,6 +61,7 @@ def make_figure(name: str, draw: Draw, description: str | None, arguments: Seque
         UserError: wrong arguments, damaged records, or no run to draw.
     """
     options = parse_args(FigureOptions, arguments, f"plot_{name}.py", description)
+    plt.switch_backend("agg")  # a notebook's MPLBACKEND may name one that is not installed
     sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
     plt.rcParams.update({"svg.hashsalt": "analysis", "grid.color": "0.9", "axes.titlesize": "medium"})
     figure = draw(*load_records(options.records))

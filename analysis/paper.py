@@ -70,8 +70,9 @@ def load_paper(path: Path = PAPER) -> pd.DataFrame:
     return frame.astype({name: float for name in ("depth", "value", "upto", "spread", "n")})
 
 
-def published(paper: pd.DataFrame, **where: Any) -> pd.DataFrame:
+def published(**where: Any) -> pd.DataFrame:
     """Return the published numbers whose columns have the given values."""
+    paper = load_paper()
     for column, value in where.items():
         paper = paper[paper[column] == value]
     return paper
@@ -83,7 +84,7 @@ def find_number(**where: Any) -> pd.Series:
     Raises:
         UserError: there is none, or there are several.
     """
-    rows = published(load_paper(), **where)
+    rows = published(**where)
     if len(rows) != 1:
         wanted = ", ".join(f"{column} {value!r}" for column, value in where.items())
         raise UserError(f"paper.csv must have one row with {wanted}, got {len(rows)}")
@@ -107,7 +108,7 @@ def list_published_stds(config: Config) -> pd.DataFrame:
     These are the comparable results of its kind (plain or residual) and depth with the paper's block and optimizer, or if
     there are none, those of its kind at any depth.
     """
-    rows = published(load_paper(), kind=kind_of(config), quantity="test error", variant="", comparable="yes")
+    rows = published(kind=kind_of(config), quantity="test error", variant="", comparable="yes")
     rows = rows[rows["spread"].notna()]
     of_depth = rows[rows["depth"] == config.depth]
     return rows if of_depth.empty else of_depth

@@ -6,12 +6,10 @@ Writes analysis/figures/bn_placement.svg and .png from the finished full-length 
 """
 
 import itertools
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
-os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -22,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from analysis import drawing
 from analysis.estimates import MINIMUM, estimate
-from analysis.paper import load_paper, published
+from analysis.paper import published
 from experiments.bn_placement import AFTER, BEFORE, DEPTHS
 from reproduce.cli import run_cli
 
@@ -79,7 +77,7 @@ def draw_final(axes: Axes, selection: drawing.Selection):
 
 def draw_published(axes: Axes) -> list[Line2D]:
     """Draw the published pairs to the right of our runs; return their legend entries."""
-    numbers = published(load_paper(), quantity="test error", kind="residual")
+    numbers = published(quantity="test error", kind="residual")
     pairs = numbers.pivot_table(index=["source", "depth", "protocol"], columns="variant", values="value", sort=False)
     pairs = pairs[["original", "bn-after-add"]].dropna().reset_index()
     markers = dict(zip(pairs["source"].unique(), itertools.cycle(MARKERS), strict=False))

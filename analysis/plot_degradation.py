@@ -7,12 +7,10 @@ does not have. The narrow panels show the paper's final test errors: from Table 
 plain ones.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
-os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import drawing
-from analysis.paper import HE, load_paper, published
+from analysis.paper import HE, published
 from analysis.records import finished_runs, group_configurations
 from experiments import degradation
 from reproduce.cli import run_cli
@@ -56,7 +54,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 def draw_published(panel: Axes, kind: str, depths: Sequence[int]):
     """Draw the paper's final test errors beside a panel; hollow if read off its plot, with a bar if read as a range."""
     axes = panel.inset_axes((1.01, 0, 0.12, 1), sharey=panel)
-    numbers = published(load_paper(), source=HE, kind=kind, quantity="test error")
+    numbers = published(source=HE, kind=kind, quantity="test error")
     numbers = numbers[numbers["depth"].isin(depths) & (numbers["value"] < drawing.ERROR_LIMIT)]
     for depth, value, upto, plot in numbers[["depth", "value", "upto", "read_off_plot"]].itertuples(index=False):
         position, color = degradation.DEPTHS.index(depth), drawing.DEPTH_COLOR[depth]

@@ -5,12 +5,10 @@
 Writes analysis/figures/layer_responses.svg and .png from the finished full-length runs.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
-os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from functools import partial
 
 import matplotlib.pyplot as plt

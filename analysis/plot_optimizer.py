@@ -6,12 +6,10 @@ Writes analysis/figures/optimizer.svg and .png from the finished full-length run
 AdamW, and SGD with the paper's.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
-os.environ["MPLBACKEND"] = "agg"  # a backend set by a notebook may not be installed
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -21,11 +19,9 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.markdown import format_net
-from analysis.questions.optimizer import optimizer_settings
+from analysis.questions.optimizer import NAMES, optimizer_settings
 from reproduce.cli import run_cli
 from reproduce.config import Config
-
-OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
@@ -58,7 +54,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 def name_setting(config: Config) -> str:
     """Name optimizer, learning rate and non-default decay: "Adam, lr 0.001"."""
     decay = "" if config.weight_decay == Config().weight_decay else f", decay {config.weight_decay:g}"
-    return f"{OPTIMIZERS[config.optimizer]}, lr {config.lr:g}{decay}"
+    return f"{NAMES[config.optimizer]}, lr {config.lr:g}{decay}"
 
 
 main = partial(drawing.make_figure, "optimizer", draw, __doc__)

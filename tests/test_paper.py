@@ -12,7 +12,7 @@ from reproduce.errors import UserError
 
 
 def test_published_numbers_agree_with_the_trainers():
-    paper = published(load_paper(), source=HE, kind="residual", quantity="test error")
+    paper = published(source=HE, kind="residual", quantity="test error")
     assert dict(zip(paper["depth"], paper["value"], strict=True)) == PAPER_TEST_ERROR
     assert paper_value(HE, kind="residual", depth=110, column="spread") == 0.16
     with pytest.raises(UserError, match="got 6"):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.paper import load_paper, published
+from analysis.paper import published
 from analysis.questions import precision
 from analysis.questions.degradation import estimate_reproductions, format_published, subtract_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
@@ -29,7 +29,7 @@ def test_a_network_is_compared_with_one_more_source(tmp_path: Path):
     # Student's t with 3 degrees of freedom leaves 2.5% above 3.182.
     half = 3.182446 * others.std(ddof=1) * np.sqrt(1 + 1 / 4)
     assert (gap.low, gap.high) == (pytest.approx(15.13 - others.mean() - half, abs=1e-4), pytest.approx(4.81, abs=0.01))
-    sources = set(published(load_paper(), comparable="yes")["source"])
+    sources = set(published(comparable="yes")["source"])
     assert all(estimate_reproductions(net).n < len(sources) for net in degradation.RESIDUAL)
     last = format_published(runs, degradation.PLAIN).splitlines()[-1]
     assert last == f"| **ours - reproductions** |  |  |  | {gap} |  |  |", "the others have not been run"

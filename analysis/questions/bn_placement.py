@@ -5,7 +5,7 @@ import pandas as pd
 from analysis.claims import TOLERANCE, claim
 from analysis.estimates import MINIMUM, Finding, Interval, all_of, is_equivalent, is_positive
 from analysis.markdown import format_estimates, format_figure, format_not_run, format_table, join_words
-from analysis.paper import BLOG, load_paper, paper_value, published
+from analysis.paper import BLOG, paper_value, published
 from analysis.records import select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_gap, format_verdicts, keep_recorded
@@ -37,7 +37,7 @@ Test error in %, {precision}. {format_not_run(ours, AFTER, "python experiments/s
 
 def list_published(depth: int) -> str:
     """Return the sources that report both placements at a depth."""
-    numbers = published(load_paper(), quantity="test error", depth=depth)
+    numbers = published(quantity="test error", depth=depth)
     pairs = numbers.pivot_table(index="source", columns="variant", values="value").reindex(columns=["original", "bn-after-add"])
     rows = pairs.dropna().itertuples()
     return "; ".join(f"{before:.2f} / {after:.2f} ({source})" for source, before, after in rows)

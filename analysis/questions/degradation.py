@@ -18,7 +18,7 @@ from analysis.estimates import (
     prediction,
 )
 from analysis.markdown import format_estimates, format_not_run, format_number, format_table, join_words
-from analysis.paper import HE, find_number, kind_of, load_paper, published
+from analysis.paper import HE, find_number, kind_of, published
 from analysis.records import finished_runs, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_gap, format_verdicts, keep_recorded, mean_error
@@ -82,9 +82,13 @@ def compare_depths(ours: pd.DataFrame) -> str:
     return format_table([*header, "ResNet: ours - paper", "ours: plain - ResNet"], rows)
 
 
-def format_paper(net: Config) -> str:
+def find_paper(net: Config) -> pd.Series:
     """Return the paper's test error."""
-    return format_number(find_number(source=HE, quantity="test error", kind=kind_of(net), depth=net.depth))
+    return find_number(source=HE, quantity="test error", kind=kind_of(net), depth=net.depth)
+
+
+def format_paper(net: Config) -> str:
+    return format_number(find_paper(net))
 
 
 def subtract_paper(ours: pd.DataFrame, net: Config) -> str:
@@ -92,7 +96,7 @@ def subtract_paper(ours: pd.DataFrame, net: Config) -> str:
     sample = Sample(ours, net)
     if not sample.seeds:
         return ""
-    number = find_number(source=HE, quantity="test error", kind=kind_of(net), depth=net.depth)
+    number = find_paper(net)
     if pd.isna(number["spread"]):
         return str(prediction(sample.mean(0)) - number["value"])
     return str(combine([sample.mean(0), Estimate(int(number["n"]), number["value"], number["spread"])], [1, -1]))
@@ -100,7 +104,7 @@ def subtract_paper(ours: pd.DataFrame, net: Config) -> str:
 
 def format_published(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
     """Return the published test errors of plain or residual networks, a row per source, and how ours compare with them."""
-    paper = published(load_paper(), kind=kind_of(nets[0]), variant="", quantity="test error")
+    paper = published(kind=kind_of(nets[0]), variant="", quantity="test error")
     rows = []
     for source, group in paper.groupby("source", sort=False):
         by_depth = {int(row["depth"]): format_number(row) for _, row in group.iterrows()}
@@ -129,7 +133,7 @@ def describe_protocol(group: pd.DataFrame) -> str:
 
 def estimate_reproductions(net: Config) -> Estimate:
     """Return the mean over the comparable sources except the paper, and the standard deviation between them."""
-    rows = published(load_paper(), kind=kind_of(net), depth=net.depth, quantity="test error", variant="", comparable="yes")
+    rows = published(kind=kind_of(net), depth=net.depth, quantity="test error", variant="", comparable="yes")
     return estimate(rows[(rows["source"] != HE) & rows["upto"].isna()]["value"])
 
 

@@ -14,7 +14,7 @@ from analysis.markdown import (
     group_labels,
     join_words,
 )
-from analysis.paper import find_number, load_paper, published
+from analysis.paper import find_number, published
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
 from analysis.questions.precision import describe_fp32
@@ -152,7 +152,7 @@ def list_accelerators(ours: pd.DataFrame, net: Config) -> set[str]:
 
 def describe_reproductions(ours: pd.DataFrame) -> str:
     """Compare the 56-layer networks with other reproductions, with and without a warm-up."""
-    numbers = published(load_paper(), kind="residual", depth=56, quantity="test error", variant="", comparable="yes")
+    numbers = published(kind="residual", depth=56, quantity="test error", variant="", comparable="yes")
     warm = numbers["source"].isin(WITH_WARMUP)
     cold = numbers[~warm]["value"]
     with_warmup = [f"{value:.2f}" for value in sorted(numbers[warm]["value"])]
