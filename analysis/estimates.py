@@ -70,15 +70,6 @@ class Estimate:
     def degrees(self) -> float:
         return math.inf if self.published else self.n - 1
 
-    @property
-    def low(self) -> float:
-        """Lower end of the 95% interval of the mean, NaN for n < MINIMUM."""
-        return combine([self], [1]).low if self.n >= MINIMUM else math.nan
-
-    @property
-    def high(self) -> float:
-        return combine([self], [1]).high if self.n >= MINIMUM else math.nan
-
     def __str__(self) -> str:
         """Return "6.61 ± 0.16 (n=5)"."""
         if self.n == 0:

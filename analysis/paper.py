@@ -2,7 +2,6 @@
 
 import csv
 import math
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,29 +43,23 @@ class Number(msgspec.Struct, forbid_unknown_fields=True):
     n: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
-def read_numbers(path: Path) -> Iterator[Number]:
-    """Read a file like paper.csv.
-
-    Raises:
-        UserError: the file is missing or damaged; the message names the line and column.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file, strict=True, restkey="more columns", restval="")
-            for line in lines:
-                fields = {name: value for name, value in line.items() if value}
-                try:
-                    yield msgspec.convert(fields, Number, strict=False)
-                except msgspec.ValidationError as error:
-                    raise UserError(f"{path.name}, line {lines.line_num}: {str(error).replace('$.', '')}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path.name} cannot be read: {error}") from None
-
-
 @cache
 def load_paper(path: Path = PAPER) -> pd.DataFrame:
-    """Return paper.csv, errors in %, with the columns of Number."""
-    frame = pd.DataFrame(map(msgspec.structs.asdict, read_numbers(path)), columns=pd.Index(Number.__struct_fields__))
+    """Return paper.csv, errors in %, with the columns of Number.
+
+    Raises:
+        UserError: a row is wrong; the message names its line and column.
+    """
+    numbers = []
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.DictReader(file, restkey="more columns")
+        for line in lines:
+            fields = {name: value for name, value in line.items() if value}
+            try:
+                numbers.append(msgspec.structs.asdict(msgspec.convert(fields, Number, strict=False)))
+            except msgspec.ValidationError as error:
+                raise UserError(f"{path.name}, line {lines.line_num}: {str(error).replace('$.', '')}") from None
+    frame = pd.DataFrame(numbers, columns=pd.Index(Number.__struct_fields__))
     return frame.astype({name: float for name in ("depth", "value", "upto", "spread", "n")})
 
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import drawing
-from analysis.estimates import MINIMUM, estimate
+from analysis.estimates import MINIMUM, combine, estimate
 from analysis.paper import published
 from experiments.bn_placement import AFTER, BEFORE, DEPTHS
 from reproduce.cli import run_cli
@@ -62,8 +62,9 @@ def draw_final(axes: Axes, selection: drawing.Selection):
                 axes.plot([position] * len(errors[net]), errors[net], "o", color=color, markersize=5)
                 mean = estimate(errors[net])
                 if mean.n >= MINIMUM:
-                    half = mean.high - mean.mean
-                    axes.errorbar(position, mean.mean, half, fmt="_", markersize=10, color=color, capsize=3)
+                    axes.errorbar(
+                        position, mean.mean, combine([mean], [1]).half, fmt="_", markersize=10, color=color, capsize=3
+                    )
     handles = [Line2D([], [], color=c, marker="o", ls="none", label=t) for c, t in zip(COLORS, TITLES, strict=True)]
     if selection.is_full:
         handles += draw_published(axes)

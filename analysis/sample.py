@@ -18,17 +18,16 @@ FEW_SEEDS = {1: "one seed", 2: "two seeds"}
 def choose_precision(runs: pd.DataFrame, configs: Sequence[Config]) -> str:
     """Return the precision in which to compare configurations.
 
-    Criteria, most important first: every configuration has MINIMUM finished runs; every one has a finished run; the number of
-    configurations with a finished run; with MINIMUM; the number of finished runs, at most MINIMUM per configuration; the number
-    of configurations with any run. Ties go to the first of PRECISIONS.
+    Criteria, most important first: the smallest number of finished runs of any configuration; the number of configurations with
+    a finished run; the number of finished runs; the number of configurations with any run. At most MINIMUM finished runs count
+    per configuration. Ties go to the first of PRECISIONS.
     """
     every = [select_runs(runs, config) for config in configs]
 
-    def rank(precision: str) -> tuple[bool, bool, int, int, int, int]:
+    def rank(precision: str) -> tuple[int, int, int, int]:
         groups = [group[group["precision"] == precision] for group in every]
         counts = [min(len(finished_runs(group)), MINIMUM) for group in groups]
-        several, some = counts.count(MINIMUM), len(groups) - counts.count(0)
-        return several == len(groups), some == len(groups), some, several, sum(counts), sum(len(group) > 0 for group in groups)
+        return min(counts), len(groups) - counts.count(0), sum(counts), sum(len(group) > 0 for group in groups)
 
     return max(PRECISIONS, key=rank)  # the first of equals
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.estimates import MINIMUM, estimate
+from analysis.estimates import MINIMUM, combine, estimate
 from analysis.markdown import format_estimates, format_figure, format_mean, format_table
 from analysis.records import finished_runs, select_runs, to_configs
 from experiments.transfer import (
@@ -95,7 +95,7 @@ def format_paired(after: pd.DataFrame, *groups: tuple[int, str, int]) -> str:
     errors = [weight * errors_by_seed(after, method, per_class) for weight, method, per_class in groups]
     total = estimate(pd.concat(errors, axis=1, join="inner").sum(axis=1))
     if total.n >= MINIMUM:
-        return f"{total.mean:+.2f} ({total.low:+.2f} to {total.high:+.2f})"
+        return str(combine([total], [1]))
     return f"{total.mean:+.2f}" if total.n else ""
 
 
