@@ -1,4 +1,4 @@
-"""The run folder: checkpoints under damage, a full disk, predictions, identity, lock, sessions, damaged and old records."""
+"""The run folder: checkpoints under damage, predictions, identity, lock, sessions, damaged and old records."""
 
 import errno
 import json
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from reproduce import record
-from reproduce.cli import format_os_error
 from reproduce.config import Config, RunOptions
 from reproduce.errors import RunLocked, UserError
 from tests.conftest import assert_equal, build
@@ -68,7 +68,7 @@ def test_an_unreadable_checkpoint_is_not_a_damaged_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, error: Exception
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(place, name, raise_error(error))
+        patch.setattr(place, name, Mock(side_effect=error))
         with pytest.raises(type(error)):
             load(folder)
     assert_equal(load(folder), make_state(2))
@@ -121,21 +121,6 @@ def test_a_checkpoint_with_a_flipped_bit_is_never_loaded(folder: Path):
     assert damaged > 50
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_a_full_disk_leaves_the_old_files(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    before = read_files(folder)
-
-    def open_full(path: Path, mode: str) -> Any:
-        open(path, mode).close()
-        return open("/dev/full", mode)
-
-    monkeypatch.setattr(record, "open", open_full, raising=False)
-    with pytest.raises(OSError) as caught:
-        record.save_checkpoint(folder, make_state(3))
-    assert str(folder / record.NEWEST) in format_os_error(caught.value)
-    assert read_files(folder) == before
-
-
 # Predictions and parameters ---------------------------------------------------------------------------------------------
 
 
@@ -181,7 +166,7 @@ def test_a_run_folder_is_locked_until_it_is_closed(tmp_path: Path):
 @pytest.mark.filterwarnings("ignore:flock not supported")
 def test_a_lock_left_by_another_host_is_reported_with_its_process_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """On a file system without flock."""
-    monkeypatch.setattr("fcntl.flock", raise_error(OSError(errno.ENOSYS, "Function not implemented")))
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
     folder = tmp_path / Config().folder
     folder.mkdir(parents=True)
     (folder / ".lock").write_text("1234\nelsewhere\n")
@@ -192,16 +177,9 @@ def test_a_lock_left_by_another_host_is_reported_with_its_process_and_file(tmp_p
 
 
 def test_a_file_system_without_locks_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fcntl.flock", raise_error(OSError(errno.ENOLCK, "No locks available")))
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
     with pytest.raises(UserError, match=f"{tmp_path}.*No locks available.*--out"), record.open_run_folder(Config(), tmp_path):
         pass
-
-
-def raise_error(error: Exception) -> Callable[..., Any]:
-    def fail(*_: Any, **__: Any):
-        raise error
-
-    return fail
 
 
 def test_each_session_is_recorded_without_the_users_folders(tmp_path: Path):
