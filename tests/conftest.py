@@ -5,6 +5,7 @@ import lzma
 import math
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,20 @@ def train_alone(config: Config, options: RunOptions, data: Data, device: Device,
     with collect_stop_signals() as stop_signals, use_stream(device, create_stream(device)):
         training = Training(config, data, device, options.capture)
         return run_task(train.train(training, options, folder, math.inf, stop_signals))
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, action: Callable[[], object]):
+    """Call `action` once, during the chunk that contains iteration `at`."""
+    train_chunk, pending = Training.train_chunk, [at]
+
+    def interrupted(self: Training, start: int, stop: int, rates: list[float]) -> Any:
+        done = yield from train_chunk(self, start, stop, rates)
+        if pending and start < at <= stop:
+            pending.clear()
+            action()
+        return done
+
+    monkeypatch.setattr(Training, "train_chunk", interrupted)
 
 
 def build(config: Config) -> Network:

@@ -4,10 +4,11 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -54,23 +55,17 @@ def test_errors_in_flags_are_the_same_sentence_on_any_stdout(kind: str):
 
 
 def test_exit_statuses_and_messages(capsys: pytest.CaptureFixture[str]):
-    def main_raising(error: BaseException) -> Callable[[Sequence[str]], int]:
-        def main(arguments: Sequence[str]) -> int:
-            raise error
-
-        return main
-
     for error, status, message in (
         (KeyboardInterrupt(), 130, "interrupted"),
         (UserError("use it well"), 2, "error: use it well"),
         (OSError(28, "No space left on device", "a.pt"), 2, "error: cannot read or write a.pt: No space left on device"),
         (RuntimeError("CUDA out of memory.\nTried"), 2, "error: out of memory: stop other processes"),
     ):
-        assert cli.run_cli(main_raising(error), []) == status
+        assert cli.run_cli(Mock(side_effect=error), []) == status
         out, err = capsys.readouterr()
         assert out == "" and err.startswith(message) and err.count("\n") == 1
     with pytest.raises(RuntimeError, match="a bug"):
-        cli.run_cli(main_raising(RuntimeError("a bug")), [])
+        cli.run_cli(Mock(side_effect=RuntimeError("a bug")), [])
 
 
 def test_a_broken_pipe_ends_a_listing_quietly(capfd: pytest.CaptureFixture[str]):

@@ -57,21 +57,16 @@ def test_two_checkpoints_are_kept(folder: Path):
     assert load(folder) is None and not list(folder.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("place", "name", "error"),
-    [
+def test_an_unreadable_checkpoint_is_not_a_damaged_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    for place, name, error in (
         (Path, "read_bytes", OSError(errno.ESTALE, "Stale file handle")),
         (torch, "load", RuntimeError("DefaultCPUAllocator: can't allocate memory")),
-    ],
-)
-def test_an_unreadable_checkpoint_is_not_a_damaged_one(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, error: Exception
-):
-    with monkeypatch.context() as patch:
-        patch.setattr(place, name, Mock(side_effect=error))
-        with pytest.raises(type(error)):
-            load(folder)
-    assert_equal(load(folder), make_state(2))
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, Mock(side_effect=error))
+            with pytest.raises(type(error)):
+                load(folder)
+        assert_equal(load(folder), make_state(2))
 
 
 def truncate(path: Path):

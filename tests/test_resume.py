@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,8 +21,7 @@ from reproduce.config import SCHEMA, Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.sampling import Data
 from reproduce.schema import Finished
-from reproduce.step import Training
-from tests.conftest import CPU, QUICK, assert_equal, train_alone
+from tests.conftest import CPU, QUICK, assert_equal, interrupt, train_alone
 from tests.outcome import read_outcome
 
 RUN = replace(QUICK, schedule="constant", lr=0.3, seed=1)
@@ -34,36 +34,14 @@ def run(config: Config, data: Data, out: Path, chunk_iterations: int = 3, option
         return train_alone(config, options, data, replace(CPU, chunk_iterations=chunk_iterations), folder)
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, action: Callable[[], object]):
-    """Call `action` once, during the chunk that contains iteration `at`."""
-    train_chunk, pending = Training.train_chunk, [at]
-
-    def interrupted(self: Training, start: int, stop: int, rates: list[float]) -> Any:
-        done = yield from train_chunk(self, start, stop, rates)
-        if pending and start < at <= stop:
-            pending.clear()
-            action()
-        return done
-
-    monkeypatch.setattr(Training, "train_chunk", interrupted)
-
-
 class Killed(BaseException):
     pass
-
-
-def die():
-    raise Killed
-
-
-def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def stop_at(at: int, config: Config, data: Data, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stop a run after `at` iterations and return its folder."""
     with monkeypatch.context() as patch:
-        interrupt(patch, at, terminate)
+        interrupt(patch, at, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert run(config, data, out, chunk_iterations=1) == "stopped"
     return out / config.folder
 
@@ -114,7 +92,7 @@ def test_killed(
 
     with monkeypatch.context() as patch:
         if what == "chunk":
-            interrupt(patch, number, die)
+            interrupt(patch, number, Mock(side_effect=Killed))
         else:
             patch.setattr(record, "write_atomically", write_and_die)
         with pytest.raises(Killed):

@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,9 +15,8 @@ from reproduce.errors import OutOfMemory
 from reproduce.optimizer import WARMUP_WINDOW
 from reproduce.sampling import Data, load_data
 from reproduce.schema import Diverged, Finished
-from reproduce.step import Training
 from reproduce.train import History
-from tests.conftest import CPU, QUICK, QUICK_FLAGS, train_alone
+from tests.conftest import CPU, QUICK, QUICK_FLAGS, interrupt, train_alone
 
 
 def test_error_triggered_warmup_ends_after_a_window_below_80_percent():
@@ -84,17 +84,9 @@ def test_training_needs_nothing_that_windows_lacks(workplace: Path, monkeypatch:
 def test_running_out_of_memory_keeps_the_checkpoint_and_names_the_flag(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    step, steps = Training.step, []
-
-    def fail_late(self: Training):
-        steps.append(1)
-        if len(steps) == 15:
-            raise MemoryError("Unable to allocate 9 GiB for an array")
-        step(self)
-
     flags = f"{QUICK_FLAGS} --checkpoint-every 10 --eval-every 10"
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "step", fail_late)
+        interrupt(patch, 15, Mock(side_effect=MemoryError("Unable to allocate 9 GiB for an array")))
         assert train_many.train_lines([flags]) == OutOfMemory.status
     assert "--batch-size" in capsys.readouterr().out
     assert len(record.read_metrics(workplace / "runs" / QUICK.folder)) == 1

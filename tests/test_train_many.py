@@ -15,7 +15,7 @@ from reproduce import record, train_many
 from reproduce.errors import RunLocked, UnsupportedPrecision
 from reproduce.run import Outcome, main, parse
 from reproduce.step import Training
-from tests.conftest import QUICK_FLAGS, assert_equal
+from tests.conftest import QUICK_FLAGS, assert_equal, interrupt
 from tests.outcome import read_outcome
 
 FLAGS = f"{QUICK_FLAGS} --eval-every 12 --checkpoint-every 4"
@@ -108,16 +108,7 @@ def test_a_failing_run_leaves_the_others_alone(alone: dict[str, Any], workplace:
 
 
 def test_a_signal_stops_all_runs_and_they_resume(alone: dict[str, Any], workplace: Path, monkeypatch):
-    step, count = Training.step, 0
-
-    def counted(self: Training):
-        nonlocal count
-        count += 1
-        if count == 20:
-            os.kill(os.getpid(), signal.SIGTERM)
-        step(self)
-
-    monkeypatch.setattr(Training, "step", counted)
+    interrupt(monkeypatch, 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
     names = ["residual", "seed 1"]
     lines = [RUNS[name] for name in names]
     status, outcomes = train(lines)
