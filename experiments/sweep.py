@@ -23,7 +23,6 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments import EXPERIMENTS
-from experiments.engine.dashboard import Dashboard
 from experiments.engine.local_engine import VISIBLE, choose_concurrency, find_devices, train_locally
 from experiments.engine.ray_engine import train_on_cluster
 from experiments.engine.run_queue import RunQueue
@@ -161,16 +160,16 @@ def main(arguments: Sequence[str]) -> int:
         print_dry_run(runs, replace(sweep.options(), device=kind))
         return 0
     deadline = math.inf if sweep.time_limit is None else start + sweep.time_limit
-    queue = RunQueue(runs, sweep.out, Dashboard())
-    if pending:
-        if sweep.engine == "ray":
-            train_on_cluster(queue, sweep.options(), sweep.devices, sweep.per_device or 1, deadline)
-        else:
-            devices = find_devices(sweep.devices)
-            check_data(runs, sweep.data)
-            slots = {name: sweep.per_device or choose_concurrency(name.partition(":")[0], len(pending)) for name in devices}
-            sweep.out.mkdir(parents=True, exist_ok=True)  # an error appears once, not in every run
-            train_locally(queue, sweep.options(), slots, deadline)
+    queue = RunQueue(runs, sweep.out)
+    if pending and sweep.engine == "ray":
+        train_on_cluster(queue, sweep.options(), sweep.devices, sweep.per_device or 1, deadline)
+    elif pending:
+        devices = find_devices(sweep.devices)
+        check_data(runs, sweep.data)
+        slots = {name: sweep.per_device or choose_concurrency(name.partition(":")[0], len(pending)) for name in devices}
+        sweep.out.mkdir(parents=True, exist_ok=True)  # an error appears once, not in every run
+        train_locally(queue, sweep.options(), slots, deadline)
+    queue.bar.close()
     if queue.common_error is not None:
         raise UserError(queue.common_error)
     return print_outcome(runs, sweep.out, queue.failures)

@@ -32,9 +32,7 @@ import tyro
 from reproduce import cli
 from reproduce.config import Precision, RunOptions, require
 from reproduce.dataset import CIFAR10_CLASSES, find_data_folder, read_dataset
-from reproduce.errors import UserError
 from reproduce.randomness import SPLIT, random_generator
-from reproduce.record import NEWEST
 
 PRETRAINING_CLASSES = "airplane/automobile/bird/cat/deer"
 NEW_CLASSES = "dog/frog/horse/ship/truck"
@@ -140,10 +138,7 @@ def main(arguments: Sequence[str]) -> int:
             return status
         weights = pretrained_weights_path(transfer, seed)
         if not weights.exists():
-            folder = transfer.out / run.parse(pretraining)[0].folder
-            if not (folder / NEWEST).exists():
-                raise UserError(f"{folder} has finished but contains no {NEWEST} to fine-tune from: choose another --out")
-            export.main([str(folder), "--output", str(weights)])
+            export.main([str(transfer.out / run.parse(pretraining)[0].folder), "--output", str(weights)])
         for flags in others:
             if status := run.main(flags):
                 return status

@@ -6,12 +6,12 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from experiments.engine.run_queue import RunQueue
 from experiments.engine.worker import Worker, start_worker
 from reproduce.config import Config, RunOptions
 from reproduce.errors import UserError
+from reproduce.progress import print_line
 from reproduce.signals import collect_stop_signals
 
 CONCURRENT_RUNS = {"cuda": 4}
@@ -127,10 +127,10 @@ def start_runs(places: Sequence[Place], queue: RunQueue, options: RunOptions, de
         if config is None:
             return
         if place.worker is None:
-            place.worker = start_worker(place.environment, Path())
+            place.worker = start_worker(place.environment)
         remaining = None if deadline == math.inf else max(0.1, round(deadline - time.monotonic(), 1))
         place.worker.start_run(config, replace(options, device=place.device.partition(":")[0], time_limit=remaining))
-        queue.dashboard.print_event(f"{config.folder}: started on {place.device}")
+        print_line(f"{config.folder}: started on {place.device}")
 
 
 def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int], deadline: float):
@@ -142,7 +142,7 @@ def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int]
     places = list_places(slots)
 
     def wait():
-        queue.dashboard.update_table(queue.runs, [(run, place.device) for place in places for run in place.runs], queue.out)
+        queue.update_bar([run for place in places for run in place.runs])
         time.sleep(POLL)
 
     with collect_stop_signals(STOPPING) as received:

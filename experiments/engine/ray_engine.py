@@ -1,26 +1,25 @@
-"""Trains runs on a Ray cluster: one task per run, which starts the same worker process as a local sweep.
+"""Trains runs on a Ray cluster: one task per run.
 
 All nodes must share the run folders and the data (unless synthetic) under the same path and have this repository installed.
 If a node or a worker dies, Ray restarts the task elsewhere and the run resumes from its checkpoint.
 """
 
-import contextlib
 import logging
 import math
 import os
+import shlex
 import signal
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from experiments.engine.local_engine import STOPPING
-from experiments.engine.run_queue import RETRY_INTERVAL, RunQueue
-from experiments.engine.worker import start_worker
-from reproduce.config import Config, RunOptions
-from reproduce.errors import STOPPED, RunLocked, UserError
+from experiments.engine.run_queue import RunQueue
+from reproduce.config import Config, RunOptions, format_flags
+from reproduce.errors import STOPPED, UserError
+from reproduce.progress import print_line
 from reproduce.signals import collect_stop_signals
 
 RESOURCES = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
@@ -77,28 +76,16 @@ def train_run(config: Config, options: RunOptions, until: float | None, folder: 
 
     until: when to stop, a time.time() value. folder: the working directory.
     """
+    from reproduce.interleave import run_task  # imports torch
+    from reproduce.train_many import train_line
+
+    os.chdir(folder)
+    remaining = None if until is None else max(0.1, round(until - time.time(), 1))
     # Ray cancels with SIGINT, which a cluster started in the background of a shell inherits as ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    while True:
-        remaining = None if until is None else max(0.1, round(until - time.time(), 1))
-        worker = start_worker(dict(os.environ), Path(folder))
-        worker.start_run(config, replace(options, time_limit=remaining))
-        worker.close_input()
-        try:
-            while worker.process.poll() is None:
-                time.sleep(POLL)  # not wait(): Ray cancels by raising in Python code, which wait() would block
-        except BaseException:
-            worker.process.terminate()
-            while worker.process.poll() is None:
-                with contextlib.suppress(KeyboardInterrupt):  # from repeated cancellations
-                    time.sleep(POLL)
-            raise
-        ((_, status, message),) = worker.collect_outcomes()
-        worker.close()
-        # The process of a Ray worker that died may still be writing its last checkpoint.
-        if status != RunLocked.status:
-            return status, message
-        time.sleep(RETRY_INTERVAL)
+    with collect_stop_signals() as stop_signals:
+        line = shlex.join(format_flags(config, replace(options, time_limit=remaining)))
+        return run_task(train_line(line, stop_signals, concurrent=0))
 
 
 def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str], per_device: int, deadline: float):
@@ -124,7 +111,7 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
                 while len(training) < slots and not stopping and (config := queue.take_run()):
                     reference = task.remote(config, replace(options, device=kind), until, os.getcwd())
                     training[reference] = config
-                    queue.dashboard.print_event(f"{config.folder}: submitted")
+                    print_line(f"{config.folder}: submitted")
                 if not training:
                     return
                 if stopping and time.monotonic() >= cancel_at:
@@ -134,8 +121,7 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
                 time.sleep(POLL)
                 for reference in ray.wait(list(training), num_returns=len(training), timeout=0)[0]:
                     queue.record_outcome(training.pop(reference), *fetch_outcome(ray, reference), stopping)
-                active = [(config, "cluster") for config in training.values()]
-                queue.dashboard.update_table(queue.runs, active, queue.out)
+                queue.update_bar(list(training.values()))
     finally:
         ray.shutdown()
 

@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
-from experiments.engine.dashboard import Dashboard
-from experiments.engine.status import format_state, has_ended
+from experiments.engine.status import format_state, has_ended, read_state
 from reproduce.config import Config
 from reproduce.errors import ABORTED, STOPPED, RunLocked
+from reproduce.progress import BAR, print_line
 
 RETRY_INTERVAL = 5.0
 """Seconds until a retry of a run that another process was training."""
+BAR_INTERVAL = 1.0
+"""Seconds between updates of the progress bar."""
 
 
 def is_locked(folder: Path) -> bool:
@@ -30,15 +33,21 @@ class RunQueue:
     """The runs of a sweep, in order; `take_run` skips those that have ended.
 
     common_error: the user error that stopped the queue; set when two runs fail with the same message.
-    failures: the message for each failed run.
+    failures: the message for each failed run. iterations: how far each run has been trained; an ended one completely. bar: the
+    sum of the iterations, on a terminal.
     """
 
-    def __init__(self, runs: Sequence[Config], out: Path, dashboard: Dashboard):
-        self.runs, self.out, self.dashboard = runs, out, dashboard
+    def __init__(self, runs: Sequence[Config], out: Path):
+        self.runs, self.out = runs, out
         self.common_error: str | None = None
         self.failures: dict[Config, str] = {}
         self.taken: set[Config] = set()
         self.retry_at: dict[Config, float] = {}
+        self.iterations = {config: read_state(config, out).iteration for config in runs}
+        total, done = sum(config.iterations for config in runs), sum(self.iterations.values())
+        style = {"bar_format": f"{BAR}, {{remaining}} left", "dynamic_ncols": True, "leave": False}
+        self.bar = tqdm(total=total, initial=done, disable=None, **style)
+        self.update_at = 0.0
 
     def take_run(self) -> Config | None:
         """Return the next run to start, None if there is none now."""
@@ -57,7 +66,7 @@ class RunQueue:
     def retry_later(self, config: Config):
         """Postpone a run that another process is training."""
         if config not in self.retry_at:
-            self.dashboard.print_event(f"{config.folder}: another process is training it")
+            print_line(f"{config.folder}: another process is training it")
         self.retry_at[config] = time.monotonic() + RETRY_INTERVAL
         self.taken.discard(config)
 
@@ -67,13 +76,24 @@ class RunQueue:
         status: exit status reported by train_many.py, or that of the worker process if it died. stopping: the sweep is
         stopping, so a worker may have been aborted or killed before it could report.
         """
-        killed = status < 0 or status == ABORTED
-        if has_ended(config, self.out) or status == STOPPED or (stopping and killed):
-            self.dashboard.print_event(format_state(config, self.out))
+        killed, ended = status < 0 or status == ABORTED, has_ended(config, self.out)
+        if ended:
+            self.iterations[config] = config.iterations
+        if ended or status == STOPPED or (stopping and killed):
+            print_line(format_state(config, self.out))
         elif status == RunLocked.status:
             self.retry_later(config)
         else:
             if status == 2 and message in self.failures.values():
                 self.common_error = message
             self.failures[config] = message
-            self.dashboard.print_event(f"{config.folder}: failed: {message.splitlines()[0]}")
+            print_line(f"{config.folder}: failed: {message.splitlines()[0]}")
+
+    def update_bar(self, active: Sequence[Config]):
+        """Show how far the active runs have been trained."""
+        if self.bar.disable or time.monotonic() < self.update_at:
+            return
+        self.update_at = time.monotonic() + BAR_INTERVAL
+        self.iterations |= {config: read_state(config, self.out).iteration for config in active}
+        self.bar.n = sum(self.iterations.values())
+        self.bar.set_description_str(f"{len(active)} in training")

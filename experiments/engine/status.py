@@ -20,14 +20,13 @@ Status = Literal["finished", "diverged", "unfinished", "missing"]
 class RunState:
     """The state of a run at its last evaluation.
 
-    error: test error in %. seconds: training time. seconds_per_iteration: since the evaluation before the last one.
+    error: test error in %. seconds: training time.
     """
 
     status: Status
     iteration: int = 0
     error: float | None = None
     seconds: float = 0.0
-    seconds_per_iteration: float | None = None
 
 
 def read_state(config: Config, out: Path) -> RunState:
@@ -46,9 +45,7 @@ def read_state(config: Config, out: Path) -> RunState:
     if not record.rows:
         return RunState(status)
     last = record.rows[-1]
-    iteration, seconds = (record.rows[-2].iteration, record.rows[-2].seconds) if len(record.rows) > 1 else (0, 0.0)
-    seconds_per_iteration = (last.seconds - seconds) / (last.iteration - iteration)
-    return RunState(status, last.iteration, last.test_error, last.seconds, seconds_per_iteration)
+    return RunState(status, last.iteration, last.test_error, last.seconds)
 
 
 def has_ended(config: Config, out: Path) -> bool:

@@ -92,8 +92,8 @@ class Worker:
         return "\n    ".join([message, *output.splitlines()[-TAIL:]])
 
 
-def start_worker(environment: dict[str, str], folder: Path) -> Worker:
-    """Start a worker in the working directory `folder`.
+def start_worker(environment: dict[str, str]) -> Worker:
+    """Start a worker.
 
     Raises:
         OSError: it cannot be started.
@@ -103,6 +103,6 @@ def start_worker(environment: dict[str, str], folder: Path) -> Worker:
     command = [sys.executable, "-u", str(PROGRAM), "--outcomes", outcomes.name]
     if sys.platform == "linux":
         command = [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), *command]
-    process = Popen(command, env=environment, stdin=PIPE, stdout=output, stderr=STDOUT, cwd=folder)
+    process = Popen(command, env=environment, stdin=PIPE, stdout=output, stderr=STDOUT)
     assert process.stdin is not None
     return Worker(process, process.stdin, output, outcomes)
