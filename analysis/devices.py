@@ -40,6 +40,9 @@ def format_devices(runs: pd.DataFrame, records: Path) -> str:
         "devices",
         hours=format_hours(runs),
         benchmarks="\n\n".join(benchmarks) or "Not measured yet.",
+        iterations=ITERATIONS,
+        half=ITERATIONS // 2,
+        significance=f"{ALPHA:.0%}",
         validation=format_validation(records / "acceptance"),
     )
 
@@ -146,14 +149,7 @@ def format_validation(folder: Path) -> str:
             rows.append([fault, format_net_name(net), len(runs), *map(format_values, zip(*runs, strict=True)), *alarms])
     measures = (f"{measure}, %" if measure.endswith("error") else measure for measure in MEASURES)
     header = ["fault", "network", "runs", *measures, *(f"alarms, {size} run{'s' if size > 1 else ''}" for size in GROUP_SIZES)]
-    return f"""The reference: {ITERATIONS} iterations (`python reproduce/run.py --device cpu
---iterations {ITERATIONS} --eval-every {ITERATIONS // 2}`), mean ± standard deviation. Faults were injected on a CPU by the
-`run.py` flag of the same name (BN in evaluation mode: by patching `Network.train`). Alarms: groups of 1 or 3 runs in which the
-test at a significance level of {ALPHA:.0%} finds a difference from the reference runs outside the group; for the reference
-itself these are false alarms. Groups of 3 overlap, so they are not independent trials.
-**Faults that change little in {ITERATIONS} iterations are missed.**
-
-{format_table(header, rows)}"""
+    return format_table(header, rows)
 
 
 def format_values(values: Sequence[float]) -> str:

@@ -62,9 +62,8 @@ def draw_final(axes: Axes, selection: drawing.Selection):
                 axes.plot([position] * len(errors[net]), errors[net], "o", color=color, markersize=5)
                 mean = estimate(errors[net])
                 if mean.n >= MINIMUM:
-                    axes.errorbar(
-                        position, mean.mean, combine([mean], [1]).half, fmt="_", markersize=10, color=color, capsize=3
-                    )
+                    half = combine([mean], [1]).half
+                    axes.errorbar(position, mean.mean, half, fmt="_", markersize=10, color=color, capsize=3)
     handles = [Line2D([], [], color=c, marker="o", ls="none", label=t) for c, t in zip(COLORS, TITLES, strict=True)]
     if selection.is_full:
         handles += draw_published(axes)
