@@ -50,6 +50,8 @@ from reproduce.sampling import Data, gather_batch, load_data, sample_batches
 from reproduce.weights import load_network
 
 NETS = [Config(depth=depth, residual=residual) for residual in (True, False) for depth in (20, 56)]
+WEIGHTS = Path("weights")
+"""Folder with the weights files of the trained networks."""
 INITIAL = "initial"
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 SIGNS = 2000
@@ -67,8 +69,6 @@ class Options:
     batches: int = 64
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic")] = "data"
     """Folder of CIFAR-10, or synthetic."""
-    weights: Path = Path("weights")
-    """Folder with the weights files of the trained networks."""
     device: DeviceChoice = "auto"
     out: Path = Path("experiments/records/gradient_noise")
     """Folder for <device>.json; replaces an older record."""
@@ -118,11 +118,11 @@ def measure_gradients(network: nn.Module, config: Config, data: Data, device: de
     return compare_gradients(torch.stack(exact), torch.stack(rounded))
 
 
-def list_networks(options: Options, data: Data) -> Iterator[tuple[str, Config, nn.Module, Data]]:
+def list_networks(data: Data) -> Iterator[tuple[str, Config, nn.Module, Data]]:
     """Yield each network with the source of its weights, its configuration, and the data with its normalization."""
     for config in NETS:
         yield INITIAL, config, build_network(config), data
-    for path in sorted(options.weights.glob("*.safetensors")):
+    for path in sorted(WEIGHTS.glob("*.safetensors")):
         trained = load_network(path)
         yield path.name, trained.config, trained.classifier.network, trained.normalize(data)
 
@@ -145,9 +145,9 @@ def measure(options: Options) -> Path:
     record = {"git": describe_git()} | about
     record |= {"data": config.dataset, "batch_size": config.batch_size, "batches": options.batches}
     rows: list[dict[str, Any]] = []
-    for weights, config, network, normalized in list_networks(options, data):
+    for weights, config, network, normalized in list_networks(data):
         network = network.to(device.torch_device).to(memory_format=device.memory_format)
-        row = {"net": config.net, "block": config.block, "weights": weights}
+        row: dict[str, Any] = {"net": config.net, "block": config.block, "weights": weights}
         for precision in PRECISIONS if weights != INITIAL else ():
             evaluated = replace(config, precision=precision)
             row[f"test_error_{precision}"] = measure_error(network, normalized.test, normalized, device, evaluated)

@@ -14,7 +14,7 @@ Measures these candidates for each depth and precision, interleaved in one proce
 The roofline bound of a step is the longer of two times: its floating-point operations at the rate of a large matrix product,
 and the bytes that it has to move at the bandwidth of a large copy (see `count_work`), both measured on the device. It is not
 a strict bound: a convolution with fewer operations than its definition (Winograd) can be faster.
-The results are printed and written to a record after each network; python analysis/table.py makes docs/devices.md from it.
+The results are printed and written to a record after each network. python analysis/table.py makes docs/devices.md from it.
 """
 
 import sys
@@ -269,14 +269,8 @@ def compare_candidates(
             times_plain=round(statistics.median(milliseconds["plain"]) / median, 2) if "plain" in milliseconds else None,
         )
         timings.append(timing)
-        speedup = "" if timing.times_plain is None else f"speed-up {timing.times_plain:.2f}, "
-        percent = 100 * timing.floor_fraction
-        print(
-            f"{title}  {name:21} {median:9.3f} ms ({min(times):.3f} to {max(times):.3f})  "
-            f"{timing.images_per_second:7.0f} images/s, {speedup}{percent:.2f}% of roofline; "
-            f"start-up {timing.seconds_to_start:.1f} s",
-            flush=True,
-        )
+        speed = f"{timing.images_per_second:7.0f} images/s, {100 * timing.floor_fraction:.2f}% of roofline"
+        print(f"{title}  {name:21} {median:9.3f} ms ({min(times):.3f} to {max(times):.3f})  {speed}", flush=True)
     return timings
 
 

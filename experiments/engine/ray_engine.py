@@ -26,8 +26,6 @@ RESOURCES = {"npu": "NPU", "cuda": "GPU", "cpu": "CPU"}
 """Ray's names of the devices, in the order of preference."""
 POLL = 0.5
 """Seconds between polls of the tasks."""
-CANCEL_INTERVAL = 5.0
-"""Seconds between cancellations of a task, which are repeated because Ray's cancel is best-effort."""
 RETRIES = 10
 """Maximum number of restarts of a run whose node or worker dies."""
 
@@ -102,7 +100,6 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
         task = ray.remote(train_run).options(max_retries=RETRIES, **amount)
         until = None if deadline == math.inf else time.time() + deadline - time.monotonic()
         training: dict[Any, Config] = {}
-        cancel_at = 0.0
         with collect_stop_signals(STOPPING) as received:
             while True:
                 stopping = bool(received) or time.monotonic() >= deadline
@@ -114,10 +111,8 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
                     print_line(f"{config.folder}: submitted")
                 if not training:
                     return
-                if stopping and time.monotonic() >= cancel_at:
-                    cancel_at = time.monotonic() + CANCEL_INTERVAL
-                    for reference in training:
-                        ray.cancel(reference, force=received.count(signal.SIGINT) > 1)
+                for reference in training if stopping else ():  # again and again, because Ray's cancel is best-effort
+                    ray.cancel(reference, force=received.count(signal.SIGINT) > 1)
                 time.sleep(POLL)
                 for reference in ray.wait(list(training), num_returns=len(training), timeout=0)[0]:
                     queue.record_outcome(training.pop(reference), *fetch_outcome(ray, reference), stopping)

@@ -113,7 +113,8 @@ def print_dry_run(runs: Sequence[Config], options: RunOptions):
 def print_estimates(pending: dict[Config, RunState], out: Path):
     """Print the total time of the pending runs on each device that has trained some of their networks."""
     throughputs = read_throughputs(out)
-    devices = sorted({device for device, *measured in throughputs if measured in [[c.net, c.precision] for c in pending]})
+    networks = {(config.net, config.precision) for config in pending}
+    devices = sorted({device for device, *network in throughputs if tuple(network) in networks})
     for device in devices:
         seconds, unknown = 0.0, Counter()
         for config, state in pending.items():
