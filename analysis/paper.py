@@ -92,7 +92,9 @@ def paper_value(source: str, quantity: str = "test error", column: str = "value"
 
 def kind_of(config: Config) -> str:
     """Return "plain", "residual", or the name of another family, as in the column `kind`."""
-    return config.net.rstrip("0123456789") if config.family == "6n+2" else config.family
+    if config.family != "6n+2":
+        return config.family
+    return "residual" if config.residual else "plain"
 
 
 def list_published_stds(config: Config) -> pd.DataFrame:
