@@ -18,9 +18,8 @@ from reproduce.interleave import run_task
 from reproduce.run import main, parse
 from reproduce.sampling import load_data
 from reproduce.step import Training
-from tests.conftest import CPU, QUICK, assert_equal, train_alone
+from tests.conftest import CPU, QUICK, assert_equal, interrupt, train_alone
 from tests.test_npu import CONFIGS, read_portable_outcome
-from tests.test_resume import interrupt
 
 import torch  # isort: skip
 from torch.nn import functional as F

@@ -22,9 +22,8 @@ from reproduce.evaluation import measure_error, update_population_statistics
 from reproduce.model import build_network, conv3x3
 from reproduce.sampling import Data, load_data
 from reproduce.step import Training
-from tests.conftest import CPU, assert_equal
+from tests.conftest import CPU, assert_equal, interrupt
 from tests.outcome import read_outcome
-from tests.test_resume import interrupt
 
 BEFORE = "--depth 8 --batch-size 8 --iterations 16 --device cpu --data before --lr 0.05".split()
 AFTER = "--depth 8 --batch-size 8 --iterations 12 --device cpu --data after --initial net.safetensors".split()

@@ -29,10 +29,9 @@ from reproduce import interleave, record
 from reproduce.config import SCHEMA, Block, Config, RunOptions
 from reproduce.sampling import Images, load_data
 from reproduce.step import Training
-from tests.conftest import QUICK, assert_equal, train_alone
+from tests.conftest import QUICK, assert_equal, interrupt, train_alone
 from tests.npu_standin import build
 from tests.outcome import read_outcome
-from tests.test_resume import interrupt
 from tests.test_sweep import STARTER
 
 STANDIN = Path(__file__).with_name("npu_standin")

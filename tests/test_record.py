@@ -49,14 +49,6 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_two_checkpoints_are_kept(folder: Path):
-    assert_equal(load(folder), make_state(2))
-    (folder / record.NEWEST).unlink()
-    assert_equal(load(folder), make_state(1))
-    (folder / record.PREVIOUS).unlink()
-    assert load(folder) is None and not list(folder.iterdir())
-
-
 def test_an_unreadable_checkpoint_is_not_a_damaged_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
     for place, name, error in (
         (Path, "read_bytes", OSError(errno.ESTALE, "Stale file handle")),

@@ -51,24 +51,6 @@ def run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 # Flags ----------------------------------------------------------------------------------------------------------------
 
 
-def test_flags_become_config_and_options():
-    config, options = parse(
-        "--depth 44 --no-residual --optimizer adamw --lr 1e-2 --warmup iterations --no-augment --split val --seed 3 "
-        "--precision bf16 --device cpu --data somewhere --out there --time-limit 60 --no-capture --deterministic".split()
-    )
-    assert config == Config(
-        depth=44, residual=False, optimizer="adamw", lr=0.01, warmup="iterations", augment=False, split="val", seed=3,
-        precision="bf16",
-    )  # fmt: skip
-    assert options == RunOptions(
-        device="cpu", data="somewhere", out=Path("there"), time_limit=60, capture=False, deterministic=True
-    )
-    assert parse(["--depth", "44", "--residual"])[0] == Config(depth=44)
-    assert parse(["--data", "synthetic"])[0] == Config(dataset="synthetic")
-    for data in ("mnist", "somewhere/MNIST", "MNIST/"):
-        assert parse(["--data", data])[0] == Config(dataset="mnist")
-
-
 def test_a_config_file_is_trained_and_flags_override_it(tmp_path: Path):
     path, config = tmp_path / "config.json", Config(depth=44, residual=False, optimizer="adam", dataset="synthetic", seed=3)
     path.write_text(json.dumps(describe_config(config)))

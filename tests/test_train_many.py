@@ -66,17 +66,15 @@ def test_interleaved_runs_equal_runs_alone(alone: dict[str, Any], workplace: Pat
     status, outcomes = train(list(RUNS.values()))
     printed = capsys.readouterr()
     assert (status, printed.err) == (0, "")
-    assert sorted(outcomes) == list(range(1, len(RUNS) + 1))
-    for number, outcome in outcomes.items():
-        assert outcome.status == 0 and "final test error" in outcome.message
-        assert f"line {number}, exit status 0: {outcome.message}\n" in printed.out
+    for number in range(1, len(RUNS) + 1):
+        assert outcomes[number].status == 0 and "final test error" in outcomes[number].message
+        assert f"line {number}, exit status 0: {outcomes[number].message}\n" in printed.out
     switches = sum(a != b for a, b in zip(order, order[1:], strict=False))
     assert switches > 2 * len(RUNS), "the runs were not interleaved"
     for name, line in RUNS.items():
         assert_equal(read_outcome(folder_of(line, "together")), alone[name])
     sessions = [json.loads((folder_of(line, "together") / "environment.json").read_text()) for line in RUNS.values()]
     assert [session["beside"] for (session,) in sessions] == list(range(len(RUNS)))
-    assert parse(sessions[1][0]["command"].split()[2:]) == parse(RUNS["seed 1"].split())
 
 
 def test_a_failing_run_leaves_the_others_alone(alone: dict[str, Any], workplace: Path, capsys, monkeypatch):
