@@ -1,1 +1,1 @@
-"""Trains the runs of a sweep in worker processes: on the devices of this machine, or on a Ray cluster."""
+"""Trains the runs of a sweep: on the devices of this machine, or on a Ray cluster."""

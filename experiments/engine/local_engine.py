@@ -149,7 +149,7 @@ def train_locally(queue: RunQueue, options: RunOptions, slots: Mapping[str, int]
         while not (stopping := bool(received) or time.monotonic() >= deadline):
             collect_outcomes(places, queue, stopping=False)
             start_runs(places, queue, options, deadline)
-            # Without active runs, a worker without free slots is about to exit; then a new worker can take a run.
+            # A worker that takes no more runs is about to exit; then its place is free again.
             if all(place.free_slots == place.slots for place in places):
                 break
             wait()
