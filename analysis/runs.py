@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import pandas as pd
 import tyro
 
-from analysis.markdown import format_label
+from analysis.markdown import format_label, format_table
 from analysis.records import RECORD_COLUMNS, RECORDS, comparable_runs, load_records, to_configs
 from reproduce.cli import parse_args, run_cli
 from reproduce.config import Precision
@@ -38,7 +38,7 @@ class ListOptions:
     """Only this precision."""
     full: bool = False
     """Only runs of full length on all training images."""
-    format: Literal["text", "csv"] = "text"
+    format: Literal["text", "csv", "markdown", "latex"] = "text"
     """text cuts lines at the width of the terminal; csv has every field of config and result."""
 
 
@@ -62,6 +62,11 @@ def format_runs(runs: pd.DataFrame, form: str) -> str:
     shown = runs[["folder", "precision", "iterations", "status", *DIGITS, "recipe"]].copy()
     for column, digits in DIGITS.items():
         shown[column] = ["-" if pd.isna(value) else f"{value:.{digits}f}" for value in shown[column]]
+    if form == "markdown":
+        return format_table(shown.columns.tolist(), shown.to_numpy().tolist())
+    if form == "latex":
+        style = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+        return style.to_latex(hrules=True).rstrip()
     for column in ("folder", "recipe"):
         shown[column] = shown[column].str.ljust(shown[column].str.len().max())
     return shown.to_string(index=False, justify="left")

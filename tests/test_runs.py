@@ -1,4 +1,4 @@
-"""runs.py: the list of recorded runs, filtered, as text and CSV."""
+"""runs.py: the list of recorded runs, filtered, as text, CSV, Markdown and LaTeX."""
 
 import io
 
@@ -55,3 +55,10 @@ def test_csv_has_every_field(list_runs):
     assert {"weight_decay", "images_per_second", "recipe"} <= set(table.columns)
     none = pd.read_csv(io.StringIO(list_runs("--format", "csv", "--net", "lenet", "--full", "--precision", "bf16")))
     assert none.empty and list(none.columns) == list(table.columns)
+
+
+def test_markdown_and_latex(list_runs):
+    rows = [line[2:-2].split(" | ") for line in list_runs("--format", "markdown").splitlines()]
+    assert len(rows) == 2 + 4 and all(len(row) == 8 for row in rows)
+    text = list_runs("--format", "latex")
+    assert text.startswith("\\begin{tabular}") and "test\\_error" in text and text.count(" & 8.25 & ") == 1
