@@ -38,7 +38,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
             style = {"color": drawing.DEPTH_COLOR[net.depth], "linestyle": "-" if net.residual else "--", "linewidth": 1.5}
             drawing.draw_lines(axes, pd.DataFrame(std, columns=range(1, net.depth)), **style)
             axes.plot([], [], label=f"{format_net(net)} (n={len(group)})", **style)
-        axes.set(xlabel=f"layer index ({'sorted by magnitude' if is_sorted else 'original'})", ylabel="std")
+        axes.set(xlabel=f"layer index ({'sorted by magnitude' if is_sorted else 'original'})", ylabel="standard deviation")
         axes.set(xlim=(0, max(net.depth for net in selection.runs)), ylim=(0, max(Y_MAX, axes.dataLim.ymax)))
         axes.xaxis.set_major_locator(MultipleLocator(20))
         axes.yaxis.set_major_locator(MultipleLocator(1))

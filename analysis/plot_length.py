@@ -29,7 +29,7 @@ DODGE = 1.025
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """Draw a marker for each run, and lines through the means of neighbouring lengths."""
+    """Draw a marker for each run, and lines through the means of neighboring lengths."""
     recorded = {net: finished_runs(select_runs(runs, net, free=("iterations",))) for net in NETS}
     lengths = sorted(set(pd.concat(list(recorded.values()))["iterations"]))
     if not lengths:
@@ -50,7 +50,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     axes.set_yticks(TICKS, map(str, TICKS), fontsize="small")
     axes.minorticks_off()
     axes.legend(frameon=False)
-    axes.set_title(f"{precision}; each marker is one run, lines join the means of neighbouring lengths", fontsize="small")
+    axes.set_title(f"{precision}; each marker is one run, lines join the means of neighboring lengths", fontsize="small")
     return figure
 
 

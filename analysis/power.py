@@ -34,7 +34,7 @@ SETTINGS = ((1, 0.2, 0.2), (1, 0.5, 0.5), (1, 0.5, 0.2), (3, 0.2, 0.2), (3, 0.5,
 
 
 def any_reproduced(*findings: Finding) -> Finding:
-    return Finding(any((finding.p or 0) < 1 - CONFIDENCE for finding in findings))
+    return Finding(True if any((finding.p or 0) < 1 - CONFIDENCE for finding in findings) else None)
 
 
 def any_reproduced_holm(*findings: Finding) -> Finding:

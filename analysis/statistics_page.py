@@ -21,8 +21,9 @@ def describe_exploratory(runs: pd.DataFrame) -> str:
     began = [min((session.get("began") or "" for session in sessions), default="") for sessions in runs["sessions"]]
     older = sum(start < DATE for start in began)
     return (
-        f"The rules were fixed on {DATE} (commit {COMMIT}). {older} of {len(runs)} records were started before that day, and "
-        "their results were known, so the verdicts on them are exploratory."
+        f"The rules were fixed on {DATE} (commit {COMMIT}). {older} of {len(runs)} records were started before that day "
+        f"({began.count('')} of them, the oldest, without a recorded time), and their results were known, so the verdicts on "
+        "them are exploratory."
     )
 
 

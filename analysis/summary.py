@@ -1,5 +1,6 @@
 """The head of RESULTS.md, its table of claims, and the blocks of the README."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import pandas as pd
 
 from analysis.claims import NOT_RUN, Verdict
 from analysis.estimates import Interval, holm_adjust
-from analysis.markdown import format_estimates, format_figure, format_table, join_words, wrap_paragraphs
+from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words, wrap_paragraphs
 from analysis.paper import list_published_stds
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper
 from analysis.questions.layer_responses import compare_responses
@@ -95,7 +96,7 @@ def describe_gaps(ours: pd.DataFrame) -> str:
         return ""
     means = [gap.mean for gap in gaps.values()]
     better = "are better" if min(means) > 0 else "are not always better"
-    growth = ", and the mean gap grows with depth" if increases(means) else ""
+    growth = ", and the gap grows with depth" if increases(means) else ""
     seeds = name_seeds(ours, keep_recorded(ours, [*PLAIN, *RESIDUAL]))
     return f"**Residual networks {better} than plain ones{growth}** ({seeds}): plain minus residual is {list_gaps(gaps)}."
 
@@ -105,13 +106,17 @@ def describe_residual(ours: pd.DataFrame) -> str:
     nets = RESIDUAL[1:]
     if len(keep_recorded(ours, nets)) < 3 or not (gap := find_gap(ours, nets[0], nets[-1])):
         return ""
-    finding = "undecided" if gap.low <= 0 <= gap.high else "better" if gap.low > 0 else "worse"
+    improve, unlike = ("improve", "as") if gap.mean > 0 else ("do not improve", "unlike")
+    doubt = ", but the data do not decide it" if gap.low <= 0 <= gap.high else ""
+    theirs = [PAPER_TEST_ERROR[net.depth] for net in nets]
+    paper = join_words([f"{error:.2f}" for error in theirs])
+    first, last = nets[0].depth, nets[-1].depth
     warm = find_gap(ours, nets[-1], replace(nets[-1], warmup="iterations"))
-    effect = f"lowers the error at {nets[-1].depth} layers by {warm}" if warm else "has not been run"
+    effect = f"lowers the error at {last} layers by {warm}" if warm else "has no finished run yet"
     return (
-        f"**Residual networks beyond {nets[0].depth} layers: {finding}** ({name_seeds(ours, nets)}): test error "
-        f"{list_means(ours, nets)}% at {list_depths(nets)} layers; {nets[0].depth} minus {nets[-1].depth} layers is {gap}; in "
-        f"the paper, {PAPER_TEST_ERROR[nets[0].depth] - PAPER_TEST_ERROR[nets[-1].depth]:+.2f}. A warm-up {effect} "
+        f"**Residual networks {improve} beyond {first} layers, {unlike} in the paper{doubt}** ({name_seeds(ours, nets)}): "
+        f"test error {list_means(ours, nets)}% at {list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is "
+        f"{gap}, in the paper {theirs[0] - theirs[-1]:+.2f}. A warm-up {effect} "
         "([what is known](#the-56-layer-networks-does-a-warm-up-help))."
     )
 
@@ -134,20 +139,26 @@ def describe_adam(ours: pd.DataFrame) -> str:
     gaps = find_gaps(ours, adam, degradation.RESIDUAL)
     if not gaps:
         return ""
-    words = [f"{gap} on ResNet-{depth}" for depth, gap in gaps.items()]
-    seeds = name_seeds(ours, [config for config in adam if config.depth in gaps])
-    return f"**Adam at a learning rate of 0.001 (not tuned)** ({seeds}): test error minus that of SGD is {join_words(words)}."
+    worse = "has a higher test error than" if all(gap.low > 0 for gap in gaps.values()) else "compared with"
+    errors = []
+    for config, sgd in zip(adam, degradation.RESIDUAL, strict=True):
+        if config.depth in gaps:
+            pair = (format_estimates(select_runs(ours, net)) for net in (config, sgd))
+            errors.append(f"{' against '.join(pair)} on {format_net(sgd)}, a difference of {gaps[config.depth]}")
+    return f"**Adam (learning rate 0.001, not tuned) {worse} SGD**: {join_words(errors)}."
 
 
 def describe_responses(ours: pd.DataFrame) -> str:
-    means = compare_responses(ours).values()
+    means = compare_responses(ours)
     if not means:
         return ""
-    smaller = sum(residual < plain for plain, residual in means)
-    have = "have" if smaller == len(means) else "do not always have"
+    plain, residual = zip(*means.values(), strict=True)
+    lower = "a lower" if all(map(operator.lt, residual, plain)) else "not always a lower"
+    listed = [join_words([f"{mean:.2f}" for mean in each]) for each in (residual, plain)]
     return (
-        f"**Averaged over layers, residual networks {have} smaller responses** than plain ones: at {smaller} of {len(means)} "
-        "[depths](#are-the-layer-responses-of-residual-networks-smaller)."
+        f"**Layer responses have {lower} standard deviation in residual networks**, averaged over layers: {listed[0]}, in "
+        f"plain networks {listed[1]}, at {join_words([str(depth) for depth in means])} layers "
+        "([section](#are-the-layer-responses-of-residual-networks-smaller))."
     )
 
 
@@ -206,7 +217,8 @@ def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
 
 Test error in % after 64,000 iterations, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated. The errors of
 the paper's plain networks are read off its Fig. 6 (plot) or from its caption. Differences in the text are in percentage points,
-with approximate 95% intervals in parentheses.
+with 95% intervals in parentheses, which with one or two seeds assume the standard deviations of other reproductions, not ours
+([statistics](docs/statistics.md)).
 
 {listed}"""
     return wrap_paragraphs(text).strip()

@@ -11,6 +11,8 @@ Expected test error in % at 110 layers (Identity Mappings, Table 2, median of 5)
     relu-only-preactivation   6.71
     full-preactivation        6.37
 
+raphaelreme/torch-resnet finds the opposite: original 6.60 ± 0.09, full pre-activation 6.79 ± 0.12 (n=5, shortcut B).
+
 Device-hours: not measured yet.
 
     python experiments/sweep.py block_design

@@ -124,7 +124,7 @@ def test_gains_are_paired_by_seed(tmp_path: Path):
 def test_the_section_and_the_figure_show_every_cell(tmp_path: Path):
     runs = write_found(tmp_path, FOUND)
     section = format_section(runs, pd.DataFrame())
-    assert "| 50 | all, pretrained | 61.90 | 62.00 | 62.10 | 62.00 ± 0.10 (n=3) | +8.00 (+8.00 to +8.00) |" in section
+    assert "| 50 | all, pretrained | 0.01 | 61.90 | 62.00 | 62.10 | 62.00 ± 0.10 (n=3) | +8.00 (+8.00 to +8.00) |" in section
     panels = draw(runs, runs).axes
     bars = [round(cast(Rectangle, bar).get_height(), 2) for axes in panels for bar in axes.patches]
     assert bars == list(FOUND.values())

@@ -38,11 +38,11 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         if gap:
             rows.append([what, ours, alternative, format_net(default), f"{gap}, {precision}"])
         else:
-            missing.append(f"{what}: {alternative} ({ours})")
+            missing.append(f"{what}: {alternative} instead of {ours}")
     table = format_table(["open in the paper", "our choice", "alternative", "network", "test error, alternative - ours"], rows)
     not_run = (
-        f"Alternatives not run yet, with our choice in parentheses: {'; '.join(missing)} "
-        "(`python experiments/sweep.py ambiguity`)."
+        f"Alternatives not run yet: {'; '.join(missing)} (`python experiments/sweep.py ambiguity`; for the warm-up, `deep`). "
+        "The paper specifies shortcut A; users often change it."
     )
     parts = [
         "## How much depends on the choices that the paper leaves open?",

@@ -4,8 +4,8 @@ import pandas as pd
 
 from analysis.claims import TOLERANCE, claim
 from analysis.estimates import MINIMUM, Finding, Interval, all_of, is_equivalent, is_positive
-from analysis.markdown import format_estimates, format_figure, format_not_run, format_table, join_words
-from analysis.paper import BLOG, paper_value, published
+from analysis.markdown import format_estimates, format_figure, format_not_run, format_number, format_table, join_words
+from analysis.paper import BLOG, find_number, paper_value, published
 from analysis.records import select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_gap, format_verdicts, keep_recorded
@@ -22,6 +22,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
             known.append(f"{gap} points at {before.depth} layers")
         if others or keep_recorded(ours, [after]):
             rows.append([before.depth, *(format_estimates(select_runs(ours, net)) for net in (before, after)), gap, others])
+    other = find_number(source="gcr/torch-residual-networks", depth=110, variant="", quantity="test error")
     answer = f"BN after the addition changes the test error by {join_words(known)}" if known else "Not known yet"
     return f"""## Does BN belong before or after the addition?
 
@@ -30,7 +31,8 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 {format_table(["layers", "before (the paper's)", "after", "after - before", "published: before / after (source)"], rows)}
 
-Test error in %, {precision}. {format_not_run(ours, AFTER, "python experiments/sweep.py bn_placement")}
+Test error in %, {precision}. gcr/torch-residual-networks also reports {format_number(other)} for ResNet-110 with BN before the
+addition, trained with a warm-up. {format_not_run(ours, AFTER, "python experiments/sweep.py bn_placement")}
 
 {format_figure(ours, AFTER, "bn_placement", "Test error with BN before and after the addition, by depth")}"""
 

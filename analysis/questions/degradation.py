@@ -52,9 +52,9 @@ Plain networks:
 
 {format_published(ours, degradation.PLAIN)}
 
-The last two rows: mean ± standard deviation over the comparable reproductions (without the paper; each row counts as a source),
-and our mean minus that mean if there are at least {MINIMUM} sources. Its interval is the 95% prediction interval of one more
-source, so it covers differences in seeds, recipes and code."""
+The last two rows: mean ± standard deviation over the comparable reproductions (without the paper and
+ranges; each row counts as a source), and our mean minus that mean if there are at least {MINIMUM} sources. Its interval is the
+95% prediction interval of one more source, so it covers differences in seeds, recipes and code."""
 
 
 def describe_selection(ours: pd.DataFrame) -> str:

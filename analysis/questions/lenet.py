@@ -14,18 +14,19 @@ from experiments.lenet import CONFIGS, LENET
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     theirs = find_number(source=TUTORIAL, quantity="test error")
-    ours = estimate(select_lenet_runs(runs)["test_error"].astype(float))
+    group = select_lenet_runs(runs)
+    ours = estimate(group["test_error"].astype(float))
     answer = "Not known yet"
     if ours.n:
-        reported = f"a tutorial (no source kept) reports {format_number(theirs)} from one run"
-        answer = f"Our test error in % is {format_mean(ours)}; {reported}"
+        answer = f"Our test error is {format_mean(ours).replace(' (', '% (')} in {group['precision'].iloc[0]}; "
+        answer += f"a tutorial (no source kept) reports {format_number(theirs)}% (n=1)"
     if ours.n >= MINIMUM:
         gap, tolerance = prediction(ours) - theirs["value"], theirs["value"] / 15
-        answer += f". Ours minus the tutorial's is {gap} (95% prediction interval), and the tolerance is {tolerance:.2f} points"
-    return f"""## Does a tutorial's LeNet reach its accuracy on MNIST?
+        answer += f". The difference is {gap}, a prediction interval, and the tolerance {tolerance:.2f} points"
+    return f"""## Does LeNet reach the MNIST accuracy of a tutorial?
 
-{answer} ({format_verdicts(runs, "M1")}). Two small convolutions and two linear layers, Adam at a constant 0.0001, ten passes
-over MNIST. {format_not_run(runs, CONFIGS, "python experiments/sweep.py lenet")}
+{answer} ({format_verdicts(runs, "M1")}). The network has two small convolutions and two linear layers and is trained with
+Adam at a constant learning rate of 0.0001 for ten epochs. {format_not_run(runs, CONFIGS, "python experiments/sweep.py lenet")}
 
 {format_figure(runs, CONFIGS, "confusion", "Confusion matrix of LeNet on MNIST")}"""
 

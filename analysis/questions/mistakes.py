@@ -30,7 +30,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     return f"""## Do the networks misclassify the same images?
 
 {describe_seeds(ours)} {describe_depths(list(first.values()))} For comparison, the published predictions of ResNet-56 and
-ResNet-110 (CIFAR-10.1) disagree on {theirs}%, and both misclassify the same {theirs_wrong}%. The errors of each class are in
+ResNet-110 (CIFAR-10.1) disagree on {theirs}% and both misclassify {theirs_wrong}%. The errors of each class are in
 [classes.csv](analysis/tables/classes.csv).
 
 {compare_answers(first)}
@@ -73,13 +73,15 @@ def describe_seeds(ours: pd.DataFrame) -> str:
 
 def describe_depths(answers: list[Answers]) -> str:
     """Return how much residual networks of different depths disagree."""
-    shares = [disagreement(*pair) for pair in combinations(answers, 2)]
-    wrong = [both_wrong(*pair) for pair in combinations(answers, 2)]
-    if not shares:
+    pairs = list(combinations(answers, 2))
+    shares, wrong = ([measure(*pair) for pair in pairs] for measure in (disagreement, both_wrong))
+    if not pairs:
         return ""
+    chance = fmean(100 * float(np.mean(~one[1])) * float(np.mean(~other[1])) for one, other in pairs)
     return (
-        f"Residual networks of different depths disagree on {min(shares):.2f} to {max(shares):.2f}%, and both misclassify the "
-        f"same {min(wrong):.2f} to {max(wrong):.2f}%."
+        f"Two residual networks of different depths disagree on {min(shares):.2f} to {max(shares):.2f}% and both misclassify "
+        f"{min(wrong):.2f} to {max(wrong):.2f}%, not always as the same class; with independent mistakes it would be "
+        f"{chance:.2f}%."
     )
 
 

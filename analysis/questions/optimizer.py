@@ -31,6 +31,12 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
             row = [format_net(net), NAMES[config.optimizer], f"{config.lr:g}", f"{config.weight_decay:g}"]
             rows.append([*row, format_estimates(select_runs(ours, config)), gap])
     header = ["network", "optimizer", "learning rate", "weight decay", "test error", "difference from SGD"]
+    adahessian = {name: format_number(find_number(source="amirgholami/adahessian", variant=name)) for name in ("sgd", "adam")}
+    variants = ("sgd", "adamw 0.01", "adamw, long warm-up")
+    warmup = {
+        name: format_number(find_number(source="Tony-Y/pytorch_warmup", variant=name)).removesuffix(" (n=5)")
+        for name in variants
+    }
     answer = "Adam's test error minus that of SGD: " + join_words(known) if known else "Not known yet"
     others = [config for configs in settings.values() for config in configs[1:]]
     return f"""## Does Adam match SGD?
@@ -44,14 +50,9 @@ Test error in %, {precision}. `python experiments/sweep.py optimizer` trains the
 
 {format_figure(ours, others, "optimizer", "Test error by optimizer and network")}
 
-Published results are in [paper.csv](analysis/paper.csv), for example on ResNet-20 (Tony-Y/pytorch_warmup, n=5): SGD
-{describe_published("sgd")}, AdamW {describe_published("adamw 0.01")}, AdamW with a long warm-up
-{describe_published("adamw, long warm-up")}. These runs are not those of the same source in the tables above."""
-
-
-def describe_published(variant: str) -> str:
-    number = find_number(source="Tony-Y/pytorch_warmup", variant=variant)
-    return f"{format_number(number).removesuffix(' (n=5)')}%"
+Published on ResNet-20 ([paper.csv](analysis/paper.csv)): SGD {adahessian["sgd"]} and Adam {adahessian["adam"]}%
+(amirgholami/adahessian, shortcut B, best evaluations); SGD {warmup["sgd"]}, AdamW {warmup["adamw 0.01"]} and AdamW with a long
+warm-up {warmup["adamw, long warm-up"]}% (n=5 each, Tony-Y/pytorch_warmup, other runs than in the tables above)."""
 
 
 def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:

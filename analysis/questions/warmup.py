@@ -55,7 +55,7 @@ ResNet-56:
 Training error in % over each window of iterations (mean over seeds), then final training and test error; {precision}.
 {format_not_run(ours, WITH, "python experiments/sweep.py warmup")}
 
-{format_figure(ours, RESIDUAL, "warmup", "Training error at the start of training, mean over seeds")}"""
+{format_figure(ours, RESIDUAL, "warmup", "Training error at the start of training, one line per run")}"""
 
 
 def list_evidence(ours: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
@@ -100,19 +100,18 @@ def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 
 def describe_small_scales(ours: pd.DataFrame) -> str:
-    """Return the share of small scales where most are."""
-    words = []
-    for net in [*RESIDUAL, *WITH]:
-        shares = [share_small_scales(ours, net, limit) for limit in ("0.02", "0.05")]
-        if all(shares):
-            below, close = (share["stage 1, BN 2"] for share in shares)
-            words.append(f"{below:.1f}% ({close:.1f}%) in {group_labels([net])}")
-    if not words:
+    """Return the share of small BN scales by network, and where most of the deepest network's are."""
+    shares = {net: share_small_scales(ours, net, "0.02") for net in [*RESIDUAL, *WITH]}
+    shares = {net: share for net, share in shares.items() if share}
+    if not shares:
         return ""
+    words = [f"{share['all']:.1f}% in {group_labels([net])}" for net, share in shares.items()]
+    net, deepest = next((net, share) for net, share in reversed(shares.items()) if net in RESIDUAL)
+    place = max(deepest, key=lambda name: deepest[name])
     return (
-        "At the end, the share of scales below 0.02 (below 0.05) in absolute value in the second BN of the first stage's "
-        f"blocks is {join_words(words)}. The table of all stages is in the section on "
-        "[layer responses](#are-the-layer-responses-of-residual-networks-smaller)."
+        f"At the end, the share of BN scales below 0.02 in absolute value is {join_words(words)}; in {format_net(net)} most "
+        f"are in {place} ({deepest[place]:.1f}% of its channels). Whether they are a cause or a symptom is open "
+        "([table](#are-the-layer-responses-of-residual-networks-smaller))."
     )
 
 
@@ -174,8 +173,8 @@ def describe_other_start(curves: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     return (
-        f"A run with {OTHER_START.iterations:,} iterations on another device (the same learning rate at the start) has a "
-        f"training error of {rows['train_error'].mean():.1f}% over the first {rows['iteration'].max():,}."
+        f"On another device, a run with {OTHER_START.iterations:,} iterations starts as slowly: its training error is "
+        f"{rows['train_error'].mean():.1f}% over the first {rows['iteration'].max():,}."
     )
 
 
