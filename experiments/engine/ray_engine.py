@@ -97,7 +97,8 @@ def train_on_cluster(queue: RunQueue, options: RunOptions, names: Sequence[str],
         kind = choose_kind(names, ray.cluster_resources())
         resource, share = RESOURCES[kind], 1 / per_device
         amount = {"CPU": {"num_cpus": share}, "GPU": {"num_gpus": share}}.get(resource, {"resources": {resource: share}})
-        task = ray.remote(train_run).options(max_retries=RETRIES, **amount)
+        # A new process for each run, because a process keeps the device that it first used.
+        task = ray.remote(max_calls=1, max_retries=RETRIES, **amount)(train_run)
         until = None if deadline == math.inf else time.time() + deadline - time.monotonic()
         training: dict[Any, Config] = {}
         with collect_stop_signals(STOPPING) as received:
