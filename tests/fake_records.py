@@ -90,7 +90,7 @@ def write_run(
     return folder
 
 
-def write_cell(records: Path, config: Config, test_errors: list[float], **settings: Any):
+def write_seeds(records: Path, config: Config, test_errors: list[float], **settings: Any):
     """Write one finished run per test error, with seeds 0, 1, 2, ..."""
     for seed, test_error in enumerate(test_errors):
         write_run(records, replace(config, seed=seed), test_error, **settings)

@@ -8,17 +8,16 @@ import pytest
 from analysis import compare
 from reproduce.config import Config
 from reproduce.dataset import DATASETS
-from reproduce.errors import UserError
-from tests.fake_records import write_cell, write_run
+from tests.fake_records import write_run, write_seeds
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
     """Five recorded seeds of ResNet-20, one of ResNet-56, one of a shortened plain net."""
     records = tmp_path / "records"
-    write_cell(records, Config(), [8.0, 8.1, 8.2, 8.3, 8.4])
-    write_cell(records, Config(depth=56), [7.0])
-    write_cell(records, Config(residual=False, iterations=3200), [21.0])
+    write_seeds(records, Config(), [8.0, 8.1, 8.2, 8.3, 8.4])
+    write_seeds(records, Config(depth=56), [7.0])
+    write_seeds(records, Config(residual=False, iterations=3200), [21.0])
     return records
 
 
@@ -64,9 +63,12 @@ def test_a_record_is_compared_with_the_others(report, records):
     assert "(one of the records" in text and "recorded: 8.15 ± 0.13 (n=4)" in text
 
 
-def test_changes_of_recipe_are_listed(tmp_path, report):
+def test_another_recipe_and_another_precision_are_named(tmp_path, report, records):
     text = report(write_run(tmp_path / "own", Config(momentum=0.8, optimizer="adam"), 9.0))
     assert "momentum 0.8 (paper: 0.9)" in text and "lr 0.001" in text
+    assert "9.00%: no other run is recorded" in text, "the paper's number is for its own recipe"
+    write_run(records, Config(precision="bf16", seed=3), status="unfinished")
+    assert "recorded in fp32: 8.20 ± 0.16 (n=5)" in report(write_run(tmp_path / "own", Config(precision="bf16"), 8.2))
 
 
 def test_other_data_is_not_compared_with_published_results(tmp_path, report):
@@ -99,37 +101,12 @@ def test_unfinished_and_diverged_runs(tmp_path, report):
     assert "diverged: there is no test error" in report(write_run(tmp_path / "own", Config(seed=8), status="diverged"))
 
 
-def test_finished_runs_of_another_precision_are_better_than_none(tmp_path, report, records):
-    write_run(records, Config(precision="bf16", seed=3), status="unfinished")
-    assert "recorded in fp32: 8.20 ± 0.16 (n=5)" in report(write_run(tmp_path / "own", Config(precision="bf16"), 8.2))
-
-
 def test_several_runs_are_drawn(tmp_path, report, records):
     own = [records / Config().folder, write_run(tmp_path / "own", Config(depth=56, seed=7), 8.2)]
     own.append(write_run(tmp_path / "own", Config(depth=44), status="unfinished", evaluations=1))  # no evaluation yet
     figure = tmp_path / "new" / "mine.svg"
     assert str(figure) in report(*own, "--output", figure)
+    assert "stroke: #1f77b4" in figure.read_text(), "the paper's number is a line"
     text = " ".join(re.findall("<!-- (.*?) -->", figure.read_text(), re.S))
     assert "residual20, seed 0 (a record), finished at iteration 64,000" in text and "other recorded seeds: 1, 2, 3, 4" in text
     assert "residual56, seed 7, finished" in text and "recorded seeds: 0" in text and "unfinished at iteration 0" in text
-
-
-def test_the_papers_number_is_drawn(tmp_path, records, monkeypatch):
-    figures = []
-    monkeypatch.setattr(compare, "save_figure", lambda figure, paths: figures.append(figure))
-    runs = [write_run(tmp_path / "own", config, 8.2) for config in (Config(seed=7), Config(momentum=0.8))]
-    compare.main([*map(str, runs), "--records", str(records), "--output", "mine.png"])
-    lines = [[line.get_ydata()[0] for line in axes.get_lines() if line.get_color() == "C0"] for axes in figures[0].axes]
-    assert lines == [[8.75], []]
-
-
-def test_wrong_arguments_are_user_errors(tmp_path, records):
-    run = write_run(tmp_path / "own", Config(), 8.2)
-    for arguments, reason in (
-        ([records], "is not a run folder"),
-        ([tmp_path / "missing"], "is not a run folder"),
-        ([], "at least one"),
-        ([run, "--output", "x.gif"], "--output must end in"),
-    ):
-        with pytest.raises(UserError, match=reason):
-            compare.main([*map(str, arguments), "--records", str(records)])

@@ -16,16 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import (
-    drawing,
-    plot_confusion,
-    plot_degradation,
-)
+from analysis import drawing, plot_confusion, plot_degradation
 from analysis.records import load_records
 from experiments.lenet import LENET
 from reproduce.config import Config
 from reproduce.errors import UserError
-from tests.fake_records import make_curve, write_cell, write_run
+from tests.fake_records import make_curve, write_run, write_seeds
 
 SCRIPTS = {
     name: importlib.import_module(f"analysis.plot_{name}")
@@ -66,10 +62,10 @@ def legend(axes: Axes) -> list[str]:
 
 def write_degradation(records: Path):
     """Write plain and residual nets of 20 and 56 layers, three seeds each."""
-    write_cell(records, Config(depth=20, residual=False), [9.0, 9.2, 9.4], train_error=4.0)
-    write_cell(records, Config(depth=56, residual=False), [13.0, 13.1, 13.2], train_error=8.0)
-    write_cell(records, Config(depth=20), [8.0, 8.3, 8.6], train_error=2.0)
-    write_cell(records, Config(depth=56), [6.9, 7.0, 7.1], train_error=0.5)
+    write_seeds(records, Config(depth=20, residual=False), [9.0, 9.2, 9.4], train_error=4.0)
+    write_seeds(records, Config(depth=56, residual=False), [13.0, 13.1, 13.2], train_error=8.0)
+    write_seeds(records, Config(depth=20), [8.0, 8.3, 8.6], train_error=2.0)
+    write_seeds(records, Config(depth=56), [6.9, 7.0, 7.1], train_error=0.5)
 
 
 def test_degradation_draws_means_in_bands_of_one_standard_deviation(tmp_path):
@@ -89,12 +85,6 @@ def test_degradation_draws_means_in_bands_of_one_standard_deviation(tmp_path):
     assert legend(plain) == legend(residual) == ["20 layers (n=3)", "56 layers (n=3)"]
 
 
-def test_fewer_than_three_runs_are_drawn_one_by_one_without_a_band(tmp_path):
-    write_cell(tmp_path, Config(depth=20), [8.0, 9.0])
-    residual = draw("degradation", tmp_path).axes[1]
-    assert sorted(ends(residual)) == [8.0, 9.0] and not residual.collections and legend(residual) == ["20 layers (n=2)"]
-
-
 def test_the_papers_errors_do_not_overlap_and_plot_readings_are_hollow(tmp_path):
     write_degradation(tmp_path)
     places = []
@@ -107,17 +97,31 @@ def test_the_papers_errors_do_not_overlap_and_plot_readings_are_hollow(tmp_path)
     assert places[0] == places[1] and len(set(places[0])) == 2
 
 
+def test_only_full_length_finished_runs_in_one_precision_are_drawn(tmp_path):
+    write_seeds(tmp_path, Config(depth=20), [8.0, 9.0])
+    write_seeds(tmp_path, Config(depth=20, iterations=1000), [50.0] * 4)
+    write_seeds(tmp_path, Config(depth=20, precision="bf16"), [7.0])
+    write_run(tmp_path, Config(depth=20, seed=2), status="diverged")
+    write_run(tmp_path, Config(depth=20, seed=3), status="unfinished")
+    figure = draw("degradation", tmp_path)
+    residual = figure.axes[1]
+    assert sorted(ends(residual)) == [8.0, 9.0] and legend(residual) == ["20 layers (n=2)"]
+    assert not residual.collections, "no band for fewer than three runs"
+    header = figure.get_suptitle().replace("\n", " ")
+    assert header.startswith("fp32; each line is one run") and header.endswith("; 1 diverged not drawn; 1 unfinished not drawn")
+
+
 def test_a_net_above_the_axis_is_named(tmp_path):
     write_degradation(tmp_path)
-    write_cell(tmp_path, Config(depth=110, residual=False), [61.0, 62.0], train_error=60.0)
+    write_seeds(tmp_path, Config(depth=110, residual=False), [61.0, 62.0], train_error=60.0)
     plain, residual = draw("degradation", tmp_path).axes
     assert [text.get_text() for text in plain.texts] == ["110 layers: above 20%, not displayed"]
     assert not residual.texts and plain.get_ylim() == (0, 20)
 
 
 def test_other_depths_are_drawn_and_missing_networks_are_named(tmp_path):
-    write_cell(tmp_path, Config(depth=26, iterations=500), [30.0])
-    write_cell(tmp_path, Config(depth=8, iterations=500), [40.0])
+    write_seeds(tmp_path, Config(depth=26, iterations=500), [30.0])
+    write_seeds(tmp_path, Config(depth=8, iterations=500), [40.0])
     figure = draw("degradation", tmp_path)
     assert legend(figure.axes[1]) == ["8 layers (n=1)", "26 layers (n=1)"]
     assert len({line.get_color() for line in lines(figure.axes[1])}) == 2
@@ -126,7 +130,7 @@ def test_other_depths_are_drawn_and_missing_networks_are_named(tmp_path):
 
 
 def test_the_header_fits_into_the_figure(tmp_path):
-    write_cell(tmp_path, Config(depth=110, iterations=500), [30.0])
+    write_seeds(tmp_path, Config(depth=110, iterations=500), [30.0])
     write_run(tmp_path, Config(iterations=500), status="diverged")
     figure = draw("bn_placement", tmp_path)
     (header,) = (text for text in figure.texts if text.get_text() == figure.get_suptitle())
@@ -135,42 +139,19 @@ def test_the_header_fits_into_the_figure(tmp_path):
     assert "not run" in header.get_text() and box.x0 >= 0 and box.x1 <= figure.bbox.x1
 
 
-def test_full_length_runs_come_first(tmp_path):
-    write_cell(tmp_path, Config(depth=20), [8.0])
-    write_cell(tmp_path, Config(depth=20, iterations=1000), [50.0] * 4)
-    figure = draw("degradation", tmp_path)
-    assert ends(figure.axes[1]) == [8.0] and "not comparable" not in figure.get_suptitle()
-
-
 def test_shortened_runs_are_drawn_with_a_warning(tmp_path):
-    write_cell(tmp_path, Config(depth=20, iterations=1000), [50.0, 52.0])
-    write_cell(tmp_path, Config(depth=20, residual=False, iterations=1000), [70.0])
-    write_cell(tmp_path, Config(depth=32, iterations=60), [88.0])
+    write_seeds(tmp_path, Config(depth=20, iterations=1000), [50.0, 52.0])
+    write_seeds(tmp_path, Config(depth=20, residual=False, iterations=1000), [70.0])
+    write_seeds(tmp_path, Config(depth=32, iterations=60), [88.0])
     figure = draw("degradation", tmp_path)
     assert figure.get_suptitle().startswith("1,000 of 64,000 iterations, not comparable with the paper")
     assert [ends(axes) for axes in figure.axes] == [[70.0], [50.0, 52.0]] and not figure.axes[0].child_axes
     assert all(axes.get_ylim()[1] > 80 for axes in figure.axes), "the first evaluations are in view"
 
 
-def test_precisions_are_not_pooled(tmp_path):
-    write_cell(tmp_path, Config(depth=20), [8.0] * 3)
-    write_cell(tmp_path, Config(depth=20, precision="bf16"), [9.0] * 5)
-    figure = draw("degradation", tmp_path)
-    assert ends(figure.axes[1]) == [8.0] and figure.get_suptitle().startswith("fp32")
-
-
-def test_runs_without_a_result_are_counted(tmp_path):
-    write_degradation(tmp_path)
-    write_run(tmp_path, Config(depth=56, residual=False, seed=3), status="diverged")
-    write_run(tmp_path, Config(depth=56, seed=3), status="unfinished")
-    figure = draw("degradation", tmp_path)
-    assert figure.get_suptitle().replace("\n", " ").endswith("; 1 diverged not drawn; 1 unfinished not drawn")
-    assert legend(figure.axes[0])[1] == "56 layers (n=3)"
-
-
 def test_bn_placement_draws_runs_intervals_and_every_published_pair(tmp_path):
-    write_cell(tmp_path, Config(depth=110), [6.5, 6.6, 6.7])
-    write_cell(tmp_path, Config(depth=110, block="bn-after-add"), [8.0, 8.2, 8.4])
+    write_seeds(tmp_path, Config(depth=110), [6.5, 6.6, 6.7])
+    write_seeds(tmp_path, Config(depth=110, block="bn-after-add"), [8.0, 8.2, 8.4])
     before, after, final = draw("bn_placement", tmp_path).axes
     assert ends(before) == pytest.approx([6.6]) and ends(after) == pytest.approx([8.2])
     heights = {round(y, 2) for line in lines(final) for y in xy(line)[1]}
@@ -182,12 +163,12 @@ def test_bn_placement_draws_runs_intervals_and_every_published_pair(tmp_path):
 
 def test_optimizers_have_a_panel_per_net(tmp_path):
     for net in (Config(depth=20), Config(depth=56, residual=False), Config(depth=32, augment=False), Config(depth=44)):
-        write_cell(tmp_path, net, [8.0])
+        write_seeds(tmp_path, net, [8.0])
         if net.depth != 44:
-            write_cell(tmp_path, replace(net, optimizer="adam", lr=1e-3), [9.0])
-    write_cell(tmp_path, Config(optimizer="adamw", lr=3e-3), [8.8])
-    write_cell(tmp_path, Config(optimizer="adamw", lr=0.03, split="val"), [8.7])
-    write_cell(tmp_path, Config(optimizer="adam", dataset="pictures", classes="a/b", pictures="0" * 64), [14.0])
+            write_seeds(tmp_path, replace(net, optimizer="adam", lr=1e-3), [9.0])
+    write_seeds(tmp_path, Config(optimizer="adamw", lr=3e-3), [8.8])
+    write_seeds(tmp_path, Config(optimizer="adamw", lr=0.03, split="val"), [8.7])
+    write_seeds(tmp_path, Config(optimizer="adam", dataset="pictures", classes="a/b", pictures="0" * 64), [14.0])
     panels = {axes.get_title(): axes for axes in draw("optimizer", tmp_path).axes}
     assert list(panels) == ["ResNet-20", "plain-56", "ResNet-32, no augmentation"]
     assert [ends(axes) for axes in panels.values()] == [[8.0, 9.0, 8.8], [8.0, 9.0], [8.0, 9.0]]
@@ -196,15 +177,15 @@ def test_optimizers_have_a_panel_per_net(tmp_path):
 
 
 def test_sgd_alone_is_no_comparison(tmp_path):
-    write_cell(tmp_path, Config(), [8.0])
+    write_seeds(tmp_path, Config(), [8.0])
     write_run(tmp_path, Config(optimizer="adam"), status="diverged")
     with pytest.raises(UserError, match="sweep.py optimizer"):
         draw("optimizer", tmp_path)
 
 
 def test_an_optimizer_above_20_percent_is_drawn(tmp_path):
-    write_cell(tmp_path, Config(depth=32, augment=False), [12.5])
-    write_cell(tmp_path, Config(depth=32, augment=False, optimizer="adam"), [39.0])
+    write_seeds(tmp_path, Config(depth=32, augment=False), [12.5])
+    write_seeds(tmp_path, Config(depth=32, augment=False, optimizer="adam"), [39.0])
     axes = draw("optimizer", tmp_path).axes[0]
     assert axes.get_ylim()[1] > 39 and not axes.texts
 
@@ -225,9 +206,9 @@ def test_layer_responses_in_network_order_and_sorted(tmp_path):
 
 def test_no_line_crosses_a_length_that_was_not_run(tmp_path):
     for length, error in ((3200, 20.0), (16_000, 10.0), (64_000, 8.0)):
-        write_cell(tmp_path, Config(iterations=length), [error, error + 1])
+        write_seeds(tmp_path, Config(iterations=length), [error, error + 1])
     for length, error in ((3200, 60.0), (64_000, 15.0)):
-        write_cell(tmp_path, Config(depth=56, residual=False, iterations=length), [error])
+        write_seeds(tmp_path, Config(depth=56, residual=False, iterations=length), [error])
     axes = draw("length", tmp_path).axes[0]
     means = {line.get_color(): xy(line)[1] for line in lines(axes) if line.get_marker() == "None"}
     assert means[drawing.DEPTH_COLOR[20]] == [20.5, 10.5, 8.5]
@@ -244,8 +225,8 @@ def test_warmup_draws_the_first_10000_iterations(tmp_path):
 
 
 def test_confusions_are_summed_over_the_seeds(tmp_path):
-    write_cell(tmp_path, LENET, [2.0, 3.0])
-    write_cell(tmp_path, replace(LENET, precision="bf16"), [4.0])
+    write_seeds(tmp_path, LENET, [2.0, 3.0])
+    write_seeds(tmp_path, replace(LENET, precision="bf16"), [4.0])
     axes = plot_confusion.draw(*load_records(tmp_path)).axes[0]
     counts = [int(text.get_text()) for text in axes.texts]
     assert sum(counts) == 20_000 and sum(counts[::11]) == 19_500 and "2 runs, error 2.50%" in axes.get_title()
@@ -254,24 +235,16 @@ def test_confusions_are_summed_over_the_seeds(tmp_path):
 # Commands -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_writes_the_same_svg_twice(tmp_path, name):
-    write_degradation(tmp_path / "records")
-    write_cell(tmp_path / "records", Config(depth=20, block="bn-after-add"), [8.4])
-    write_cell(tmp_path / "records", Config(depth=20, optimizer="adam"), [9.4])
-    contents = []
-    for output in (tmp_path / "first" / f"{name}.svg", tmp_path / "second" / f"{name}.svg"):
-        assert SCRIPTS[name].main(["--records", str(tmp_path / "records"), "--output", str(output)]) == 0
-        contents.append(output.read_bytes())
-    assert contents[0] == contents[1] and b"<dc:date>" not in contents[0]
-
-
-def test_by_default_a_figure_is_written_as_svg_and_png(tmp_path, monkeypatch):
+def test_a_figure_is_written_as_svg_and_png_and_equal_records_give_equal_files(tmp_path, monkeypatch):
     write_degradation(tmp_path / "records")
     monkeypatch.setattr(drawing, "FIGURES", tmp_path / "figures")
-    plot_degradation.main(["--records", str(tmp_path / "records")])
-    assert (tmp_path / "figures" / "degradation.svg").read_bytes().startswith(b"<?xml")
-    assert (tmp_path / "figures" / "degradation.png").read_bytes().startswith(b"\x89PNG")
+    written = [tmp_path / "figures" / f"degradation{suffix}" for suffix in (".svg", ".png")]
+    contents = []
+    for _ in range(2):
+        plot_degradation.main(["--records", str(tmp_path / "records")])
+        contents.append([path.read_bytes() for path in written])
+    assert contents[0] == contents[1] and b"<dc:date>" not in contents[0][0]
+    assert contents[0][0].startswith(b"<?xml") and contents[0][1].startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", [*SCRIPTS, "confusion", "transfer"])
@@ -281,11 +254,6 @@ def test_without_runs_a_script_names_the_command_that_trains_them(tmp_path, name
     with pytest.raises(UserError, match=r"python experiments/(sweep\.py \w+|transfer\.py)"):
         script.main(["--records", str(tmp_path / "none"), "--output", str(tmp_path / "figures" / f"{name}.svg")])
     assert not (tmp_path / "figures").exists()
-
-
-def test_a_wrong_suffix_is_a_user_error():
-    with pytest.raises(UserError, match="--output must end in"):
-        plot_degradation.main(["--output", "a.gif"])
 
 
 def read_svg(path: Path) -> tuple[list[str], np.ndarray]:

@@ -36,17 +36,11 @@ def change(old: str, new: str) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     "damage, where",
     [
-        (change("8.75", "-8.75"), "line 2: .*`value`"),
         (change("8.75", "875"), "line 2: .*`value`"),
         (change("8.75", "nan"), "line 2: .*`value`"),
-        (change("8.75", "8,75"), "line 2"),
         (change("8.75", ""), "line 2: .*`value`"),
-        (change(",20,", ",twenty,"), "line 2: .*`depth`"),
         (change("residual", "resnet"), "line 2: .*`kind`"),
-        (change("He et al. 2015", ""), "line 2: .*`source`"),
-        (change(",no,yes,", ",no,maybe,"), "line 2: .*`comparable`"),
         (change("64k iterations", "64k iterations,more"), "line 2: .*more columns"),
-        (change("Table 6,no,yes,64k iterations", "Table 6"), "line 2: .*`read_off_plot`"),
         (lambda content: content.replace(b"value", b"error", 1), "line 2: .*`error`"),
     ],
 )

@@ -16,8 +16,7 @@ from analysis.questions.mistakes import describe_seeds
 from analysis.records import load_records
 from experiments import degradation
 from reproduce.config import Config
-from reproduce.errors import UserError
-from tests.fake_records import write_cell, write_run
+from tests.fake_records import write_run, write_seeds
 
 
 def test_a_network_is_compared_with_one_more_source(tmp_path: Path):
@@ -37,7 +36,7 @@ def test_a_network_is_compared_with_one_more_source(tmp_path: Path):
 
 def test_the_papers_mean_of_five_runs_has_a_confidence_interval(tmp_path: Path):
     errors = [6.6, 6.7, 6.8, 6.9, 7.0]
-    write_cell(tmp_path, Config(depth=110), errors)
+    write_seeds(tmp_path, Config(depth=110), errors)
     theirs = np.array([-1, -1, 0, 1, 1]) * 0.16 + 6.61  # mean 6.61, standard deviation 0.16
     low, high = stats.ttest_ind(errors, theirs, equal_var=False).confidence_interval()
     assert subtract_paper(load_records(tmp_path)[0], Config(depth=110)) == f"+0.19 ({low:+.2f} to {high:+.2f})"
@@ -56,7 +55,7 @@ def test_small_scales_are_averaged_by_stage_and_bn(tmp_path: Path):
 
 
 def test_many_pairs_of_seeds_are_summarized(tmp_path: Path):
-    write_cell(tmp_path, Config(), [8.0] * 4)
+    write_seeds(tmp_path, Config(), [8.0] * 4)
     answers = ["0" * (10 - ones) + "1" * ones for ones in (0, 1, 3, 4)]
     expected = "Two seeds of one network disagree on 23.33% of the test images on average (10.00 to 40.00%, 6 pairs)."
     assert describe_seeds(load_records(tmp_path)[0].assign(predictions=answers)) == expected
@@ -78,6 +77,3 @@ def test_recorded_gradient_noise_is_shown(tmp_path: Path, monkeypatch: pytest.Mo
     shallow, deep = Config(depth=32), Config(depth=56)
     assert "7.44% (ResNet-32) and 8.14% (ResNet-56), so" in precision.describe_fp32(shallow, deep)
     assert ", so" not in precision.describe_fp32(deep, shallow) and precision.describe_fp32(shallow, Config(depth=44)) == ""
-    path.write_text("{}")
-    with pytest.raises(UserError, match="device.json is damaged"):
-        precision.format_section(runs, pd.DataFrame())

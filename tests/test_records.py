@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,7 @@ import pytest
 
 from analysis.markdown import format_command, format_label
 from analysis.records import (
-    CONFIG_FIELDS,
     RUN_COLUMNS,
-    comparable_runs,
     finished_runs,
     group_configurations,
     load_records,
@@ -22,12 +21,9 @@ from analysis.records import (
 )
 from reproduce.config import Config
 from reproduce.dataset import write_synthetic
-from reproduce.errors import UserError
 from reproduce.run import main, parse
-from tests.fake_records import SESSION, write_cell, write_run
+from tests.fake_records import SESSION, write_run, write_seeds
 
-FROM_FILES = {"trainable": "head", "classes": "a/c", "pictures": "2", "initial": "00"}
-"""A value other than the default for each field that no flag sets alone."""
 OTHERS: dict[str, Any] = {
     "depth": 32, "family": "resnet18", "schedule": "cosine", "residual": False, "shortcut": "B", "block": "bn-after-add",
     "optimizer": "adam", "lr": 0.05, "momentum": 0.8, "weight_decay": 5e-4, "batch_size": 64, "iterations": 1000,
@@ -35,7 +31,7 @@ OTHERS: dict[str, Any] = {
     "last_layer": "uniform", "decay": "weights", "bn_statistics": "population", "bn_batch": "halves", "last_batch": "drop",
     "dataset": "synthetic",
 }  # fmt: skip
-"""A value other than the default for each other field that distinguishes configurations."""
+"""A value other than the default for each field that a flag sets, but the seed and the precision."""
 
 
 def test_a_row_per_run_and_a_row_per_evaluation(tmp_path):
@@ -57,50 +53,21 @@ def test_a_row_per_run_and_a_row_per_evaluation(tmp_path):
     assert (curves["folder"] == unfinished["folder"]).sum() == 2
 
 
-def test_configs_round_trip(tmp_path):
-    written = [Config(), Config(depth=110, seed=2), Config(depth=32, optimizer="adam", augment=False, precision="bf16")]
-    for config in written:
-        write_run(tmp_path, config)
-    assert set(to_configs(load_records(tmp_path)[0])) == set(written)
-
-
-def test_no_records_give_empty_frames(tmp_path):
-    runs, curves = load_records(tmp_path)
-    assert runs.empty and curves.empty
-    assert select_runs(comparable_runs(finished_runs(runs)), Config()).empty and group_configurations(runs) == []
-    with pytest.raises(UserError, match="there is no folder"):
-        load_records(tmp_path / "none")
-
-
-@pytest.mark.parametrize("field", [field for field in CONFIG_FIELDS if field not in ("seed", "precision")])
-def test_every_field_distinguishes_configurations(tmp_path, field):
-    own = {"dataset": "pictures", "classes": "a/b", "pictures": "1"} if field in ("classes", "pictures") else {}
-    fields: dict[str, Any] = {"lr": 0.1, **own}  # lr written out, so that another optimizer keeps it
-    changed: dict[str, Any] = fields | {field: (OTHERS | FROM_FILES)[field]}
-    one, other = Config(**fields), Config(**changed)
-    for config in (one, other):
+def test_runs_are_selected_by_configuration(tmp_path):
+    """Seeds and precisions share a configuration."""
+    one = [Config(), Config(seed=1), Config(precision="bf16")]
+    other = Config(depth=32, optimizer="adam", augment=False)
+    for config in (*one, other, replace(other, lr=0.01)):
         write_run(tmp_path, config)
     runs, _ = load_records(tmp_path)
-    assert to_configs(select_runs(runs, one)) == [one] and to_configs(select_runs(runs, other)) == [other]
-    assert len(select_runs(runs, one, free=[field])) == 2
-
-
-def test_seeds_and_precisions_share_a_configuration(tmp_path):
-    for config in (Config(), Config(seed=1), Config(precision="bf16")):
-        write_run(tmp_path, config)
-    runs, _ = load_records(tmp_path)
-    assert len(select_runs(runs, Config(seed=9, precision="tf32"))) == 3 and group_configurations(runs) == [Config()]
-
-
-def test_other_lengths_and_data_are_not_comparable(tmp_path):
-    for config in (Config(), Config(iterations=63_999), Config(split="val"), Config(dataset="synthetic")):
-        write_run(tmp_path, config)
-    assert to_configs(comparable_runs(load_records(tmp_path)[0])) == [Config()]
+    assert set(to_configs(select_runs(runs, Config(seed=9, precision="tf32")))) == set(one)
+    assert to_configs(select_runs(runs, other)) == [other] and len(select_runs(runs, other, free=["lr"])) == 2
+    assert set(group_configurations(runs)) == {Config(), other, replace(other, lr=0.01)}
 
 
 def test_a_run_that_never_learned_is_stuck_and_finished(tmp_path):
-    write_cell(tmp_path, Config(depth=110, warmup="none"), [90.0], train_error=89.9)
-    write_cell(tmp_path, Config(depth=110), [6.6], train_error=79.9)
+    write_seeds(tmp_path, Config(depth=110, warmup="none"), [90.0], train_error=89.9)
+    write_seeds(tmp_path, Config(depth=110), [6.6], train_error=79.9)
     runs, _ = load_records(tmp_path)
     assert to_configs(stuck_runs(runs)) == [Config(depth=110, warmup="none")] and len(finished_runs(runs)) == 2
 

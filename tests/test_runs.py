@@ -7,12 +7,12 @@ import pytest
 
 from analysis import runs
 from reproduce.config import Config
-from tests.fake_records import write_cell, write_run
+from tests.fake_records import write_run, write_seeds
 
 
 @pytest.fixture
 def list_runs(tmp_path, capsys):
-    write_cell(tmp_path, Config(), [8.25, 8.5])
+    write_seeds(tmp_path, Config(), [8.25, 8.5])
     write_run(tmp_path, Config(residual=False, iterations=3200, precision="bf16"), 21.0)
     write_run(tmp_path, Config(depth=56), status="unfinished")
 
