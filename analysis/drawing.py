@@ -19,7 +19,7 @@ from matplotlib.typing import ColorType
 
 from analysis.estimates import MINIMUM
 from analysis.markdown import group_labels
-from analysis.records import RECORDS, finished_runs, load_records, select_runs
+from analysis.records import RECORDS, finished_runs, load_records, select_finished, select_runs
 from analysis.sample import choose_precision
 from reproduce.cli import parse_args
 from reproduce.config import PAPER_ITERATIONS, Config, require
@@ -114,7 +114,7 @@ def select_for_figure(runs: pd.DataFrame, configs: Sequence[Config], experiment:
     at_length = {config: replace(config, iterations=iterations) for config in configs}
     precision = choose_precision(every, list(at_length.values()))
     every = every[(every["iterations"] == iterations) & (every["precision"] == precision)]
-    drawn = {config: finished_runs(select_runs(every, at_length[config])) for config in configs}
+    drawn = {config: select_finished(every, at_length[config]) for config in configs}
     missing = [config for config, group in drawn.items() if group.empty]
     omitted = f"; not run: {group_labels(missing)}" if missing else ""
     counts = every["status"].value_counts()

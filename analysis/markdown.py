@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimates import Estimate, estimate
-from analysis.records import finished_runs, select_runs, stuck_runs
+from analysis.records import finished_runs, keep_recorded, select_finished, stuck_runs
 from reproduce.config import PAPER_ITERATIONS, Config, format_flags
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -116,8 +116,7 @@ def format_estimates(runs: pd.DataFrame, column: str = "test_error") -> str:
 
 def format_not_run(runs: pd.DataFrame, configs: Iterable[Config], command: str) -> str:
     """Return one line with the configurations that have no finished run, and the command that trains them."""
-    done = finished_runs(runs)
-    missing = [config for config in configs if select_runs(done, config).empty]
+    missing = [config for config in configs if select_finished(runs, config).empty]
     return f"Not run yet: {group_labels(missing)} (`{command}`)." if missing else f"`{command}` trains these networks."
 
 
@@ -150,7 +149,4 @@ def format_commit(git: dict[str, Any] | None) -> str:
 
 def format_figure(runs: pd.DataFrame, configs: Iterable[Config], name: str, caption: str) -> str:
     """Return the figure, or an empty string if none of `configs` has a finished run."""
-    done = finished_runs(runs)
-    if all(select_runs(done, config).empty for config in configs):
-        return ""
-    return f"![{caption}](analysis/figures/{name}.svg)"
+    return f"![{caption}](analysis/figures/{name}.svg)" if keep_recorded(runs, configs) else ""

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from analysis import drawing
 from analysis.markdown import format_net
 from analysis.questions.length import NETS
-from analysis.records import finished_runs, select_runs
+from analysis.records import select_finished
 from analysis.sample import choose_precision
 from reproduce.cli import run_cli
 
@@ -30,7 +30,7 @@ DODGE = 1.025
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a marker for each run, and lines through the means of neighboring lengths."""
-    recorded = {net: finished_runs(select_runs(runs, net, free=("iterations",))) for net in NETS}
+    recorded = {net: select_finished(runs, net, free=("iterations",)) for net in NETS}
     lengths = sorted(set(pd.concat(list(recorded.values()))["iterations"]))
     if not lengths:
         raise drawing.no_runs_error("sweep.py degradation")

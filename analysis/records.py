@@ -97,6 +97,16 @@ def finished_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"] == "finished"]
 
 
+def select_finished(runs: pd.DataFrame, config: Config, free: Iterable[str] = ()) -> pd.DataFrame:
+    """Return the finished runs that `select_runs` returns."""
+    return finished_runs(select_runs(runs, config, free))
+
+
+def keep_recorded(runs: pd.DataFrame, configs: Iterable[Config]) -> list[Config]:
+    """Return the configurations with finished runs."""
+    return [config for config in configs if len(select_finished(runs, config))]
+
+
 def stuck_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the finished runs that never started to learn. They stay in every mean and are counted separately."""
     return runs[(runs["status"] == "finished") & (runs["train_error"] >= STUCK_ERROR)]

@@ -15,7 +15,7 @@ from analysis.markdown import (
     group_labels,
     join_words,
 )
-from analysis.records import comparable_runs, finished_runs, select_runs
+from analysis.records import comparable_runs, keep_recorded, select_finished, select_runs
 from analysis.sample import Sample, choose_precision
 from reproduce.config import Config
 
@@ -25,16 +25,6 @@ def choose_runs(runs: pd.DataFrame, configs: Sequence[Config]) -> tuple[pd.DataF
     full = comparable_runs(runs)
     precision = choose_precision(full, configs)
     return full[full["precision"] == precision], precision
-
-
-def select_finished(runs: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """Return the finished runs of a configuration."""
-    return finished_runs(select_runs(runs, config))
-
-
-def keep_recorded(runs: pd.DataFrame, configs: Sequence[Config]) -> list[Config]:
-    """Return the configurations with finished runs."""
-    return [config for config in configs if len(select_finished(runs, config))]
 
 
 def mean_error(runs: pd.DataFrame, config: Config, column: str = "test_error") -> float:

@@ -13,17 +13,8 @@ from analysis.markdown import format_estimates, format_figure, format_net, forma
 from analysis.paper import list_published_stds
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper
 from analysis.questions.layer_responses import compare_responses
-from analysis.records import comparable_runs, finished_runs, select_runs
-from analysis.sections import (
-    choose_runs,
-    find_gap,
-    increases,
-    keep_recorded,
-    list_depths,
-    list_means,
-    mean_error,
-    select_finished,
-)
+from analysis.records import comparable_runs, finished_runs, keep_recorded, select_finished, select_runs
+from analysis.sections import choose_runs, find_gap, increases, list_depths, list_means, mean_error
 from experiments import bn_placement, degradation
 from reproduce.config import PAPER_TEST_ERROR, Config
 from reproduce.errors import UserError

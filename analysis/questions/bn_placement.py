@@ -6,9 +6,9 @@ from analysis.claims import TOLERANCE, claim
 from analysis.estimates import MINIMUM, Finding, Interval, all_of, is_equivalent, is_positive
 from analysis.markdown import format_estimates, format_figure, format_not_run, format_number, format_table, join_words
 from analysis.paper import BLOG, find_number, paper_value, published
-from analysis.records import select_runs
+from analysis.records import keep_recorded, select_runs
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_gap, format_verdicts, keep_recorded
+from analysis.sections import choose_runs, format_gap, format_verdicts
 from experiments.bn_placement import AFTER, BEFORE, CONFIGS
 from reproduce.config import Config
 

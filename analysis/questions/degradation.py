@@ -19,9 +19,9 @@ from analysis.estimates import (
 )
 from analysis.markdown import format_estimates, format_not_run, format_number, format_table, join_words
 from analysis.paper import HE, find_number, kind_of, published
-from analysis.records import finished_runs, select_runs
+from analysis.records import finished_runs, keep_recorded, select_runs
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_gap, format_verdicts, keep_recorded, mean_error
+from analysis.sections import choose_runs, format_gap, format_verdicts, mean_error
 from experiments import deep, degradation
 from reproduce.config import PAPER_TEST_ERROR, Config
 

@@ -8,8 +8,9 @@ import pandas as pd
 from analysis.claims import claim
 from analysis.estimates import MINIMUM, Finding, all_of, is_positive
 from analysis.markdown import format_figure, format_not_run, format_table, group_labels, join_words
+from analysis.records import select_finished
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_verdicts, mean_error, select_finished
+from analysis.sections import choose_runs, format_verdicts, mean_error
 from experiments import degradation, warmup
 from reproduce.config import Config
 

@@ -7,8 +7,9 @@ from analysis.claims import claim
 from analysis.estimates import MINIMUM, Finding, estimate, matches_published, prediction
 from analysis.markdown import format_figure, format_mean, format_not_run, format_number
 from analysis.paper import TUTORIAL, find_number, paper_value
+from analysis.records import select_finished
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_verdicts, select_finished
+from analysis.sections import choose_runs, format_verdicts
 from experiments.lenet import CONFIGS, LENET
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words
-from analysis.records import finished_runs, select_runs
+from analysis.records import keep_recorded, select_finished, select_runs
 from analysis.sample import choose_precision
-from analysis.sections import keep_recorded, mean_error
+from analysis.sections import mean_error
 from experiments import degradation
 from reproduce.config import PAPER_ITERATIONS, Config
 
@@ -17,7 +17,7 @@ NETS = [net for net in degradation.CONFIGS if net.depth in (20, 56)]
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     precision = choose_precision(runs, NETS)
     ours = runs[runs["precision"] == precision]
-    lengths = sorted({length for net in NETS for length in finished_runs(select_runs(ours, net, ["iterations"]))["iterations"]})
+    lengths = sorted({length for net in NETS for length in select_finished(ours, net, ["iterations"])["iterations"]})
     rows = []
     for length in lengths:
         errors = [format_estimates(select_runs(ours, at(net, length))) for net in NETS]

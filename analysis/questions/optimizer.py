@@ -9,7 +9,7 @@ from analysis.claims import TOLERANCE, claim
 from analysis.estimates import MINIMUM, Finding, all_of, is_positive
 from analysis.markdown import format_estimates, format_figure, format_label, format_net, format_number, format_table, join_words
 from analysis.paper import BLOG, find_number, paper_value
-from analysis.records import finished_runs, group_configurations, select_runs
+from analysis.records import finished_runs, group_configurations, select_finished, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_gap, format_verdicts
 from experiments.optimizer import BLOG as WITHOUT_AUGMENTATION
@@ -123,13 +123,13 @@ def choose_best_adam(runs: pd.DataFrame) -> list[Config]:
     configs = []
     for net in (Config(depth=20), Config(depth=56), Config(depth=56, residual=False)):
         default = Config(depth=net.depth, residual=net.residual, optimizer="adam")
-        settings = group_configurations(finished_runs(select_runs(runs, default, free=("lr", "weight_decay"))))
+        settings = group_configurations(select_finished(runs, default, free=("lr", "weight_decay")))
         configs += [min(settings or [default], key=lambda setting: rank_setting(runs, setting)), net]
     return configs
 
 
 def rank_setting(runs: pd.DataFrame, setting: Config) -> tuple[int, float]:
-    errors = finished_runs(select_runs(runs, setting)).groupby("precision")["test_error"]
+    errors = select_finished(runs, setting).groupby("precision")["test_error"]
     return min(((-min(len(group), MINIMUM), group.mean()) for _, group in errors), default=(0, 0.0))
 
 

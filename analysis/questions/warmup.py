@@ -18,8 +18,9 @@ from analysis.paper import find_number, published
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
 from analysis.questions.precision import describe_fp32
+from analysis.records import keep_recorded, select_finished
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_verdicts, keep_recorded, mean_error, select_finished
+from analysis.sections import choose_runs, format_verdicts, mean_error
 from experiments import degradation
 from experiments.warmup import WITH
 from reproduce.config import Config
