@@ -7,11 +7,10 @@ import shlex
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from analysis import drawing
+from tests.test_image_folder import write_images
 
 ROOT = Path(__file__).parents[1]
 SHORTER = {
@@ -46,13 +45,8 @@ def folder(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (workplace / "experiments").mkdir()
     os.symlink(ROOT / "experiments" / "records", workplace / "experiments" / "records")
     shutil.copy(ROOT / "README.md", workplace)
-    generator = np.random.default_rng(0)
-    for part, name in ((part, name) for part in ("train", "test") for name in ("cat", "dog")):
-        for number in range(10):
-            path = workplace / "photos" / part / name / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
-    shutil.copy(path, workplace / "IMAGE.jpg")
+    write_images(workplace / "photos", ("cat", "dog"), train=10)
+    shutil.copy(workplace / "photos" / "test" / "dog" / "0.png", workplace / "IMAGE.jpg")
     return workplace
 
 

@@ -2,14 +2,13 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import EXPERIMENTS, ambiguity, block_design, bn_placement, deep, degradation, optimizer, warmup
-from reproduce import config as options
 from reproduce.config import Config, RunOptions, format_flags
 from reproduce.run import parse
 
@@ -64,46 +63,31 @@ def test_each_experiment_changes_only_what_its_question_asks():
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
-    residual = draw(st.booleans())
-    of_residual = {
-        "shortcut": st.sampled_from(get_args(options.Shortcut)),
-        "block": st.sampled_from(get_args(options.Block)),
-    }
+    hints = get_type_hints(Config)
+    choices = {name: st.sampled_from(get_args(hint)) for name, hint in hints.items() if get_origin(hint) is Literal}
     positive = st.floats(1e-9, 1e3, allow_nan=False)
-    fields = {
+    fields = choices | {
         "depth": st.integers(1, 300).map(lambda n: 6 * n + 2),
-        "optimizer": st.sampled_from(get_args(options.Optimizer)),
+        "residual": st.booleans(),
         "lr": st.none() | positive,
         "momentum": st.floats(0, 0.999),
         "weight_decay": st.just(0.0) | positive,
         "batch_size": st.integers(1, 500).map(lambda half: 2 * half),
         "iterations": st.integers(1, 100_000),
-        "warmup": st.sampled_from(get_args(options.Warmup)),
         "augment": st.booleans(),
-        "split": st.sampled_from(("full", "val")),
-        "precision": st.sampled_from(get_args(options.Precision)),
-        "normalization": st.sampled_from(("pixel-mean", "channel-mean", "channel-mean-std", "none")),
-        "initialization": st.sampled_from(("fan-in", "fan-out")),
-        "last_layer": st.sampled_from(("he", "uniform")),
-        "decay": st.sampled_from(("all", "weights")),
-        "bn_statistics": st.sampled_from(("moving", "population")),
-        "bn_batch": st.sampled_from(("whole", "halves")),
-        "last_batch": st.sampled_from(("stream", "drop")),
         "seed": st.integers(0, 2**63 - 1),
         "dataset": st.sampled_from(("cifar10", "synthetic", "mnist")),
-        "family": st.sampled_from(get_args(options.Family)),
-        "schedule": st.sampled_from(get_args(options.Schedule)),
-    } | (of_residual if residual else {})
-    named = {"trainable", *options.FIELDS_FROM_OPTIONS} - {"dataset"}  # from files: test_image_folder.py, test_finetuning.py
-    assert set(fields) | {"residual", *of_residual, *named} == set(PAPER), "a new field of Config needs its values here"
+    }
+    from_files = {"trainable", "classes", "pictures", "initial"}  # see test_image_folder.py and test_finetuning.py
+    assert set(fields) | from_files == set(PAPER), "a new field of Config needs its values here"
     # As in an experiment, most fields stay at their default.
-    chosen = draw(st.sets(st.sampled_from(sorted(fields))))
-    values = {"residual": residual} | {name: draw(fields[name]) for name in sorted(chosen)}
-    if values.get("family", "6n+2") != "6n+2":
-        others = ("depth", "residual", *of_residual, *(("bn_statistics", "bn_batch") if values["family"] == "lenet" else ()))
-        values = {name: value for name, value in values.items() if name not in others}
+    values = {name: draw(fields[name]) for name in sorted(draw(st.sets(st.sampled_from(sorted(set(fields) - from_files)))))}
+    unused = set() if values.get("residual", True) else {"shortcut", "block"}
+    if (family := values.get("family", "6n+2")) != "6n+2":
+        unused = {"depth", "residual", "shortcut", "block"} | ({"bn_statistics", "bn_batch"} if family == "lenet" else set())
     if values.get("schedule", "steps") != "steps":
-        values.pop("warmup", None)
+        unused.add("warmup")
+    values = {name: value for name, value in values.items() if name not in unused}
     return Config(**values)
 
 
@@ -139,8 +123,3 @@ def test_the_flags_name_mnist_below_the_data_folder():
 def test_the_flags_leave_out_defaults():
     assert format_flags(Config(), RunOptions()) == []
     assert format_flags(Config(depth=110, lr=0.1, warmup="error"), RunOptions()) == ["--depth", "110"]
-    config = Config(depth=56, residual=False, optimizer="adam", lr=1e-3, augment=False, warmup="iterations", seed=3)
-    assert format_flags(config, RunOptions(time_limit=60.0, capture=False)) == [
-        "--depth", "56", "--no-residual", "--optimizer", "adam", "--warmup", "iterations", "--seed", "3",
-        "--no-augment", "--time-limit", "60.0", "--no-capture",
-    ]  # fmt: skip

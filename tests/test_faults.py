@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from analysis import compare, plot_degradation, runs, table
-from experiments import sweep
-from experiments.devices import acceptance, parity, throughput
+from experiments import sweep, transfer
+from experiments.devices import acceptance, gradient_noise, parity, throughput
 from reproduce import cli, device, evaluate, export, predict, record, run, weights
 from reproduce.config import Config
 from reproduce.model import build_network
@@ -66,6 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> I
         write_weights("edited.safetensors", {"config": described | {"momentum": 0.5}, "result": RESULT})
         deeper = record.describe_config(dataclasses.replace(QUICK, depth=14))
         write_weights("deeper.safetensors", {"config": deeper, "result": RESULT})
+        write_weights("mistyped.safetensors", {"config": described, "result": RESULT | {"test_error": "8.75"}})
         write_weights("newer.safetensors", {"config": described | {"dropout": 0.5}, "result": RESULT})
         Path("garbage.pt").write_bytes(b"\x80\x04garbage")
         yield place
@@ -87,7 +88,7 @@ CASES: list[tuple[Main, str, str]] = [
     (evaluate.main, f"{FOLDER}/result.json", "result.json is not a weights file"),
     (evaluate.main, f"{FOLDER}", "there is no .*checkpoint.pt"),
     *((evaluate.main, path, path) for path in ("text.txt", "garbage.pt")),
-    *((evaluate.main, f"{name}.safetensors", name) for name in ("half", "headless", "edited", "deeper", "newer")),
+    *((evaluate.main, f"{name}.safetensors", name) for name in ("half", "headless", "edited", "deeper", "mistyped", "newer")),
     # predict.py
     (predict.main, "good.safetensors", "name at least one image"),
     (predict.main, "good.safetensors empty", "a folder must contain images, got empty"),
@@ -99,16 +100,21 @@ CASES: list[tuple[Main, str, str]] = [
     (sweep.main, "nosuch", "name an experiment: .*, got nosuch"),
     (sweep.main, "degradation --only nosuch", "no run of degradation matches"),
     (sweep.main, "degradation --seeds 0", "seeds must be at least 1"),
+    (sweep.main, "degradation --per-device 0", "per-device must be at least 1"),
+    (sweep.main, "degradation --time-limit -1", "time-limit must be positive"),
     (sweep.main, "degradation --devices gpu:0 --dry-run", "devices must be .* got 'gpu:0'"),
     (sweep.main, "degradation --devices cpu --data empty", "CIFAR-10 in .*empty"),
     (sweep.main, "degradation --devices cpu --data synthetic --out text.txt/below", "cannot read or write text.txt/below"),
-    # throughput.py, parity.py, acceptance.py
+    # transfer.py
+    (transfer.main, "--seeds 0 -1", "seeds must be at least 0, got -1"),
+    # throughput.py, parity.py, acceptance.py, gradient_noise.py
     (throughput.main, "--together 1", "together must be at least 2"),
     (throughput.main, "--device cpu --data synthetic --out text.txt", "text.txt"),
     (parity.main, "--devices cpu", "--devices"),
     (parity.main, "--devices cpu npu", "device npu is not usable"),
     (parity.main, "--iterations 3", "iterations must be at least 10"),
     (acceptance.main, "--device cpu", "must contain at least two runs of each network"),
+    (gradient_noise.main, "--batches 61", "batches must be even"),
     # analysis
     (compare.main, "", "at least one run folder"),
     (compare.main, "records --records records", "records is not a run folder"),

@@ -3,20 +3,17 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import models
 
-from reproduce import cli, evaluate, export, image_folder, record, run, weights
+from reproduce import cli, evaluate, export, record, run, weights
 from reproduce.config import Config, format_flags
 from reproduce.evaluation import measure_error, update_population_statistics
 from reproduce.model import build_network, conv3x3
@@ -24,6 +21,7 @@ from reproduce.sampling import Data, load_data
 from reproduce.step import Training
 from tests.conftest import CPU, assert_equal, interrupt
 from tests.outcome import read_outcome
+from tests.test_image_folder import write_images
 
 BEFORE = "--depth 8 --batch-size 8 --iterations 16 --device cpu --data before --lr 0.05".split()
 AFTER = "--depth 8 --batch-size 8 --iterations 12 --device cpu --data after --initial net.safetensors".split()
@@ -33,17 +31,6 @@ TRAINED = {
     "head": ("linear",),
 }
 """Prefixes of the trainable parameters, for a network with one block per stage."""
-
-
-def write_images(folder: Path, names: Sequence[str]):
-    """Write an image folder with 6 training and 3 test images per class, each class around a color of its own."""
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 6), ("test", 3)):
-        for label, name in enumerate(names):
-            (folder / part / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = 60 * (np.arange(3) + label) % 190 + generator.integers(0, 60, (40, 50, 3))
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / part / name / f"{number}.png")
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +60,10 @@ def read_network(path: str) -> dict[str, Tensor]:
     return {name.removeprefix("network."): tensor for name, tensor in load_file(path).items() if name.startswith("network.")}
 
 
-def load_initial(path: Path, config: Config, folder: str) -> tuple[dict[str, Tensor], Data]:
-    """Return the initial state of a run's network, and its data."""
+def load_initial(path: Path, config: Config, folder: str) -> tuple[nn.Module, Data]:
+    """Return the initial network of a run, and its data."""
     network = build_network(config)
-    data = weights.load_initial_weights(path, network, config, load_data(config, Path(folder), CPU.torch_device))
-    return network.state_dict(), data
+    return network, weights.load_initial_weights(path, network, config, load_data(config, Path(folder), CPU.torch_device))
 
 
 # Loading and freezing ---------------------------------------------------------------------------------------------------
@@ -99,15 +85,14 @@ def test_a_best_checkpoint_can_be_fine_tuned(place: Path):
     assert run.main([*BEFORE, "--keep-best"]) == 0
     (best,) = Path("runs").glob("*/seed0/best.pt")
     config = run.parse([*AFTER[:-1], str(best)])[0]
-    tensors, _ = load_initial(best, config, "after")
-    assert torch.equal(tensors["conv.weight"], torch.load(best)["network"]["conv.weight"])
+    network, _ = load_initial(best, config, "after")
+    assert torch.equal(network.get_parameter("conv.weight"), torch.load(best)["network"]["conv.weight"])
 
 
 def test_frozen_bn_uses_its_running_statistics(place: Path):
     config, options = run.parse([*AFTER, "--trainable", "head"])
     assert options.initial is not None
-    network = build_network(config)
-    data = weights.load_initial_weights(options.initial, network, config, load_data(config, Path("after"), CPU.torch_device))
+    network, data = load_initial(options.initial, config, "after")
     initial = {name: tensor.clone() for name, tensor in network.state_dict().items() if "running" in name}
     training = Training(config, data, CPU, False, network)
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -125,20 +110,16 @@ def test_frozen_bn_uses_its_running_statistics(place: Path):
 
 
 def test_the_head_is_loaded_only_for_the_same_classes(place: Path):
-    path = Path("net.safetensors")
-    for folder, is_same in (("before", True), ("after", False)):
-        config = run.parse([*AFTER[:-4], "--data", folder, "--initial", "net.safetensors", "--seed", "3"])[0]
-        tensors, _ = load_initial(path, config, folder)
-        random, pretrained = build_network(config).state_dict(), read_network("net.safetensors")
-        for name, tensor in tensors.items():
-            assert torch.equal(tensor, (random if name.startswith("linear") and not is_same else pretrained)[name])
-    image_folder.describe_image_folder.cache_clear()
-    shutil.copytree("before", "renamed", symlinks=False)
+    shutil.copytree("before", "renamed")
     for part in ("train", "test"):
         Path("renamed", part, "apple").rename(Path("renamed", part, "pear"))
-    config = run.parse([*AFTER[:-4], "--data", "renamed", "--initial", "net.safetensors"])[0]
-    tensors, _ = load_initial(path, config, "renamed")
-    assert torch.equal(tensors["linear.weight"], build_network(config).state_dict()["linear.weight"]), "as many classes"
+    pretrained = read_network("net.safetensors")
+    for folder, is_same in (("before", True), ("after", False), ("renamed", False)):
+        config = run.parse([*AFTER, "--data", folder, "--seed", "3"])[0]
+        network, _ = load_initial(Path("net.safetensors"), config, folder)
+        random = build_network(config).state_dict()
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, (random if name.startswith("linear") and not is_same else pretrained)[name])
 
 
 def test_a_torchvision_state_dict_leaves_the_normalization(place: Path):
@@ -149,10 +130,11 @@ def test_a_torchvision_state_dict_leaves_the_normalization(place: Path):
     for folder, is_same in (("after", True), ("before", False)):
         config, _ = run.parse([*flags, folder])
         with pytest.warns(UserWarning, match="no class names and no normalization"):
-            tensors, data = load_initial(Path("theirs.pth"), config, folder)
+            loaded, data = load_initial(Path("theirs.pth"), config, folder)
         assert data.std.tolist() != [1, 1, 1]
-        assert torch.equal(tensors["fc.bias"], network.fc.bias if is_same else torch.zeros(3))
-        assert torch.equal(tensors["layer4.1.conv2.weight"], network.state_dict()["layer4.1.conv2.weight"])
+        bias, weight = "fc.bias", "layer4.1.conv2.weight"
+        assert torch.equal(loaded.get_parameter(bias), network.get_parameter(bias) if is_same else torch.zeros(3))
+        assert torch.equal(loaded.get_parameter(weight), network.get_parameter(weight))
         training = Training(replace(config, trainable="last-stage"), data, CPU, capture=False)
         trainable = {name.split(".")[0] for name, parameter in training.network.named_parameters() if parameter.requires_grad}
         assert trainable == {"layer4", "fc"}
@@ -203,59 +185,27 @@ def test_a_stopped_run_resumes_to_the_bit(place: Path, monkeypatch: pytest.Monke
 
 # Files that do not fit --------------------------------------------------------------------------------------------------
 
-WRONG: dict[str, tuple[str, Callable[[Path], Any], str]] = {
-    "other depth": (
-        "--depth 14",
-        lambda path: shutil.copy("net.safetensors", path),
-        "wrong.safetensors was trained with --depth 8, got --depth 14",
-    ),
-    "other shortcut": (
-        "--depth 8 --shortcut B",
-        lambda path: shutil.copy("net.safetensors", path),
-        "wrong.safetensors was trained with --shortcut A, got --shortcut B",
-    ),
-    "other block, same tensors": (
-        "--depth 8 --block bn-after-add",
-        lambda path: shutil.copy("net.safetensors", path),
-        "wrong.safetensors was trained with --block original, got --block bn-after-add",
-    ),
-    "plain, same tensors": (
-        "--depth 8 --no-residual",
-        lambda path: shutil.copy("net.safetensors", path),
-        "wrong.safetensors was trained with --residual, got --no-residual",
-    ),
-    "other family": (
-        "--family resnet18",
-        lambda path: shutil.copy("net.safetensors", path),
-        "wrong.safetensors was trained with --family 6n+2, got --family resnet18",
-    ),
-    "damaged": (
-        "--depth 8",
-        lambda path: path.write_bytes(Path("net.safetensors").read_bytes()[:-100]),
-        "wrong.safetensors is not a weights file of this repository",
-    ),
-    "no such file": ("--depth 8", lambda path: None, "--initial wrong.safetensors is not a weights file"),
-    "torchvision's stem": (
-        "--family resnet18",
-        lambda path: torch.save(models.resnet18().state_dict(), path),
-        "wrong.pth does not fit resnet18: Error(s) in loading state_dict for ResNet: size mismatch for conv1.weight",
-    ),
-    "surplus tensor": (
-        "--family resnet18",
-        lambda path: torch.save(build_network(Config(family="resnet34")).state_dict(), path),
-        "wrong.pth does not fit resnet18: Error(s) in loading state_dict for ResNet: Unexpected key(s) in state_dict",
-    ),
-    "no state_dict": ("--family resnet18", lambda path: torch.save([1, 2], path), "wrong.pth contains no state_dict"),
-}
-
 
 @pytest.mark.filterwarnings("ignore:.*only the shapes are checked")
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_file_that_does_not_fit_is_a_user_error(place: Path, capsys: pytest.CaptureFixture[str], wrong: str):
-    flags, make, message = WRONG[wrong]
-    path = Path("wrong.pth" if "wrong.pth" in message else "wrong.safetensors")
-    make(path)
-    assert cli.run_cli(run.main, [*flags.split(), "--device", "cpu", "--data", "after", "--initial", str(path)]) == 2
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--block bn-after-add", "net.safetensors was trained with --block original, got --block bn-after-add"),
+        ("--no-residual", "net.safetensors was trained with --residual, got --no-residual"),
+        ("--family resnet18", "net.safetensors was trained with --family 6n+2, got --family resnet18"),
+        ("--initial missing.pth", "--initial missing.pth is not a weights file"),
+        (
+            "--family resnet18 --initial stem.pth",
+            "stem.pth does not fit resnet18: Error(s) in loading state_dict for ResNet: size",
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit_is_a_user_error(place: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str):
+    """The first two networks have the same tensors as this one; stem.pth is torchvision's network for ImageNet."""
+    torch.save(models.resnet18().state_dict(), "stem.pth")
+    network = [] if "family" in flags else ["--depth", "8"]
+    line = ["--iterations", "2", "--device", "cpu", "--data", "after", "--initial", "net.safetensors", *network, *flags.split()]
+    assert cli.run_cli(run.main, line) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith(f"error: {message}") and captured.err.count("\n") == 1
     assert not Path("runs").exists()

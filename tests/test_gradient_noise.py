@@ -8,7 +8,6 @@ import torch
 
 from experiments.devices import gradient_noise
 from experiments.devices.gradient_noise import Options, compare_gradients, measure
-from reproduce.errors import UserError
 from reproduce.evaluation import measure_error
 from reproduce.model import build_network
 from reproduce.weights import Classifier, TrainedNetwork, save_network
@@ -39,18 +38,9 @@ def test_a_short_measurement(workplace: Path, monkeypatch: pytest.MonkeyPatch):
     path = measure(Options(batches=4, data="synthetic", device="cpu", out=workplace / "out"))
     record = json.loads(path.read_text())
     initial, published = record["rows"]
-    assert (initial["net"], initial["weights"], record["device"], record["data"]) == (
-        "residual8",
-        "initial",
-        "cpu",
-        "synthetic",
-    )
+    assert (initial["net"], initial["weights"]) == ("residual8", "initial")
+    assert (record["device"], record["data"]) == ("cpu", "synthetic")
     assert 0 < initial["relative_error"] < 0.5 and initial["noise"] > 0 and "test_error_fp32" not in initial
     data = trained.load_data("synthetic", CPU.torch_device)
     assert published["test_error_fp32"] == measure_error(classifier.network, data.test, data, CPU, QUICK)
     assert 0 < published["test_error_bf16"] <= 100
-
-
-def test_an_odd_number_of_batches_is_rejected():
-    with pytest.raises(UserError, match="batches must be even"):
-        Options(batches=61)

@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,36 +16,20 @@ from experiments.engine import ray_engine
 from experiments.engine.run_queue import is_locked
 from reproduce import record
 from reproduce.errors import UserError
+from tests.test_sweep import ROOT, start_sweep, wait_until
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
-
-ROOT = Path(sweep.__file__).parents[1]
-
-STARTER = """
-import sys
-from experiments import degradation, sweep
-from reproduce.config import Config
-degradation.CONFIGS[:] = [Config(depth=8, batch_size=16, residual=residual) for residual in (False, True)]
-sys.exit(sweep.main(sys.argv[1:]))
-"""
-
 
 FLAGS = ["--engine", "ray", "--seeds", "1", "--data", "synthetic", "--out", "records"]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster whose head has no CPUs, in RAY_ADDRESS, and a working directory with a small dataset.
+def cluster(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster whose head has no CPUs, in RAY_ADDRESS, and a working folder with the synthetic dataset.
 
     It ignores SIGINT, like processes in the background of a shell script, and notices quickly that a node is gone.
     """
-    from reproduce.dataset import write_synthetic
-
-    small_set = tmp_path / "data" / "synthetic" / "cifar-10-batches-py"
-    small_set.mkdir(parents=True)
-    write_synthetic(small_set, train=500, test=100)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     health = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -61,29 +43,25 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def start_sweep(*flags: str) -> Iterator[subprocess.Popen]:
-    command = [sys.executable, "-c", STARTER, "degradation", *FLAGS, *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def start_ray_sweep(*flags: str) -> Iterator[subprocess.Popen]:
+    with start_sweep("degradation", *FLAGS, *flags) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def wait_for(name: str, count: int, process: subprocess.Popen):
+def wait_for(name: str, count: int):
     """Wait until `count` runs have a file of this name."""
-    deadline = time.monotonic() + 60
-    while len(list(Path("records").glob(f"*/seed0/{name}"))) < count:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
+    wait_until(lambda: len(list(Path("records").glob(f"*/seed0/{name}"))) == count)
     assert not list(Path("records").glob("*/seed0/result.json"))
 
 
 def test_a_sweep_survives_the_death_of_a_node(cluster):
     first, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    with start_sweep("--iterations", "200", "--checkpoint-every", "20") as process:
-        wait_for("checkpoint.pt", 2, process)  # one run on each node
+    with start_ray_sweep("--iterations", "200", "--checkpoint-every", "20") as process:
+        wait_for("checkpoint.pt", 2)  # one run on each node
         cluster.remove_node(first, allow_graceful=False)
         printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0, printed
@@ -97,8 +75,8 @@ def test_a_sweep_survives_the_death_of_a_node(cluster):
 def test_a_stopped_sweep_leaves_checkpoints(cluster):
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    with start_sweep("--iterations", "100000", "--eval-every", "10", "--checkpoint-every", "100000") as process:
-        wait_for("metrics.jsonl", 1, process)
+    with start_ray_sweep("--iterations", "100000", "--eval-every", "10", "--checkpoint-every", "100000") as process:
+        wait_for("metrics.jsonl", 1)
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 75, printed
