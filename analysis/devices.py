@@ -110,11 +110,11 @@ def format_benchmark(record: Throughput) -> str:
 
 
 def format_timings(timings: Sequence[Timing]) -> str:
-    header = ["depth", "precision", "implementation", "ms per iteration (range)", "images/s", "speed-up", "% of roofline"]
+    header = ["depth", "precision", "implementation", "median ms per iteration (range)", "images/s", "speed-up", "% of roofline"]
     rows = []
     for row in timings:
         median, low, high = (f"{time:.3g}" if time < 1000 else f"{time:,.0f}" for time in (row.median, row.min, row.max))
-        speed_up = "-" if row.times_plain is None else f"{row.times_plain:.2f}"
+        speed_up = "-" if row.times_plain is None else f"{row.times_plain:.1f}"
         speed = [f"{row.images_per_second:,.0f}", speed_up, f"{100 * row.floor_fraction:.1f}", f"{row.seconds_to_start:.0f}"]
         rows.append([row.depth, row.precision, name_implementation(row.candidate), f"{median} ({low} to {high})", *speed])
     return format_table([*header, "start-up, s"], rows)

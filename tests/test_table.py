@@ -234,7 +234,7 @@ def test_the_throughput_is_shown_device_by_device(checkout: Checkout):
     checkout.run()
     text = " ".join(checkout.devices.read_text().split())
     assert "### Test Accelerator" in text and "4,300.0 GB/s" in text and "790 TFLOP/s in bf16" in text
-    assert "| 20 | bf16 | 4 interleaved runs | 0.988 (0.98 to 1) | 129,600 | 8.12 | 4.0 | 12 |" in text
+    assert "| 20 | bf16 | 4 interleaved runs | 0.988 (0.98 to 1) | 129,600 | 8.1 | 4.0 | 12 |" in text
     path.write_text("{")
     with pytest.raises(UserError, match="test-accelerator.json is damaged"):
         checkout.run()
