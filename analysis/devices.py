@@ -110,7 +110,7 @@ def format_benchmark(record: Throughput) -> str:
 
 
 def format_timings(timings: Sequence[Timing]) -> str:
-    header = ["depth", "precision", "implementation", "median ms per iteration (range)", "images/s", "speed-up", "% of roofline"]
+    header = ["depth", "precision", "implementation", "median ms (range)", "images/s", "speed-up", "% of roofline"]
     rows = []
     for row in timings:
         median, low, high = (f"{time:.3g}" if time < 1000 else f"{time:,.0f}" for time in (row.median, row.min, row.max))

@@ -1,4 +1,7 @@
-"""One module per question, with the configurations to train, and the sweep that trains them."""
+"""One module per question, with the configurations to train, and the sweep that trains them.
+
+Each question's module prints its docstring when run as a script, even if this repository is not installed.
+"""
 
 from types import ModuleType
 

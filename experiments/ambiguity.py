@@ -14,6 +14,11 @@ Device-hours: not measured yet.
     python experiments/sweep.py ambiguity
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from dataclasses import replace
 
 from reproduce.config import Config

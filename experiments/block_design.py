@@ -18,6 +18,11 @@ Device-hours: not measured yet.
     python experiments/sweep.py block_design
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from typing import get_args
 
 from reproduce.config import Block, Config

@@ -15,6 +15,11 @@ Device-hours: 2.8 for ResNet-20 and 4.3 for ResNet-32 with BN after the addition
     python analysis/plot_bn_placement.py
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from reproduce.config import Config
 
 DEPTHS = (20, 32, 44, 56, 110)

@@ -17,6 +17,11 @@ Device-hours: not measured yet.
     python experiments/sweep.py deep
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from reproduce.config import Config
 
 UNTIL_LEARNING, FIXED_WARMUP, NO_WARMUP = WARMUPS = [

@@ -18,6 +18,11 @@ layers not measured yet.
     python analysis/plot_degradation.py
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from reproduce.config import Config
 
 DEPTHS = (20, 32, 44, 56, 110)

@@ -14,6 +14,11 @@ Device-hours: 0.17 per run on one CPU core shared by five runs and other work.
     python analysis/plot_confusion.py
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from reproduce.config import Config
 
 EPOCHS = 10

@@ -23,6 +23,11 @@ Device-hours: 2.4 for ResNet-20 with Adam on two CPU cores; others not measured 
     python analysis/plot_optimizer.py
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from reproduce.config import PAPER_ITERATIONS, Config, Optimizer
 
 LEARNING_RATES: dict[Optimizer, tuple[float, ...]] = {"adam": (1e-3,), "adamw": (1e-3,)}

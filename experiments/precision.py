@@ -10,6 +10,11 @@ Device-hours: not measured yet.
     python experiments/sweep.py precision
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from dataclasses import replace
 from typing import get_args
 

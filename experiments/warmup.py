@@ -15,6 +15,11 @@ Device-hours: in bf16 on one CPU core about 8 per run with 56 layers and 6 with 
     python analysis/plot_warmup.py
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from dataclasses import replace
 
 from reproduce.config import Config

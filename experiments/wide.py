@@ -20,6 +20,11 @@ Device-hours: not measured yet; an image takes 14 (ResNet-18) and 32 (ResNet-50)
     python experiments/sweep.py wide
 """
 
+if __name__ == "__main__":
+    print(__doc__)
+    raise SystemExit
+
+
 from reproduce.config import Config
 
 NARROW = Config(depth=32)

@@ -1,5 +1,7 @@
 """The configurations of the experiments, and the flags that describe a configuration."""
 
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -32,6 +34,15 @@ def test_every_experiment_lists_distinct_full_length_configurations_and_its_cost
     assert module.__doc__ is not None
     assert f"python experiments/sweep.py {name}\n" in module.__doc__
     assert "Device-hours: " in module.__doc__
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_run_as_a_script_describes_itself(name: str, tmp_path: Path):
+    path = EXPERIMENTS[name].__file__
+    assert path is not None
+    command = [sys.executable, "-I", "-S", path]  # without installed packages
+    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert printed == f"{EXPERIMENTS[name].__doc__}\n"
 
 
 def test_the_papers_networks_are_shared_between_experiments():
