@@ -2,12 +2,10 @@
 
 import gzip
 import hashlib
-import io
 import lzma
 import os
 import pickle
 import tarfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,30 +63,14 @@ class Executes:
         return os.mkdir, (str(self.marker),)
 
 
-def pack_executable(marker: Path) -> bytes:
-    content = io.BytesIO()
-    np.savez(content, train_images=np.array([Executes(marker)]))
-    return content.getvalue()
-
-
-DAMAGE: dict[str, Callable[[bytes, Path], bytes]] = {
-    "pickle": lambda content, marker: pickle.dumps(Executes(marker)),
-    "pickle in an array": lambda content, marker: pack_executable(marker),
-    "truncated": lambda content, marker: content[:-100],
-    "flipped bit": lambda content, marker: content[:9000] + bytes([content[9000] ^ 1]) + content[9001:],
-}
-
-
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_synthetic_file_is_generated_again_and_never_executed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-):
+def test_a_damaged_synthetic_file_is_generated_again_and_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write = dataset.write_synthetic
     monkeypatch.setattr(dataset, "write_synthetic", lambda folder: write(folder, train=50, test=10))
     expected = read_dataset("synthetic", tmp_path)[1]
     path = tmp_path / DATASETS["synthetic"].folder / SYNTHETIC_FILE
-    path.write_bytes(DAMAGE[kind](path.read_bytes(), tmp_path / "executed"))
-    assert read_dataset("synthetic", tmp_path)[1] == expected
+    for damaged in (path.read_bytes()[:-100], pickle.dumps(Executes(tmp_path / "executed"))):
+        path.write_bytes(damaged)
+        assert read_dataset("synthetic", tmp_path)[1] == expected
     assert not (tmp_path / "executed").exists()
 
 
@@ -156,13 +138,11 @@ def test_a_missing_dataset_without_network_is_one_sentence(tmp_path: Path, name:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["cat.png", "cat/1.png", "train-00000-of-00001.parquet"])
-def test_nothing_is_downloaded_into_a_folder_of_something_else(tmp_path: Path, name: str):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_bytes(b"")
-    (tmp_path / ".hidden").touch()
+def test_nothing_is_downloaded_into_a_folder_of_something_else(tmp_path: Path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").touch()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=rf"contains {name.split('/')[0]}, but neither CIFAR-10 .*train/CLASS"):
+    with pytest.raises(UserError, match="contains cat, but neither CIFAR-10 .*train/CLASS"):
         read_dataset("cifar10", tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 

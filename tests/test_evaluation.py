@@ -1,12 +1,10 @@
 """Evaluation, population statistics and layer responses."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from reproduce.evaluation import evaluate_test_set, measure_error, measure_small_scales, update_population_statistics
 from reproduce.interleave import run_task
@@ -16,29 +14,19 @@ from reproduce.step import Training
 from tests.conftest import CPU, QUICK, build
 
 
-def bn_layers(network: Network) -> list[nn.BatchNorm2d]:
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-
-
 @pytest.mark.parametrize("size", [7, 100])
 def test_evaluation_counts_every_image_once(synthetic: Data, size: int):
     network = build(QUICK).eval()
     with torch.no_grad():
         views, labels = gather_batch(synthetic.test, synthetic, center_crops(0, 100, CPU.torch_device))
-        wrong = int((network(views).argmax(1) != labels).sum())
-    device = replace(CPU, eval_batch_size=size)
+        predicted = network(views).argmax(1)
+    wrong, device = int((predicted != labels).sum()), replace(CPU, eval_batch_size=size)
+    assert evaluate_test_set(network, synthetic, device, QUICK)[:3] == (wrong, predicted.tolist(), labels.tolist())
+    assert not any(module._forward_hooks for module in network.modules())
     for is_training in (False, True):
         network.train(is_training)
         assert measure_error(network, synthetic.test, synthetic, device, QUICK) == wrong
         assert network.training is is_training, "an evaluation must restore the mode"
-
-
-def test_predictions_agree_with_the_error(synthetic: Data):
-    network = build(QUICK)
-    error, predicted, labels, _ = evaluate_test_set(network, synthetic, replace(CPU, eval_batch_size=30), QUICK)
-    assert len(predicted) == 100 and labels == synthetic.test.labels.tolist()
-    wrong = sum(one != other for one, other in zip(predicted, labels, strict=True))
-    assert wrong == error == measure_error(network, synthetic.test, synthetic, CPU, QUICK)
 
 
 def test_population_statistics_are_averages_over_the_training_set_and_do_not_affect_training(synthetic: Data):
@@ -59,30 +47,6 @@ def test_population_statistics_are_averages_over_the_training_set_and_do_not_aff
     uninterrupted = Training(QUICK, few, CPU, capture=False)
     run_task(uninterrupted.train_chunk(0, 6, [0.1] * 6))
     assert all(torch.equal(weights[name], tensor) for name, tensor in uninterrupted.network.named_parameters())
-
-
-@pytest.mark.parametrize("measuring", [measure_error, update_population_statistics, evaluate_test_set])
-def test_a_failed_measurement_restores_the_network(synthetic: Data, measuring: Callable[..., object]):
-    """Its mode, BN momenta and hooks; the third batch fails."""
-    network, batches = build(QUICK).train(), 0
-    for momentum, layer in enumerate(bn_layers(network), start=1):
-        layer.momentum = momentum / 100
-
-    def fail(module: nn.Module, inputs: object):
-        nonlocal batches
-        batches += 1
-        if batches == 3:
-            raise torch.OutOfMemoryError("out of memory")
-
-    handle = network.linear.register_forward_pre_hook(fail)
-    device = replace(CPU, eval_batch_size=10)
-    images = (synthetic.test,) if measuring is measure_error else ()
-    with pytest.raises(torch.OutOfMemoryError):
-        measuring(network, *images, synthetic, device, QUICK)
-    handle.remove()
-    assert network.training and batches == 3
-    assert [layer.momentum for layer in bn_layers(network)] == [(i + 1) / 100 for i in range(len(bn_layers(network)))]
-    assert not any(module._forward_hooks for module in network.modules())
 
 
 @pytest.mark.parametrize("block", ["original", "full-preactivation"])

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reproduce.config import Block as BlockDesign
-from reproduce.config import Config, Shortcut
+from reproduce.config import Config
 from reproduce.model import Block, Network, build_network, build_other_family, make_shortcut
 from tests.conftest import build
 
@@ -41,17 +41,6 @@ def test_block_designs_add_no_parameters_and_projections_do():
     assert count_parameters(on_meta(Config(depth=56, shortcut="C"))) == PARAMETERS[56] + projections
 
 
-@pytest.mark.parametrize("depth", [8, 20, 110])
-def test_depth_is_the_number_of_weighted_layers_and_all_but_the_last_have_responses(depth: int):
-    network = on_meta(Config(depth=depth))
-    weighted = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    assert len(weighted) == depth
-    assert all(layer.bias is None for layer in weighted if isinstance(layer, nn.Conv2d))
-    for design in DESIGNS:
-        responses = on_meta(Config(depth=depth, block=design)).responses()
-        assert len(set(responses)) == depth - 1
-
-
 @pytest.mark.parametrize(("depth", "millions"), [(20, 40.55), (56, 125.49), (110, 252.89)])
 def test_multiplications_per_image(depth: int, millions: float):
     network = on_meta(Config(depth=depth))
@@ -80,14 +69,6 @@ def test_shortcut_a_subsamples_and_adds_zero_channels_without_parameters():
     assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
     assert not y[:, :8].any() and not y[:, 24:].any()
     assert isinstance(make_shortcut("A", 16, 16, 1), nn.Identity)
-
-
-def test_shortcut_b_projects_where_the_shape_changes_and_c_everywhere():
-    cases: list[tuple[Shortcut, bool, bool]] = [("B", True, False), ("C", True, True)]
-    for kind, changed, unchanged in cases:
-        for shape, projects in (((16, 32, 2), changed), ((16, 16, 1), unchanged)):
-            convolutions = [m for m in make_shortcut(kind, *shape).modules() if isinstance(m, nn.Conv2d)]
-            assert [conv.kernel_size for conv in convolutions] == ([(1, 1)] if projects else [])
 
 
 # Block designs --------------------------------------------------------------------------------------------------------

@@ -1,14 +1,12 @@
 """Learning rate schedules, and SGD with a learning rate on the device."""
 
-# pyright: reportPrivateImportUsage=false
-
 import copy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, OneCycleLR
 
 from reproduce.config import Config
@@ -37,13 +35,7 @@ def test_learning_rate_of_the_paper(config: Config, warmup_ended: int | None, ra
     assert got == pytest.approx(rates, rel=1e-12)
 
 
-def test_a_short_run_has_the_same_schedule():
-    config = Config(iterations=200)
-    rates = [learning_rate(config, iteration, None) for iteration in (0, 99, 100, 149, 150, 199)]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-
-
-@pytest.mark.parametrize("iterations", [1, 3, 7, 50, 333])
+@pytest.mark.parametrize("iterations", [1, 7, 333])
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
 def test_schedules_equal_torch(schedule: Any, iterations: int):
     config = Config(schedule=schedule, iterations=iterations, lr=0.3)
@@ -63,14 +55,20 @@ def test_schedules_equal_torch(schedule: Any, iterations: int):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_foreach_sgd_equals_torch(momentum: float):
     torch.manual_seed(0)
-    ours, theirs = ([nn.Parameter(t.clone()) for t in tensors] for tensors in [[torch.randn(5, 3), torch.randn(7)]] * 2)
+    tensors = [torch.randn(5, 3), torch.randn(7), torch.randn(1)]
+    ours, theirs = ([nn.Parameter(tensor.clone()) for tensor in tensors] for _ in range(2))
+
+    def make_groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+        return [{"params": parameters[:2], "weight_decay": 0.01}, {"params": parameters[2:], "weight_decay": 0.0}]
+
     rate = torch.tensor(0.1)
-    a = ForeachSGD(ours, lr=rate, momentum=momentum, weight_decay=0.01)
-    b = torch.optim.SGD(theirs, lr=0.1, momentum=momentum, weight_decay=0.01)
+    a = ForeachSGD(make_groups(ours), lr=rate, momentum=momentum)
+    b = torch.optim.SGD(make_groups(theirs), lr=0.1, momentum=momentum)
     for step in range(5):
         if step == 3:
             rate.fill_(0.01)
-            b.param_groups[0]["lr"] = 0.01
+            for group in b.param_groups:
+                group["lr"] = 0.01
         for p, q in zip(ours, theirs, strict=True):
             p.grad = torch.randn_like(p)
             q.grad = p.grad.clone()
@@ -78,35 +76,6 @@ def test_foreach_sgd_equals_torch(momentum: float):
         b.step()
     for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q, atol=1e-6, rtol=1e-6)
-
-
-def step_by_parameter(parameters: Any, buffers: list[Tensor], rate: Tensor, momentum: float, decay: float):
-    """Update each parameter with its own buffer and its own product with the learning rate."""
-    gradients = torch._foreach_add([p.grad for p in parameters], parameters, alpha=decay)
-    torch._foreach_mul_(buffers, momentum)
-    torch._foreach_add_(buffers, gradients)
-    torch._foreach_sub_(parameters, torch._foreach_mul(buffers, rate))
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_foreach_sgd_equals_the_update_by_parameter_to_the_bit(momentum: float):
-    torch.manual_seed(0)
-    tensors = [torch.randn(shape) for shape in ((16, 3, 3, 3), (16,), (33,), (10, 7), (1,))]
-    ours, theirs = ([nn.Parameter(tensor.clone()) for tensor in tensors] for _ in range(2))
-    buffers, rate = [torch.zeros_like(tensor) for tensor in tensors], torch.tensor(0.1)
-    groups: list[dict[str, Any]] = [{"params": ours[::2], "weight_decay": 0.01}, {"params": ours[1::2], "weight_decay": 0.0}]
-    optimizer = ForeachSGD(groups, lr=rate, momentum=momentum)
-    for step in range(20):
-        rate.fill_(0.1 / 10 ** (step // 8))
-        for p, q in zip(ours, theirs, strict=True):
-            p.grad = torch.randn_like(p)
-            q.grad = p.grad.clone()
-        optimizer.step()
-        for group, decay in ((slice(0, None, 2), 0.01), (slice(1, None, 2), 0.0)):
-            with torch.no_grad():
-                step_by_parameter(theirs[group], buffers[group], rate, momentum, decay)
-    assert_equal([p.data for p in ours], [p.data for p in theirs])
-    assert_equal([optimizer.state[p]["momentum_buffer"] for p in ours], buffers)
 
 
 @pytest.mark.parametrize("decay", ["all", "weights"])

@@ -9,7 +9,6 @@ import torch
 
 from reproduce import reference
 from reproduce.config import Config
-from reproduce.errors import UserError
 from reproduce.interleave import run_task
 from reproduce.model import build_network
 from reproduce.optimizer import learning_rate
@@ -71,8 +70,3 @@ def test_the_reference_trains_and_prints_errors(workplace, capsys: pytest.Captur
         "iteration 6/16: learning rate 0.1", "iteration 12/16: learning rate 0.01", "iteration 16/16: learning rate 0.001"
     ]  # fmt: skip
     assert float(lines[-1].split()[-1].rstrip("%")) < 80
-
-
-def test_invalid_flags_are_refused():
-    with pytest.raises(UserError, match="depth"):
-        reference.main(["--depth", "9"])
