@@ -89,9 +89,10 @@ def write_study(records: Path):
     write_run(records, Config(depth=110, residual=False), status="diverged")
     write_run(records, Config(depth=44, seed=3), status="unfinished")
     write_run(records, Config(dataset="mnist"))
-    head: dict[str, Any] = {"trainable": "head", "initial": "1" * 64}
-    for fields in ({"optimizer": "adam"}, {"block": "bn-after-add"}, {"family": "resnet18"}, head):
-        write_run(records, Config(**(IMAGES | fields)))
+    head = {"trainable": "head", "initial": "1" * 64}
+    kinds: list[dict[str, Any]] = [{"optimizer": "adam"}, {"block": "bn-after-add"}, {"family": "resnet18"}, head]
+    for fields in kinds:
+        write_run(records, Config(**IMAGES, **fields))
 
 
 @pytest.fixture(scope="module")
