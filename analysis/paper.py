@@ -48,17 +48,20 @@ def load_paper(path: Path = PAPER) -> pd.DataFrame:
     """Return paper.csv, errors in %, with the columns of Number.
 
     Raises:
-        UserError: a row is wrong; the message names its line and column.
+        UserError: the file is damaged; the message names the line and column.
     """
     numbers = []
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.DictReader(file, restkey="more columns")
-        for line in lines:
-            fields = {name: value for name, value in line.items() if value}
-            try:
-                numbers.append(msgspec.structs.asdict(msgspec.convert(fields, Number, strict=False)))
-            except msgspec.ValidationError as error:
-                raise UserError(f"{path.name}, line {lines.line_num}: {str(error).replace('$.', '')}") from None
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file, strict=True, restkey="more columns")
+            for line in lines:
+                fields = {name: value for name, value in line.items() if value}
+                try:
+                    numbers.append(msgspec.structs.asdict(msgspec.convert(fields, Number, strict=False)))
+                except msgspec.ValidationError as error:
+                    raise UserError(f"{path.name}, line {lines.line_num}: {str(error).replace('$.', '')}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path.name} cannot be read: {error}") from None
     frame = pd.DataFrame(numbers, columns=pd.Index(Number.__struct_fields__))
     return frame.astype({name: float for name in ("depth", "value", "upto", "spread", "n")})
 

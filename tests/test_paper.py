@@ -42,6 +42,8 @@ def change(old: str, new: str) -> Callable[[bytes], bytes]:
         (change("residual", "resnet"), "line 2: .*`kind`"),
         (change("64k iterations", "64k iterations,more"), "line 2: .*more columns"),
         (lambda content: content.replace(b"value", b"error", 1), "line 2: .*`error`"),
+        (lambda content: content + b"\xff", "cannot be read"),
+        (lambda content: content + b'"quoted', "cannot be read"),
     ],
 )
 def test_damage_is_reported_with_line_and_column(tmp_path: Path, damage: Callable[[bytes], bytes], where: str):
