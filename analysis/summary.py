@@ -18,8 +18,7 @@ from analysis.sections import choose_runs, find_gap, increases, list_depths, lis
 from experiments import bn_placement, degradation
 from reproduce.config import PAPER_TEST_ERROR, Config
 from reproduce.errors import UserError
-from reproduce.model_card import check_sha256
-from reproduce.record import read_weights_header
+from reproduce.model_card import check_sha256, read_weights_header
 
 CAPTION = (
     "*Fig. 6 from our runs: training error (dashed) and test error (solid) of plain networks (left) and residual networks "

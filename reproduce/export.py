@@ -23,9 +23,8 @@ import tyro
 
 from reproduce import cli
 from reproduce.errors import UserError
-from reproduce.model_card import format_model_card, read_sha256, sha256_of_file
+from reproduce.model_card import NetworkResult, format_model_card, read_sha256, sha256_of_file
 from reproduce.record import write_atomically
-from reproduce.schema import NetworkResult
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from torch import Tensor

@@ -1,12 +1,27 @@
-"""The model card next to a weights file. Imports no torch."""
+"""The header of a weights file, and the model card next to it. Imports no torch."""
 
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
+from safetensors import SafetensorError, safe_open
 
 from reproduce.config import Config, format_recipe
 from reproduce.errors import UserError
+from reproduce.record import parse_config
+from reproduce.schema import Count, Percent, decode_json
+
+
+class NetworkResult(TypedDict, total=False):
+    """The printed fields of a weights file's result; other repositories' checkpoints have at most best_test_error."""
+
+    test_error: Percent
+    best_test_error: Percent
+    train_error: Percent
+    parameters: Count
+    iterations: Count
 
 
 def sha256_of_file(path: Path) -> str:
@@ -24,6 +39,22 @@ def check_sha256(path: Path):
     card = path.with_suffix(".md")
     if read_sha256(card) not in (None, sha256_of_file(path)):
         raise UserError(f"{path} does not have the SHA-256 in {card}: restore both files")
+
+
+def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
+    """Return config and result from the header of a weights file of export.py.
+
+    Raises:
+        UserError: the file is not a weights file.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+        config, result = (decode_json(metadata[name].encode(), dict[str, Any]) for name in ("config", "result"))
+        msgspec.convert(result, NetworkResult)
+        return parse_config(config), result
+    except (SafetensorError, KeyError, ValueError, msgspec.ValidationError) as error:
+        raise UserError(f"{path} is not a weights file of this repository ({error})") from None
 
 
 def format_model_card(config: Config, result: dict[str, Any], sha256: str) -> str:

@@ -1,28 +1,15 @@
-"""Read and write run folders. A run can be killed at any moment and resumed: every file is replaced atomically.
+"""Read and write run folders (docs/run-folder.md). A run can be killed at any moment: every file is replaced atomically.
 
-config.json              the config, its schema version and key
-environment.json         one object per session: command, commit, versions, device, flags, SHA-256 of the data
-metrics.jsonl            one object per evaluation
-checkpoint.pt            the newest checkpoint; checkpoint.previous.pt is the one before
-best.pt                  with --keep-best, the checkpoint of the best evaluation
-responses.json           for the 6n+2 nets, standard deviation of each 3x3 layer's response (Fig. 7), and small BN scales
-predictions.txt          the predicted class of each test image after the last iteration, for up to 10 classes
-confusion.csv            test images by true class (rows) and predicted class (columns)
-result.json              written last, when the run has finished or diverged
-
-Each `read_` function returns None or an empty list if its file is missing, and raises UserError if it is damaged. torch is
-imported only for checkpoints.
+Each `read_` function returns None or an empty list if its file is missing, and raises UserError if it is damaged. result.json
+is written last. Imports no torch; checkpoints are in checkpoints.py.
 """
 
-import io
 import json
 import math
 import os
 import shlex
 import socket
 import subprocess
-import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,20 +21,16 @@ from typing import Any, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 
 from reproduce.config import SCHEMA, Config, RunOptions, format_flags
-from reproduce.errors import RunLocked, UserError, is_out_of_memory
-from reproduce.schema import Diverged, Finished, NetworkResult, Responses, Result, Row, Session, Sessions, decode_json
+from reproduce.errors import RunLocked, UserError
+from reproduce.schema import Diverged, Finished, Responses, Result, Row, Session, Sessions, decode_json
 
 T = TypeVar("T")
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
 RESPONSES, RESULT, PREDICTIONS, CONFUSION = "responses.json", "result.json", "predictions.txt", "confusion.csv"
-NEWEST, PREVIOUS, DAMAGED, BEST = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt", "best.pt"
 RIGHT, WRONG = "0123456789", "abcdefghij"
 """Characters of predictions.txt for classes 0 to 9: RIGHT for correct predictions, WRONG for misclassified images."""
-BEST_BY = {"full": "test_error", "val": "held_out_error"}
-"""The field of a row that selects the best evaluation, by split."""
 
 
 # Writing ----------------------------------------------------------------------------------------------------------------
@@ -360,97 +343,3 @@ def decode_confusion(content: bytes) -> list[list[int]]:
     if not any(map(any, rows)) or any(len(row) != len(rows) or min(row) < 0 for row in rows):
         raise ValueError("it must be a square matrix of counts, not all 0")
     return rows
-
-
-def read_weights_header(path: Path) -> tuple[Config, dict[str, Any]]:
-    """Return config and result from the header of a weights file of export.py.
-
-    Raises:
-        UserError: the file is not a weights file.
-    """
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-        config, result = (decode_json(metadata[name].encode(), dict[str, Any]) for name in ("config", "result"))
-        msgspec.convert(result, NetworkResult)
-        return parse_config(config), result
-    except (SafetensorError, KeyError, ValueError, msgspec.ValidationError) as error:
-        raise UserError(f"{path} is not a weights file of this repository ({error})") from None
-
-
-# Checkpoints ------------------------------------------------------------------------------------------------------------
-
-
-def checkpoint_identity(config: Config, fingerprint: str) -> dict[str, Any]:
-    """Return the fields that tie a checkpoint to its run. fingerprint: SHA-256 of the data."""
-    return {"schema": SCHEMA, "config": config.describe(), "data": fingerprint}
-
-
-def save_checkpoint(folder: Path, state: dict[str, Any], is_best: bool = False):
-    """Write a dict of tensors, numbers and strings as the newest checkpoint and, if it is the best, as best.pt.
-
-    Raises:
-        OSError: it cannot be written; both older checkpoints remain.
-    """
-    import torch
-
-    content = io.BytesIO()
-    torch.save(state, content)
-    if is_best:  # first: if the process is killed in between, the resumed run writes it again
-        write_atomically(folder / BEST, content.getvalue())
-    write_atomically(folder / NEWEST, content.getvalue(), previous=folder / PREVIOUS)
-
-
-def load_checkpoint(folder: Path, identity: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> T | None:
-    """Return parse(checkpoint) for the newest usable checkpoint, or None if there is no checkpoint.
-
-    If the newest one is damaged or belongs to another run, it is renamed, with a warning, and the previous one is used.
-    parse: raises LookupError, ValueError or msgspec's errors if the checkpoint does not fit.
-
-    Raises:
-        UserError: there are checkpoints, but none is usable.
-    """
-    problems: list[str] = []
-    for path in (folder / NEWEST, folder / PREVIOUS):
-        if not path.exists():
-            continue
-        try:
-            parsed = parse(read_checkpoint(path, identity))
-        except (msgspec.MsgspecError, LookupError, ValueError) as error:
-            problems.append(str(error) if isinstance(error, UserError) else f"{path} is damaged ({error})")
-            continue
-        if problems:
-            os.replace(folder / NEWEST, folder / DAMAGED)
-            warnings.warn(f"{problems[0]}; renamed to {DAMAGED}, resuming from {PREVIOUS}", stacklevel=2)
-        return parsed
-    if problems:
-        raise UserError(f"{' and '.join(problems)}: remove {folder} to start over")
-    return None
-
-
-def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a checkpoint, with tensors on the CPU, without executing code from it.
-
-    identity: from `checkpoint_identity`, or a part of it.
-
-    Raises:
-        UserError: the file is damaged or belongs to another run.
-        OSError: the file cannot be read.
-    """
-    import torch
-
-    content = io.BytesIO(path.read_bytes())
-    try:
-        with zipfile.ZipFile(content) as archive:
-            if archive.testzip() is not None:
-                raise ValueError("wrong CRC-32")  # torch.load does not check it
-        content.seek(0)
-        state = torch.load(content, map_location="cpu", weights_only=True)
-        differing = [field for field, value in identity.items() if state.get(field) != value]
-    except Exception as error:  # a damaged file can fail in any way
-        if is_out_of_memory(error):
-            raise
-        raise UserError(f"{path} is damaged ({type(error).__name__})") from None
-    if differing:
-        raise UserError(f"{path} belongs to another run (its {differing[0]} differs)")
-    return state

@@ -4,7 +4,7 @@ Decoding validates. Unknown fields are ignored, so that records of later version
 """
 
 import sys
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -54,16 +54,6 @@ class Diverged(Struct, kw_only=True, tag_field="status", tag="diverged"):
 
 
 Result = Finished | Diverged
-
-
-class NetworkResult(TypedDict, total=False):
-    """The printed fields of a weights file's result; other repositories' checkpoints have at most best_test_error."""
-
-    test_error: Percent
-    best_test_error: Percent
-    train_error: Percent
-    parameters: Count
-    iterations: Count
 
 
 class Responses(Struct, kw_only=True, omit_defaults=True):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from msgspec import convert, to_builtins
 
-from reproduce import record
+from reproduce import checkpoints, record
 from reproduce.config import Config, RunOptions
 from reproduce.dataset import find_data_folder
 from reproduce.device import peak_memory
@@ -144,14 +144,14 @@ def resume_run(training: Training, folder: Path, options: RunOptions) -> tuple[H
     Raises:
         UserError: no checkpoint is usable, or all checkpoints of a run have been lost.
     """
-    identity = record.checkpoint_identity(training.config, training.data.fingerprint)
-    loaded = record.load_checkpoint(folder, identity, partial(restore_checkpoint, training))
+    identity = checkpoints.checkpoint_identity(training.config, training.data.fingerprint)
+    loaded = checkpoints.load_checkpoint(folder, identity, partial(restore_checkpoint, training))
     if loaded is None:
         rows = record.read_metrics(folder)
         if rows and rows[-1].iteration > options.checkpoint_every:
             raise UserError(
                 f"{folder / record.METRICS} reaches iteration {rows[-1].iteration}, but there is no checkpoint to resume from: "
-                f"restore {record.NEWEST} or remove {folder} to start over"
+                f"restore {checkpoints.NEWEST} or remove {folder} to start over"
             )
     history, rows = loaded or (History(), [])
     record.write_metrics(folder, rows)  # drop the rows after the checkpoint: they are computed again
@@ -187,15 +187,15 @@ def restore_checkpoint(training: Training, checkpoint: dict[str, Any]) -> tuple[
 def save_checkpoint(folder: Path, training: Training, history: History, rows: list[Row], options: RunOptions, is_best: bool):
     """Save the state of the run, with the normalization and the data folder for the commands that use the network."""
     config, data = training.config, training.data
-    state = record.checkpoint_identity(config, data.fingerprint) | training.state()
+    state = checkpoints.checkpoint_identity(config, data.fingerprint) | training.state()
     state |= {"history": asdict(history), "rows": to_builtins(rows), "mean": data.mean.cpu(), "std": data.std.cpu()}
     state |= {"data_folder": str(find_data_folder(config.dataset, options.data).absolute())}
-    record.save_checkpoint(folder, state, is_best)
+    checkpoints.save_checkpoint(folder, state, is_best)
 
 
 def is_best_evaluation(config: Config, rows: list[Row]) -> bool:
     """Whether the last evaluation is better than all before it."""
-    errors = [getattr(row, record.BEST_BY[config.split]) for row in rows]
+    errors = [getattr(row, checkpoints.BEST_BY[config.split]) for row in rows]
     return errors.index(min(errors)) == len(errors) - 1
 
 

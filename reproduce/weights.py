@@ -16,12 +16,12 @@ from msgspec import to_builtins
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from reproduce import record
+from reproduce import checkpoints, record
 from reproduce.config import SCHEMA, Config
 from reproduce.dataset import detect_dataset, find_data_folder
 from reproduce.errors import UserError
 from reproduce.model import build_network, count_parameters, find_head
-from reproduce.model_card import check_sha256
+from reproduce.model_card import check_sha256, read_weights_header
 from reproduce.sampling import PADDING, Data, load_data
 from reproduce.schema import Finished
 
@@ -99,7 +99,7 @@ def load_network(path: Path) -> TrainedNetwork:
         raise UserError(f"there is no run folder or weights file {path}")
     if path.suffix == ".safetensors":
         return load_weights_file(path)
-    if path.name == record.BEST and (path.parent / record.CONFIG).is_file():
+    if path.name == checkpoints.BEST and (path.parent / record.CONFIG).is_file():
         return load_run_checkpoint(path)
     return load_run(path) if path.is_dir() else load_foreign_checkpoint(path)
 
@@ -136,7 +136,7 @@ def load_run(folder: Path) -> TrainedNetwork:
     result = record.read_record(folder).result if record.is_run_folder(folder) else None
     if not isinstance(result, Finished):
         raise UserError(f"{folder} is not the folder of a finished run")
-    trained = load_run_checkpoint(folder / record.NEWEST)
+    trained = load_run_checkpoint(folder / checkpoints.NEWEST)
     if trained.result["iterations"] != result.iterations:
         raise UserError(f"{trained.source} is not from the run's last iteration: remove {record.RESULT} and resume the run")
     return replace(trained, result=to_builtins(result), source=folder)
@@ -151,7 +151,7 @@ def load_run_checkpoint(path: Path) -> TrainedNetwork:
     config = record.read_config(path.parent)
     if config is None or not path.exists():
         raise UserError(f"there is no {path}: checkpoints are not committed; train the run, or use a file in weights/")
-    checkpoint = record.read_checkpoint(path, {"schema": SCHEMA, "config": config.describe()})
+    checkpoint = checkpoints.read_checkpoint(path, {"schema": SCHEMA, "config": config.describe()})
     try:
         mean, std, network, rows = (checkpoint[name] for name in ("mean", "std", "network", "rows"))
         data_folder = Path(checkpoint["data_folder"])
@@ -167,7 +167,7 @@ def load_run_checkpoint(path: Path) -> TrainedNetwork:
         "best_test_error": min(row["test_error"] for row in rows),
         "parameters": count_parameters(classifier),
         "iterations": rows[-1]["iteration"],
-        "chosen_by": record.BEST_BY[config.split],
+        "chosen_by": checkpoints.BEST_BY[config.split],
     }
     return TrainedNetwork(classifier, config, result, path, data_folder)
 
@@ -195,7 +195,7 @@ def load_weights_file(path: Path) -> TrainedNetwork:
         UserError: the file is not a weights file, or is damaged.
     """
     check_sha256(path)
-    config, result = record.read_weights_header(path)
+    config, result = read_weights_header(path)
     return TrainedNetwork(build_classifier(config, load_file(path), path), config, result, path)
 
 
@@ -212,7 +212,7 @@ def load_initial_weights(path: Path, network: nn.Module, config: Config, data: D
         UserError: the file cannot be read or does not fit the network.
     """
     head = find_head(network) + "."
-    if config.family != "6n+2" and path.suffix != ".safetensors" and path.name != record.BEST:
+    if config.family != "6n+2" and path.suffix != ".safetensors" and path.name != checkpoints.BEST:
         warnings.warn(f"{path} contains no class names and no normalization: only the shapes are checked", stacklevel=2)
         pretrained, _ = read_state_dict(path)
         has_same_classes = len(pretrained.get(head + "bias", ())) == len(config.dataset_info.class_names)

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from reproduce import record
+from reproduce import checkpoints, record
 from reproduce.config import SCHEMA
 
 VARYING = {"seconds", "training_seconds", "images_per_second", "data_folder"}
@@ -26,7 +26,7 @@ def read_outcome(folder: Path) -> dict[str, Any]:
         outcome[name] = json.loads((folder / name).read_text())
     for name in (record.PREDICTIONS, record.CONFUSION):
         outcome[name] = (folder / name).read_text()
-    for name in (record.NEWEST, record.BEST):
+    for name in (checkpoints.NEWEST, checkpoints.BEST):
         if (folder / name).exists():
-            outcome[name] = record.read_checkpoint(folder / name, {"schema": SCHEMA})
+            outcome[name] = checkpoints.read_checkpoint(folder / name, {"schema": SCHEMA})
     return drop_varying(outcome)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from reproduce import cli, evaluate, export, record, run, weights
+from reproduce import checkpoints, cli, evaluate, export, record, run, weights
 from reproduce.config import Config, format_flags
 from reproduce.evaluation import measure_error, update_population_statistics
 from reproduce.model import build_network, conv3x3
@@ -74,7 +74,7 @@ def test_only_trainable_layers_change(place: Path, trainable: str):
     """Weights and BN statistics."""
     assert run.main([*AFTER, "--trainable", trainable]) == 0
     (folder,) = Path("runs").glob("*/seed0")
-    after, before = torch.load(folder / record.NEWEST)["network"], read_network("net.safetensors")
+    after, before = torch.load(folder / checkpoints.NEWEST)["network"], read_network("net.safetensors")
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in after if name.startswith(TRAINED[trainable])}
     config = record.read_config(folder)

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from experiments import sweep
-from reproduce import cli, evaluate, export, image_folder, predict, record, run
+from reproduce import checkpoints, cli, evaluate, export, image_folder, predict, record, run
 from reproduce.dataset import generate_stripes
 from reproduce.errors import UserError
 from reproduce.image_folder import describe_image_folder, read_image_folder
@@ -133,7 +133,7 @@ def test_more_than_ten_classes(photos: Path, capsys: pytest.CaptureFixture[str])
     write_images(photos, tuple(f"kind {number:02}" for number in range(12)), 2, 1)
     assert run.main([*FLAGS, "--lr", "0.01"]) == 0
     (folder,) = Path("runs").glob("*/seed0")
-    assert torch.load(folder / record.NEWEST)["network"]["linear.bias"].shape == (12,)
+    assert torch.load(folder / checkpoints.NEWEST)["network"]["linear.bias"].shape == (12,)
     assert run.main([*FLAGS, "--lr", "0.01"]) == 0, "the finished record is valid"
     assert evaluate.main([str(folder), "--data", "photos", "--device", "cpu"]) == 0
     assert "kind 11" in capsys.readouterr().out

@@ -24,8 +24,8 @@ import pytest
 import torch
 
 from experiments.devices import parity
+from reproduce import checkpoints, interleave, record
 from reproduce import device as devices
-from reproduce import interleave, record
 from reproduce.config import SCHEMA, Block, Config, RunOptions
 from reproduce.sampling import Images, load_data
 from reproduce.step import Training
@@ -278,7 +278,7 @@ def test_a_run_can_move_between_devices(
 ):
     unbroken = on_standin(on_standin_run, "cpu", QUICK, synthetic_folder, tmp_path / "unbroken")
     assert on_standin(on_standin_run, first, QUICK, synthetic_folder, tmp_path / "moved", 9) is None
-    moved = record.read_checkpoint(tmp_path / "moved" / QUICK.folder / record.NEWEST, {"schema": SCHEMA})
+    moved = checkpoints.read_checkpoint(tmp_path / "moved" / QUICK.folder / checkpoints.NEWEST, {"schema": SCHEMA})
     assert isinstance(moved, dict) and 9 <= moved["history"]["iteration"] < QUICK.iterations
     assert_equal(on_standin(on_standin_run, second, QUICK, synthetic_folder, tmp_path / "moved"), unbroken)
 
@@ -323,7 +323,7 @@ def test_a_killed_and_resumed_run_equals_a_concurrent_one(host: Path):
 
     command = [sys.executable, str(ROOT / "reproduce/run.py"), *FLAGS, "--out", "killed"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not (killed / record.NEWEST).exists() and process.poll() is None:
+    while not (killed / checkpoints.NEWEST).exists() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL, "the run finished before it was killed: train longer"

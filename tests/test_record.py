@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from reproduce import record
+from reproduce import checkpoints, model_card, record
 from reproduce.config import Config, RunOptions
 from reproduce.errors import RunLocked, UserError
 from tests.conftest import assert_equal, build
@@ -21,7 +21,7 @@ from tests.fake_records import SESSION, write_run
 from tests.test_config import ExtendedConfig
 
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
-IDENTITY = record.checkpoint_identity(Config(), "fingerprint")
+IDENTITY = checkpoints.checkpoint_identity(Config(), "fingerprint")
 DETAILS = {name: value for name, value in SESSION.items() if name not in ("command", "began", "git", "eval_every")}
 
 
@@ -36,13 +36,13 @@ def make_state(iteration: int) -> dict[str, Any]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A run folder with checkpoints of iterations 1 and 2."""
-    record.save_checkpoint(tmp_path, make_state(1))
-    record.save_checkpoint(tmp_path, make_state(2))
+    checkpoints.save_checkpoint(tmp_path, make_state(1))
+    checkpoints.save_checkpoint(tmp_path, make_state(2))
     return tmp_path
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    return record.load_checkpoint(folder, IDENTITY, lambda state: state)
+    return checkpoints.load_checkpoint(folder, IDENTITY, lambda state: state)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -66,7 +66,7 @@ def truncate(path: Path):
 
 
 def replace_by_another_run(path: Path):
-    torch.save(make_state(7) | record.checkpoint_identity(Config(depth=32), "fingerprint"), path)
+    torch.save(make_state(7) | checkpoints.checkpoint_identity(Config(depth=32), "fingerprint"), path)
 
 
 def replace_by_code(path: Path):
@@ -75,16 +75,16 @@ def replace_by_code(path: Path):
 
 @pytest.mark.parametrize("damage", [truncate, replace_by_another_run, replace_by_code])
 def test_the_previous_checkpoint_replaces_a_damaged_one(folder: Path, damage: Callable[[Path], object]):
-    damage(folder / record.NEWEST)
+    damage(folder / checkpoints.NEWEST)
     with pytest.warns(UserWarning, match=r"checkpoint\.pt .*resuming from checkpoint\.previous\.pt"):
         assert_equal(load(folder), make_state(1))
     # The damaged one is out of the way: the next save must not make it the previous one.
-    record.save_checkpoint(folder, make_state(3))
-    truncate(folder / record.NEWEST)
+    checkpoints.save_checkpoint(folder, make_state(3))
+    truncate(folder / checkpoints.NEWEST)
     with pytest.warns(UserWarning):
         assert_equal(load(folder), make_state(1))
-    record.save_checkpoint(folder, make_state(4))
-    for name in (record.NEWEST, record.PREVIOUS):
+    checkpoints.save_checkpoint(folder, make_state(4))
+    for name in (checkpoints.NEWEST, checkpoints.PREVIOUS):
         damage(folder / name)
     before = read_files(folder)
     with pytest.raises(UserError, match="to start over"):
@@ -97,10 +97,10 @@ def test_a_checkpoint_with_a_flipped_bit_is_never_loaded(folder: Path):
     """Except where the bit does not matter: the state is that of the newest checkpoint or of the previous one."""
     files, generator, damaged = read_files(folder), random.Random(0), 0
     for _ in range(100):
-        content = bytearray(files[record.NEWEST])
+        content = bytearray(files[checkpoints.NEWEST])
         content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
-        (folder / record.NEWEST).write_bytes(content)
-        (folder / record.PREVIOUS).write_bytes(files[record.PREVIOUS])
+        (folder / checkpoints.NEWEST).write_bytes(content)
+        (folder / checkpoints.PREVIOUS).write_bytes(files[checkpoints.PREVIOUS])
         state = load(folder)
         assert state is not None
         damaged += state["iteration"] == 1
@@ -257,7 +257,7 @@ def test_a_later_field_keeps_records_readable(tmp_path: Path, monkeypatch: pytes
         config = record.read_config(folder)
         assert isinstance(config, ExtendedConfig) and config.folder == folder.relative_to(RECORDS)
     for path in (RECORDS.parents[1] / "weights").glob("*.safetensors"):
-        assert isinstance(record.read_weights_header(path)[0], ExtendedConfig)
+        assert isinstance(model_card.read_weights_header(path)[0], ExtendedConfig)
     for config in (ExtendedConfig(), replace(ExtendedConfig(), label_smoothing=0.1)):
         with record.open_run_folder(config, tmp_path) as folder:
             assert ("label_smoothing" in json.loads((folder / record.CONFIG).read_text())) == (config.label_smoothing > 0)

@@ -15,8 +15,8 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+from reproduce import checkpoints, optimizer, record, step, train
 from reproduce import config as configs
-from reproduce import optimizer, record, step, train
 from reproduce.config import SCHEMA, Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.sampling import Data
@@ -59,7 +59,7 @@ def unbroken(synthetic: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[
     out = tmp_path_factory.mktemp("unbroken")
     assert run(RUN, synthetic, out, chunk_iterations=10) == "finished"
     outcome = read_outcome(out / RUN.folder)
-    assert 3 < outcome[record.BEST]["history"]["iteration"] < 24
+    assert 3 < outcome[checkpoints.BEST]["history"]["iteration"] < 24
     return outcome
 
 
@@ -70,7 +70,7 @@ def unbroken(synthetic: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_stopped(unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int):
     """After the first iteration, a checkpoint, an evaluation, in between, and before the last iteration."""
     folder = stop_at(at, RUN, synthetic, tmp_path, monkeypatch)
-    assert record.read_checkpoint(folder / record.NEWEST, {"schema": SCHEMA})["history"]["iteration"] == at
+    assert checkpoints.read_checkpoint(folder / checkpoints.NEWEST, {"schema": SCHEMA})["history"]["iteration"] == at
     assert not (folder / record.RESULT).exists()
     assert run(RUN, synthetic, tmp_path) == "finished"
     assert_equal(read_outcome(folder), unbroken)
@@ -134,7 +134,7 @@ def test_a_new_optimizer_resumes(synthetic: Data, tmp_path: Path, monkeypatch: p
     config: Config = replace(QUICK, optimizer="rmsprop", lr=None)  # pyright: ignore[reportArgumentType]
     assert config.lr == 1e-3
     assert_resumes_equal(config, synthetic, tmp_path, monkeypatch)
-    state = torch.load(tmp_path / "stopped" / config.folder / record.NEWEST)["optimizer"][0]
+    state = torch.load(tmp_path / "stopped" / config.folder / checkpoints.NEWEST)["optimizer"][0]
     assert state.keys() == {"step", "square_avg", "momentum_buffer"}
 
 
@@ -167,7 +167,7 @@ def test_a_chain_of_kills(synthetic: Data, tmp_path: Path):
 
 
 def test_the_best_checkpoint_has_the_first_lowest_error(unbroken: dict[str, Any]):
-    best, result = unbroken[record.BEST], unbroken[record.RESULT]
+    best, result = unbroken[checkpoints.BEST], unbroken[record.RESULT]
     errors = {row["test_error"]: row["iteration"] for row in reversed(unbroken["metrics"])}
     assert best["history"]["iteration"] == best["rows"][-1]["iteration"] == errors[min(errors)]
     assert result["best_test_error"] == min(errors) < result["test_error"]
@@ -175,7 +175,7 @@ def test_the_best_checkpoint_has_the_first_lowest_error(unbroken: dict[str, Any]
 
 def test_keeping_the_best_changes_nothing_else(unbroken: dict[str, Any], synthetic: Data, tmp_path: Path):
     assert run(RUN, synthetic, tmp_path, options=replace(OPTIONS, keep_best=False)) == "finished"
-    assert_equal(read_outcome(tmp_path / RUN.folder) | {record.BEST: unbroken[record.BEST]}, unbroken)
+    assert_equal(read_outcome(tmp_path / RUN.folder) | {checkpoints.BEST: unbroken[checkpoints.BEST]}, unbroken)
 
 
 # Damage between two sessions --------------------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ def test_the_previous_checkpoint_replaces_one_that_does_not_fit(
     unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misfit: str
 ):
     folder = stop_at(13, RUN, synthetic, tmp_path, monkeypatch)
-    state = torch.load(folder / record.NEWEST, weights_only=True)
+    state = torch.load(folder / checkpoints.NEWEST, weights_only=True)
     MISFITS[misfit](state)
-    torch.save(state, folder / record.NEWEST)
+    torch.save(state, folder / checkpoints.NEWEST)
     with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged \(.*resuming from checkpoint\.previous\.pt"):
         assert run(RUN, synthetic, tmp_path) == "finished"
     assert_equal(read_outcome(folder), unbroken)
@@ -206,9 +206,9 @@ def test_a_run_evaluated_again_at_its_end_has_a_consistent_record(synthetic: Dat
     assert run(RUN, synthetic, tmp_path) == "finished"
     folder = tmp_path / RUN.folder
     (folder / record.RESULT).unlink()
-    state = torch.load(folder / record.NEWEST)
+    state = torch.load(folder / checkpoints.NEWEST)
     state["rows"][-1]["test_error"] += 1
-    torch.save(state, folder / record.NEWEST)
+    torch.save(state, folder / checkpoints.NEWEST)
     assert run(RUN, synthetic, tmp_path) == "finished"
     assert isinstance(record.read_record(folder).result, Finished)
 
@@ -217,7 +217,7 @@ def test_a_run_whose_checkpoints_are_lost_is_not_started_over(
     unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder = stop_at(13, RUN, synthetic, tmp_path, monkeypatch)
-    for name in (record.NEWEST, record.PREVIOUS):
+    for name in (checkpoints.NEWEST, checkpoints.PREVIOUS):
         (folder / name).unlink()
     with pytest.raises(UserError, match="reaches iteration 12, but there is no checkpoint"):
         run(RUN, synthetic, tmp_path)

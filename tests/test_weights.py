@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision import datasets
 
 import hubconf
-from reproduce import cli, evaluate, evaluation, export, predict, record, run, train, weights
+from reproduce import checkpoints, cli, evaluate, evaluation, export, model_card, predict, record, run, train, weights
 from reproduce.config import Config
 from reproduce.dataset import DATASETS
 from reproduce.errors import UserError
@@ -90,10 +90,10 @@ def test_the_best_checkpoint_can_be_used_like_a_run(
     assert run.main([*FLAGS, "runs", "--split", split, "--eval-every", "4", "--keep-best"]) == 0
     (folder,) = Path("runs").glob("*/seed0")
     best = json.loads((folder / record.METRICS).read_text().splitlines()[1])
-    trained = weights.load_network(folder / record.BEST)
+    trained = weights.load_network(folder / checkpoints.BEST)
     assert trained.result["iterations"] == best["iteration"] == 8 and trained.result["chosen_by"] == column
     assert all(trained.result[name] == best[name] for name in ("test_error", "train_error", column))
-    path = export_weights(folder / record.BEST, tmp_path)
+    path = export_weights(folder / checkpoints.BEST, tmp_path)
     card = path.with_suffix(".md").read_text()
     assert f"test error **{best['test_error']:.2f}%**" in card and "at iteration 8, chosen by its" in card
     assert evaluate.main([str(path), "--device", "cpu"]) == 0
@@ -206,7 +206,7 @@ def test_a_run_remembers_its_data_folder(folder: Path, tmp_path: Path, monkeypat
 
 def test_the_published_cards_are_up_to_date():
     for path in hubconf.WEIGHTS.glob("*.safetensors"):
-        card = format_model_card(*record.read_weights_header(path), sha256_of_file(path))
+        card = format_model_card(*model_card.read_weights_header(path), sha256_of_file(path))
         assert card.encode() == path.with_suffix(".md").read_bytes()
 
 
@@ -241,9 +241,9 @@ def test_unusable_sources_are_user_errors(folder: Path, tmp_path: Path):
         torch.save(content, tmp_path / "b.th")
         assert_refused(tmp_path / "b.th", message)
     copy = shutil.copytree(folder, tmp_path / folder.parent.name / folder.name)
-    state = torch.load(folder / record.NEWEST, weights_only=True)
+    state = torch.load(folder / checkpoints.NEWEST, weights_only=True)
     state["rows"][-1]["iteration"] -= 1
-    torch.save(state, copy / record.NEWEST)
+    torch.save(state, copy / checkpoints.NEWEST)
     assert_refused(copy, "not from the run's last iteration")
 
 
