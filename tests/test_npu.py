@@ -305,7 +305,7 @@ def host(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def execute(*line: str, lines: str = "", status: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run(line, input=lines, capture_output=True, text=True)
+    done = subprocess.run(line, input=lines, capture_output=True, text=True, timeout=300)
     assert done.returncode == status, done.stderr
     return done
 
@@ -335,7 +335,7 @@ def test_a_sweep_trains_two_runs_on_each_visible_device(host: Path, monkeypatch:
     monkeypatch.setenv("NPU_STANDIN_DEVICES", "4")
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "1,3")
     flags = "degradation --seeds 2 --per-device 2 --iterations 2 --data synthetic --out records".split()
-    assert "4 of 4 runs finished" in execute(sys.executable, "-c", STARTER, "-", *flags).stdout
+    assert "4 of 4 runs finished" in execute(sys.executable, "-c", STARTER, "", *flags).stdout
     sessions = [json.loads(path.read_text()) for path in (host / "records").glob("*/*/environment.json")]
     places = sorted((session["device_name"], session["beside"]) for (session,) in sessions)
     assert places == [("NPU stand-in 1", 0), ("NPU stand-in 1", 1), ("NPU stand-in 3", 0), ("NPU stand-in 3", 1)]
