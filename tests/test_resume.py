@@ -139,10 +139,15 @@ def test_a_new_optimizer_resumes(synthetic: Data, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_a_chain_of_kills(synthetic: Data, tmp_path: Path):
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"residual": False}, {"optimizer": "adam"}, {"split": "val", "warmup": "error"}],
+    ids=["residual", "plain", "adam", "val"],
+)
+def test_a_chain_of_kills(synthetic: Data, tmp_path: Path, changes: dict[str, Any]):
     """25 SIGKILLs at random moments, over as many runs as it takes, each run equal to the unbroken one."""
-    config = replace(QUICK, iterations=80, split="val", warmup="error")
-    data = replace(synthetic, validation=synthetic.test)
+    config = replace(QUICK, iterations=80, **changes)
+    data = replace(synthetic, validation=synthetic.test) if config.split == "val" else synthetic
     generator, number, kills = random.Random(0), 0, 0
     began = time.monotonic()
     assert run(config, data, tmp_path / "unbroken") == "finished"
