@@ -21,9 +21,8 @@ def describe_exploratory(runs: pd.DataFrame) -> str:
     began = [min((session.get("began") or "" for session in sessions), default="") for sessions in runs["sessions"]]
     older = sum(start < DATE for start in began)
     return (
-        f"The rules were fixed on {DATE} (commit {COMMIT}). {older} of {len(runs)} records were started before that day "
-        f"({began.count('')} of them, the oldest, without a recorded time), and their results were known, so the verdicts on "
-        "them are exploratory."
+        f"Verdicts on records from before {DATE}, when the rules were fixed (commit {COMMIT}), are exploratory, since their "
+        f"results were known: {older} of {len(runs)} records ({began.count('')} of them, the oldest, have no start time)."
     )
 
 
@@ -33,8 +32,8 @@ def describe_single_seeds() -> str:
     difference = read_rate(rates, "a difference, as", "wrong, false", 1, 0.5, 0.2)
     number = read_rate(rates, "T: one", "wrong, true", 1, 0.5, 0.2)
     return (
-        "If our true standard deviation is 0.5 points rather than a published 0.2, one seed suggests a difference in "
-        f"{difference}% of the cases in which there is none, and speaks against a published number that is right in {number}%"
+        "If our true standard deviation is 0.5 points and the published one 0.2, a verdict from one seed is wrong in "
+        f"{difference}% of the cases without a difference, and contradicts a correct published number in {number}%"
     )
 
 

@@ -9,11 +9,12 @@ import pandas as pd
 
 from analysis.claims import NOT_RUN, Verdict
 from analysis.estimates import Interval, holm_adjust
-from analysis.markdown import format_estimates, format_figure, format_net, format_table, join_words, wrap_paragraphs
+from analysis.markdown import format_estimates, format_figure, format_table, join_words, wrap_paragraphs
 from analysis.paper import list_published_stds
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper
 from analysis.questions.layer_responses import compare_responses
 from analysis.records import comparable_runs, finished_runs, keep_recorded, select_finished, select_runs
+from analysis.sample import Sample
 from analysis.sections import choose_runs, find_gap, increases, list_depths, list_means, mean_error
 from experiments import bn_placement, degradation
 from reproduce.config import PAPER_TEST_ERROR, Config
@@ -88,7 +89,14 @@ def describe_gaps(ours: pd.DataFrame) -> str:
     better = "are better" if min(means) > 0 else "are not always better"
     growth = ", and the gap grows with depth" if increases(means) else ""
     seeds = name_seeds(ours, keep_recorded(ours, [*PLAIN, *RESIDUAL]))
-    return f"**Residual networks {better} than plain ones{growth}** ({seeds}): plain minus residual is {list_gaps(gaps)}."
+    sample = Sample(ours, *PLAIN, *RESIDUAL)
+    total = ""
+    if sample.seeds:
+        change = sample.weighted_sum({0: -1, len(PLAIN): 1, len(PLAIN) - 1: 1, 2 * len(PLAIN) - 1: -1})
+        total = f"; from {PLAIN[0].depth} to {PLAIN[-1].depth} layers the gap changes by {change}"
+    return (
+        f"**Residual networks {better} than plain ones{growth}** ({seeds}): plain minus residual is {list_gaps(gaps)}{total}."
+    )
 
 
 def describe_residual(ours: pd.DataFrame) -> str:
@@ -96,18 +104,18 @@ def describe_residual(ours: pd.DataFrame) -> str:
     nets = RESIDUAL[1:]
     if len(keep_recorded(ours, nets)) < 3 or not (gap := find_gap(ours, nets[0], nets[-1])):
         return ""
-    improve, unlike = ("improve", "as") if gap.mean > 0 else ("do not improve", "unlike")
-    doubt = ", but the data do not decide it" if gap.low <= 0 <= gap.high else ""
+    improve = "improve" if gap.mean > 0 else "do not improve"
+    is_decided = gap.low > 0 or gap.high < 0
+    finding = f"Residual networks {improve}" if is_decided else "It is undecided whether residual networks improve"
     theirs = [PAPER_TEST_ERROR[net.depth] for net in nets]
     paper = join_words([f"{error:.2f}" for error in theirs])
     first, last = nets[0].depth, nets[-1].depth
     warm = find_gap(ours, nets[-1], replace(nets[-1], warmup="iterations"))
-    effect = f"lowers the error at {last} layers by {warm}" if warm else "has no finished run yet"
+    effect = f"A warm-up lowers the error at {last} layers by {warm}" if warm else "No run with a warm-up has finished"
     return (
-        f"**Residual networks {improve} beyond {first} layers, {unlike} in the paper{doubt}** ({name_seeds(ours, nets)}): "
-        f"test error {list_means(ours, nets)}% at {list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is "
-        f"{gap}, in the paper {theirs[0] - theirs[-1]:+.2f}. A warm-up {effect} "
-        "([what is known](#the-56-layer-networks-does-a-warm-up-help))."
+        f"**{finding} beyond {first} layers** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
+        f"{list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is {gap}, in the paper "
+        f"{theirs[0] - theirs[-1]:+.2f}. {effect} ([what is known](#the-56-layer-networks-does-a-warm-up-help))."
     )
 
 
@@ -134,8 +142,9 @@ def describe_adam(ours: pd.DataFrame) -> str:
     for config, sgd in zip(adam, degradation.RESIDUAL, strict=True):
         if config.depth in gaps:
             pair = (format_estimates(select_runs(ours, net)) for net in (config, sgd))
-            errors.append(f"{' against '.join(pair)} on {format_net(sgd)}, a difference of {gaps[config.depth]}")
-    return f"**Adam (learning rate 0.001, not tuned) {worse} SGD**: {join_words(errors)}."
+            errors.append(f"{' against '.join(pair)}, a difference of {gaps[config.depth]}")
+    where = join_words([f"ResNet-{depth}" for depth in gaps])
+    return f"**On {where}, Adam (learning rate 0.001, not tuned) {worse} SGD**, in %: {join_words(errors)}."
 
 
 def describe_responses(ours: pd.DataFrame) -> str:
@@ -146,8 +155,8 @@ def describe_responses(ours: pd.DataFrame) -> str:
     lower = "a lower" if all(map(operator.lt, residual, plain)) else "not always a lower"
     listed = [join_words([f"{mean:.2f}" for mean in each]) for each in (residual, plain)]
     return (
-        f"**Layer responses have {lower} standard deviation in residual networks**, averaged over layers: {listed[0]}, in "
-        f"plain networks {listed[1]}, at {join_words([str(depth) for depth in means])} layers "
+        f"**Averaged over layers, responses have {lower} standard deviation in residual networks** (no interval): {listed[0]}, "
+        f"in plain networks {listed[1]}, at {join_words([str(depth) for depth in means])} layers "
         "([section](#are-the-layer-responses-of-residual-networks-smaller))."
     )
 
@@ -207,8 +216,8 @@ def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
 
 Test error in % after 64,000 iterations, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated. The errors of
 the paper's plain networks are read off its Fig. 6 (plot) or from its caption. Differences in the text are in percentage points,
-with 95% intervals in parentheses, which with one or two seeds assume the standard deviations of other reproductions, not ours
-([statistics](docs/statistics.md)).
+with 95% intervals in parentheses. With one or two seeds, the intervals use the standard deviations of other reproductions; they
+are too narrow if our runs vary more ([statistics](docs/statistics.md)).
 
 {listed}"""
     return wrap_paragraphs(text).strip()

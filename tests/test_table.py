@@ -131,7 +131,7 @@ def test_differences_have_intervals(study: Checkout):
     assert row[3] == "+1.70 (+1.47 to +1.93)" and "6.61 / 8.17 (Identity Mappings" in row[4]
     adam = study.row("Does Adam match SGD?", "ResNet-56", "Adam")
     assert adam[2:5] == ["0.003", "0.0001", "8.05 ± 0.07 (n=2)"] and adam[5].startswith("+1.15 (+0.")
-    ledger = "How much depends on the choices that the paper leaves open?"
+    ledger = "How much do implementation choices matter?"
     assert study.row(ledger, "weight decay")[-1] == "+0.20 (-0.03 to +0.43), fp32"
     assert study.row(ledger, "training images")[-1].startswith("+10.48")
     precision = study.row("Does lower precision change the test error?", "ResNet-20")

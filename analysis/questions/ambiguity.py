@@ -12,9 +12,9 @@ from reproduce.config import Config
 CHOICES = {
     "split": ("training images", "50,000", "45,000"),
     "channel_mean": ("mean subtracted", "per pixel", "per channel"),
-    "channel_std": ("divided by the standard deviation", "no", "per channel"),
+    "channel_std": ("standard deviation divided by", "none", "per channel"),
     "initialization": ("He initialization", "fan-in", "fan-out"),
-    "last_layer": ("initialization of the last layer", "as the convolutions", "PyTorch's default"),
+    "last_layer": ("initialization of the last layer", "that of the convolutions", "PyTorch's default"),
     "decay": ("weight decay", "on every parameter", "on weights only"),
     "bn_statistics": ("BN statistics at test time", "moving averages", "population"),
     "bn_batch": ("BN batch", "128", "two halves of 64"),
@@ -42,10 +42,10 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     table = format_table(["open in the paper", "our choice", "alternative", "network", "test error, alternative - ours"], rows)
     not_run = (
         f"Alternatives not run yet: {'; '.join(missing)} (`python experiments/sweep.py ambiguity`; for the warm-up, `deep`). "
-        "The paper specifies shortcut A; users often change it."
+        "The paper specifies some of these choices, such as shortcut A; other code often differs."
     )
     parts = [
-        "## How much depends on the choices that the paper leaves open?",
+        "## How much do implementation choices matter?",
         table if rows else "",
         not_run if missing else "",
     ]

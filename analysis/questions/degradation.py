@@ -53,8 +53,8 @@ Plain networks:
 {format_published(ours, degradation.PLAIN)}
 
 The last two rows: mean ± standard deviation over the comparable reproductions (without the paper and
-ranges; each row counts as a source), and our mean minus that mean if there are at least {MINIMUM} sources. Its interval is the
-95% prediction interval of one more source, so it covers differences in seeds, recipes and code."""
+ranges; with and without a warm-up), and our mean minus that mean if there are at least {MINIMUM} rows. Its interval is the 95%
+prediction interval of one more row, so it covers differences in seeds, recipes and code."""
 
 
 def describe_selection(ours: pd.DataFrame) -> str:
@@ -111,7 +111,7 @@ def format_published(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
         name = f"{source}†" if (group["comparable"] == "no").any() else source
         rows.append([name, *(by_depth.get(net.depth, "-") for net in nets), describe_protocol(group)])
     others = [estimate_reproductions(net) for net in nets]
-    rows.append(["**reproductions**", *(str(each).replace("n=", "sources: ") for each in others), ""])
+    rows.append(["**reproductions**", *(str(each).replace("n=", "rows: ") for each in others), ""])
     known = [bool(keep_recorded(ours, [net])) and each.n >= MINIMUM for net, each in zip(nets, others, strict=True)]
     gaps = [str(subtract_reproductions(ours, net)) if is_known else "" for net, is_known in zip(nets, known, strict=True)]
     rows.append(["**ours - reproductions**", *gaps, ""])

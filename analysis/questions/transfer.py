@@ -78,8 +78,8 @@ def describe_gains(after: pd.DataFrame) -> str:
     gains = join_words([f"{format_gain(after, 'all', count)} points with {count}" for count in counts])
     alone = join_words([f"{format_paired(after, (1, 'head', count), (-1, 'all', count))} with {count}" for count in counts])
     return (
-        f"Pretraining lowers the error, all layers trained, by {gains} images per class. Training only the linear layer "
-        f"raises it, compared with fine-tuning all layers, by {alone}."
+        f"The error from scratch minus that of fine-tuning all layers is {gains} images per class. The error with only the "
+        f"linear layer trained minus that of fine-tuning all layers is {alone}."
     )
 
 

@@ -160,8 +160,8 @@ def describe_reproductions(ours: pd.DataFrame) -> str:
     gaps = [f"{subtract_reproductions(ours, net)} for {format_net(net)}" for net in nets]
     listed = f"Our test error minus the mean of other reproductions is {join_words(gaps)} (prediction intervals). "
     return (
-        f"{listed if gaps else ''}Published test errors of ResNet-56 are {cold.min():.2f} to {cold.max():.2f}% without a "
-        f"stated warm-up (the paper: {format_paper(RESIDUAL[-1])}%) and {join_words(with_warmup)}% with one. Only "
+        f"{listed if gaps else ''}Comparable published test errors of ResNet-56 are {cold.min():.2f} to {cold.max():.2f}% "
+        f"without a stated warm-up (the paper: {format_paper(RESIDUAL[-1])}%) and {join_words(with_warmup)}% with one. Only "
         "Tony-Y/pytorch_warmup compares both: at 20, 32, 44 and 56 layers, "
         f"{list_published('Tony-Y/pytorch_warmup, no warm-up')} without and "
         f"{list_published('Tony-Y/pytorch_warmup, 1k-step warm-up')} with a warm-up of 1,000 iterations (n=5)."
