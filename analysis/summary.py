@@ -111,7 +111,7 @@ def describe_residual(ours: pd.DataFrame) -> str:
     paper = join_words([f"{error:.2f}" for error in theirs])
     first, last = nets[0].depth, nets[-1].depth
     warm = find_gap(ours, nets[-1], replace(nets[-1], warmup="iterations"))
-    effect = f"A warm-up lowers the error at {last} layers by {warm}" if warm else "No run with a warm-up has finished"
+    effect = f"At {last} layers, no warm-up minus a warm-up is {warm}" if warm else "No run with a warm-up has finished"
     return (
         f"**{finding} beyond {first} layers** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
         f"{list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is {gap}, in the paper "
