@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.markdown import fill_template, format_commit, format_net, format_net_name, format_table, join_words
+from analysis.markdown import fill_template, format_commit, format_net_name, format_table, join_words, name_run
 from analysis.records import comparable_runs, to_configs
 from experiments.devices import Throughput, Timing, load_measurements
 from experiments.devices.acceptance import (
@@ -85,7 +85,7 @@ def format_versions(versions: dict[str, str | int | None]) -> str:
 
 def describe_moves(runs: pd.DataFrame) -> str:
     """Return which runs moved between devices, and whether the others were trained on CPUs."""
-    nets = pd.Series([f"{format_net(config)} (seed {config.seed})" for config in to_configs(runs)], index=runs.index, dtype=str)
+    nets = pd.Series([*map(name_run, to_configs(runs))], index=runs.index, dtype=str)
     devices = runs["sessions"].map(name_devices)
     moved = nets[devices.str.contains("; then ", regex=False)].groupby(devices)
     moves = [f"{join_words(group.tolist())} on {name.replace('; then ', ', then ')}" for name, group in moved]

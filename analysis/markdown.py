@@ -130,6 +130,12 @@ def group_labels(configs: Iterable[Config]) -> str:
     return ", ".join(f"{net}{'/'.join(found)} {words}".strip() for (net, words), found in depths.items())
 
 
+def name_run(config: Config) -> str:
+    """Return "ResNet-56 (seed 0)" or "ResNet-56 (adam, seed 0)"."""
+    name = group_labels([config])
+    return f"{name.removesuffix(')')}{', ' if name.endswith(')') else ' ('}seed {config.seed})"
+
+
 def format_number(row: pd.Series) -> str:
     """Return a published number: "6.61 ± 0.16 (n=5)", "9 to 9.5 (plot)", "> 60"."""
     text = f"{row['value']:.2f}" if row["value"] % 1 else f"{row['value']:g}"

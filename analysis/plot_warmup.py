@@ -24,7 +24,7 @@ NO_WARMUP = [config for config in RESIDUAL if config.depth < 110]
 WARMUP = [config for config in warmup.WITH if config.residual]
 END = 10_000
 """Last iteration drawn."""
-TICKS = (10, 20, 40, 80)
+TICKS = (5, 10, 20, 40, 80)
 
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:

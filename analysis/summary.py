@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +12,7 @@ from analysis.markdown import format_estimates, format_figure, format_table, joi
 from analysis.paper import list_published_stds
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper
 from analysis.questions.layer_responses import compare_responses
+from analysis.questions.warmup import describe_effect
 from analysis.records import comparable_runs, finished_runs, keep_recorded, select_finished, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, find_gap, increases, list_depths, list_means, mean_error
@@ -23,7 +23,7 @@ from reproduce.model_card import check_sha256, read_weights_header
 
 CAPTION = (
     "*Fig. 6 from our runs: training error (dashed) and test error (solid) of plain networks (left) and residual networks "
-    "(right), one line per run; markers: the paper's final test errors.*"
+    "(right), one line per run (with 3 or more seeds, mean ± standard deviation); markers: the paper's final test errors.*"
 )
 
 
@@ -85,17 +85,18 @@ def describe_gaps(ours: pd.DataFrame) -> str:
     gaps = find_gaps(ours, PLAIN, RESIDUAL)
     if not gaps:
         return ""
-    means = [gap.mean for gap in gaps.values()]
-    better = "are better" if min(means) > 0 else "are not always better"
-    growth = ", and the gap grows with depth" if increases(means) else ""
+    clear = [str(depth) for depth, gap in gaps.items() if gap.low > 0]
+    where = "" if len(clear) == len(gaps) else f" at {join_words(clear)} layers" if clear else " at no depth with certainty"
     seeds = name_seeds(ours, keep_recorded(ours, [*PLAIN, *RESIDUAL]))
     sample = Sample(ours, *PLAIN, *RESIDUAL)
-    total = ""
+    total = growth = ""
     if sample.seeds:
         change = sample.weighted_sum({0: -1, len(PLAIN): 1, len(PLAIN) - 1: 1, 2 * len(PLAIN) - 1: -1})
         total = f"; from {PLAIN[0].depth} to {PLAIN[-1].depth} layers the gap changes by {change}"
+        growth = ", and the gap grows with depth" if change.low > 0 and increases([gap.mean for gap in gaps.values()]) else ""
     return (
-        f"**Residual networks {better} than plain ones{growth}** ({seeds}): plain minus residual is {list_gaps(gaps)}{total}."
+        f"**Residual networks are better than plain ones{where}{growth}** ({seeds}): plain minus residual is "
+        f"{list_gaps(gaps)}{total}."
     )
 
 
@@ -110,12 +111,10 @@ def describe_residual(ours: pd.DataFrame) -> str:
     theirs = [PAPER_TEST_ERROR[net.depth] for net in nets]
     paper = join_words([f"{error:.2f}" for error in theirs])
     first, last = nets[0].depth, nets[-1].depth
-    warm = find_gap(ours, nets[-1], replace(nets[-1], warmup="iterations"))
-    effect = f"At {last} layers, no warm-up minus a warm-up is {warm}" if warm else "No run with a warm-up has finished"
     return (
         f"**{finding} beyond {first} layers** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
         f"{list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is {gap}, in the paper "
-        f"{theirs[0] - theirs[-1]:+.2f}. {effect} ([what is known](#the-56-layer-networks-does-a-warm-up-help))."
+        f"{theirs[0] - theirs[-1]:+.2f}. {describe_effect(ours)} ([what is known](#the-56-layer-networks-does-a-warm-up-help))."
     )
 
 
@@ -125,7 +124,7 @@ def describe_bn_placement(ours: pd.DataFrame) -> str:
         return ""
     clear = [str(depth) for depth, gap in gaps.items() if gap.low > 0 or gap.high < 0]
     headline = f"a difference is visible at {join_words(clear)} layers" if clear else "no difference detected"
-    seeds = name_seeds(ours, [net for net in bn_placement.AFTER if net.depth in gaps])
+    seeds = name_seeds(ours, [net for net in [*bn_placement.AFTER, *bn_placement.BEFORE] if net.depth in gaps])
     return (
         f"**BN after the addition: {headline}** ({seeds}): after minus before is {list_gaps(gaps)}. Others report a large "
         "increase in test error at 110 layers."

@@ -148,6 +148,22 @@ def test_the_start_of_training_is_read_from_the_curves(checkout: Checkout):
     assert checkout.row(heading, "ResNet-56", "400 iterations")[-1] == "7.44"
 
 
+def test_the_effect_of_the_warm_up_is_told_in_its_section_and_among_the_findings(study: Checkout):
+    effect = "ResNet-56 has a test error of 6.90 ± 0.10 (n=3) without and 6.80 (n=1) with a warm-up, a difference of +0.10 ("
+    text = " ".join(study.results.read_text().split())
+    assert text.count(effect) == 2
+
+
+def test_a_finding_claims_only_what_its_intervals_show(checkout: Checkout):
+    for depth, errors in ((20, [8.63, 8.38, 8.9]), (56, [7.0, 7.1, 7.2])):
+        write_seeds(checkout.records, Config(depth=depth), errors)
+        write_seeds(checkout.records, Config(depth=depth, residual=False), [8.98, 9.2, 8.8])
+    checkout.run()
+    text = " ".join(checkout.results.read_text().split())
+    # Welch's half-width at 20 layers, of standard deviations 0.260 and 0.200 with 3.75 degrees of freedom: 0.54
+    assert "better than plain ones at 56 layers** (3 seeds each): plain minus residual is +0.36 (-0.18 to +0.90) at 20" in text
+
+
 def test_runs_that_are_not_comparable_with_the_paper_are_kept_apart(study: Checkout):
     text = study.results.read_text()
     assert "33.33" not in text.replace(study.section("How much of the schedule is needed?"), "")
@@ -163,7 +179,7 @@ def test_mistakes_are_compared_image_by_image(checkout: Checkout):
         write_predictions(folder, predicted, labels, 10)
     checkout.run()
     heading = "Do the networks misclassify the same images?"
-    assert "Two seeds of ResNet-20 disagree on 10.00%" in checkout.section(heading)
+    assert "Two seeds of a network disagree on 10.00% (ResNet-20)" in checkout.section(heading)
     # Both are wrong on the first 500 images, with the answers 2 and 5; on the next 500 only the first one is.
     assert checkout.row(heading, "ResNet-56")[1] == "5.00" and checkout.row(heading, "ResNet-20")[2] == "10.00"
 
@@ -210,10 +226,12 @@ def test_a_run_that_moved_lists_its_devices_in_order(checkout: Checkout):
     later = session | {"device_name": "Another Accelerator", "versions": {"torch": "9"}}
     (folder / "environment.json").write_text(json.dumps([session, later, later]))
     write_run(checkout.records, Config(seed=1))
+    warm = write_run(checkout.records, Config(depth=56, warmup="iterations"))
+    (warm / "environment.json").write_text(json.dumps([session, later]))
     runs, _ = load_records(checkout.records)
     devices = "Test Accelerator; then Another Accelerator"
-    assert f"| {devices} | 2.11.0; then 9 | fp32 | 1 | 1.0 |" in format_devices(runs, checkout.records)
-    moved = "ResNet-20 (seed 0) on Test Accelerator, then Another Accelerator"
+    assert f"| {devices} | 2.11.0; then 9 | fp32 | 2 | 2.0 |" in format_devices(runs, checkout.records)
+    moved = "ResNet-20 (seed 0) and ResNet-56 (warm-up of 400 iterations, seed 0) on Test Accelerator, then Another Accelerator"
     assert describe_moves(runs) == f"Runs that moved between devices: {moved}."
     assert devices in format_runs_csv(runs)
 

@@ -25,7 +25,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     figure = format_figure(ours, [at(net, n) for net in NETS for n in lengths], "length", "Test error by length of training")
     return f"""## How much of the schedule is needed?
 
-{describe_lengths(ours, lengths)}
+{describe_lengths(ours, lengths)} These differences have no intervals.
 
 {format_table(["iterations", "fraction of the schedule", *map(format_net, NETS)], rows)}
 

@@ -55,20 +55,13 @@ def both_wrong(one: Answers, other: Answers) -> float:
 
 
 def describe_seeds(ours: pd.DataFrame) -> str:
-    """Return how much two seeds of one network disagree."""
-    shares, nets = [], []
+    """Return on how many test images two seeds of one network disagree, on average over the pairs of seeds."""
+    words = []
     for net in degradation.CONFIGS:
-        for pair in combinations(map(decode, select_runs(ours, net)["predictions"]), 2):
-            shares.append(disagreement(*pair))
-            nets.append(format_net(net))
-    if len(shares) > 3:
-        mean, low, high = fmean(shares), min(shares), max(shares)
-        return (
-            f"Two seeds of one network disagree on {mean:.2f}% of the test images on average ({low:.2f} to {high:.2f}%, "
-            f"{len(shares)} pairs)."
-        )
-    words = [f"of {net} disagree on {share:.2f}%" for net, share in zip(nets, shares, strict=True)]
-    return f"Two seeds {join_words(words)} of the test images." if words else ""
+        pairs = list(combinations(map(decode, select_runs(ours, net)["predictions"]), 2))
+        if pairs:
+            words.append(f"{fmean(disagreement(*pair) for pair in pairs):.2f}% ({format_net(net)})")
+    return f"Two seeds of a network disagree on {join_words(words)} of the test images." if words else ""
 
 
 def describe_depths(answers: list[Answers]) -> str:

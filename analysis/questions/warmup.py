@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.claims import claim
-from analysis.estimates import Finding, compare_predictions, is_positive
+from analysis.estimates import Finding, compare_predictions, estimate, is_positive
 from analysis.markdown import (
     format_estimates,
     format_figure,
@@ -13,14 +13,15 @@ from analysis.markdown import (
     format_table,
     group_labels,
     join_words,
+    name_run,
 )
 from analysis.paper import find_number, published
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
 from analysis.questions.precision import describe_fp32
-from analysis.records import keep_recorded, select_finished
+from analysis.records import keep_recorded, select_finished, to_configs
 from analysis.sample import Sample
-from analysis.sections import choose_runs, format_verdicts, mean_error
+from analysis.sections import choose_runs, find_gap, format_verdicts, mean_error
 from experiments import degradation
 from experiments.warmup import WITH
 from reproduce.config import Config
@@ -29,7 +30,6 @@ EARLY_ITERATIONS = (1000, 2000, 3000, 4000, 5000)
 """Iterations at whose evaluations the slow start is shown."""
 WITH_WARMUP = ("Tony-Y/pytorch_warmup, 1k-step warm-up", "raphaelreme/torch-resnet")
 """Sources that warm up 56 layers."""
-OTHER_START = Config(depth=56, iterations=3200, precision="bf16")
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
@@ -46,8 +46,9 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     evidence = "\n".join(f"- {text}" for text in list_evidence(ours, curves))
     return f"""## The 56-layer networks: does a warm-up help?
 
-The paper warms up 110 layers only ({format_verdicts(runs, "W56")}). What is known of its effect and of the test error of
-ResNet-56:
+The paper warms up 110 layers only. {describe_effect(ours)} ({format_verdicts(runs, "W56")}). The first 6,000 iterations of
+ResNet-56 with and without a warm-up suggested the question; the rule of W56 was fixed before any run with a warm-up ended. What
+is known of the test error of ResNet-56:
 
 {evidence}
 
@@ -57,6 +58,16 @@ Training error in % over each window of iterations (mean over seeds), then final
 {format_not_run(ours, WITH, "python experiments/sweep.py warmup")}
 
 {format_figure(ours, RESIDUAL, "warmup", "Training error at the start of training, one line per run")}"""
+
+
+def describe_effect(ours: pd.DataFrame) -> str:
+    """Return the test error of ResNet-56 without and with a warm-up, without a period."""
+    cold, warm = Config(depth=56), Config(depth=56, warmup="iterations")
+    gap = find_gap(ours, cold, warm)
+    if not gap:
+        return "No ResNet-56 with a warm-up has finished"
+    errors = [f"{estimate(select_finished(ours, net)['test_error'].astype(float))}" for net in (cold, warm)]
+    return f"ResNet-56 has a test error of {errors[0]} without and {errors[1]} with a warm-up, a difference of {gap}"
 
 
 def list_evidence(ours: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
@@ -95,13 +106,12 @@ def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
     conclusion = ", so underfitting does not explain its test error" if is_lowest else ""
     return (
         f"Without a warm-up, ResNet-56's training error is {slow}% over iterations 4,001 to 5,000 (ResNet-32: {fast}%), and "
-        f"{final[-1]:.2f}% at the end{lowest} (ResNet-32: {final[1]:.2f}%){conclusion}. "
-        f"{describe_other_start(curves)}"
+        f"{final[-1]:.2f}% at the end{lowest} (ResNet-32: {final[1]:.2f}%){conclusion}."
     )
 
 
 def describe_small_scales(ours: pd.DataFrame) -> str:
-    """Return the share of small BN scales by network, and where most of the deepest network's are."""
+    """Return the share of small BN scales by network, and where in the deepest network's blocks it is highest."""
     shares = {net: share_small_scales(ours, net, "0.02") for net in [*RESIDUAL, *WITH]}
     shares = {net: share for net, share in shares.items() if share}
     if not shares:
@@ -110,9 +120,9 @@ def describe_small_scales(ours: pd.DataFrame) -> str:
     net, deepest = next((net, share) for net, share in reversed(shares.items()) if net in RESIDUAL)
     place = max(deepest, key=lambda name: deepest[name])
     return (
-        f"At the end, the share of BN scales below 0.02 in absolute value is {join_words(words)}; in {format_net(net)} most "
-        f"are in {place} ({deepest[place]:.1f}% of its channels). Whether they are a cause or a symptom is open "
-        "([table](#are-the-layer-responses-of-residual-networks-smaller))."
+        f"At the end, the share of BN scales below 0.02 in absolute value is {join_words(words)}; in the blocks of "
+        f"{format_net(net)} it is highest in {place} ({deepest[place]:.1f}%). Whether such scales are a cause or a symptom "
+        "is open ([table](#are-the-layer-responses-of-residual-networks-smaller))."
     )
 
 
@@ -131,23 +141,17 @@ def compare_on_test_images(ours: pd.DataFrame, deep: Config, shallow: Config) ->
 
 
 def describe_confound(ours: pd.DataFrame) -> str:
-    """Return which networks were trained at least partly on an accelerator, if only some were."""
-    trained = keep_recorded(ours, degradation.CONFIGS)
-    devices = {net: list_accelerators(ours, net) for net in trained}
-    accelerated = [format_net(net) for net in trained if devices[net]]
+    """Return which runs were trained at least partly on an accelerator, if only some were."""
+    trained = pd.concat([select_finished(ours, net) for net in [*degradation.CONFIGS, *WITH]])
+    names = [{session["device_name"] for session in sessions if session["device"] != "cpu"} for sessions in trained["sessions"]]
+    accelerated = trained[list(map(bool, names))]
     if len(accelerated) in (0, len(trained)):
         return ""
-    names = join_words(sorted(set().union(*devices.values())))
+    listed = join_words([*map(name_run, to_configs(accelerated))])
     return (
-        f"Depth and device are confounded: {join_words(accelerated)} were trained at least partly on an accelerator ({names}), "
-        "the others on CPUs."
+        f"Depth and device are confounded: {listed} were trained at least partly on an accelerator "
+        f"({join_words(sorted(set().union(*names)))}), the other runs on CPUs."
     )
-
-
-def list_accelerators(ours: pd.DataFrame, net: Config) -> set[str]:
-    """Return the accelerators that trained a network's runs, at least for a part of the iterations."""
-    sessions = select_finished(ours, net)["sessions"].explode().dropna()
-    return {session["device_name"] for session in sessions if session["device"] != "cpu"}
 
 
 def describe_reproductions(ours: pd.DataFrame) -> str:
@@ -165,17 +169,6 @@ def describe_reproductions(ours: pd.DataFrame) -> str:
         "Tony-Y/pytorch_warmup compares both: at 20, 32, 44 and 56 layers, "
         f"{list_published('Tony-Y/pytorch_warmup, no warm-up')} without and "
         f"{list_published('Tony-Y/pytorch_warmup, 1k-step warm-up')} with a warm-up of 1,000 iterations (n=5)."
-    )
-
-
-def describe_other_start(curves: pd.DataFrame) -> str:
-    """Return the start of ResNet-56 in a run with a shorter schedule, on another device than the first full-length run."""
-    rows = curves[(curves["folder"] == f"{OTHER_START.folder}") & (curves["iteration"] <= 1000)]
-    if rows.empty:
-        return ""
-    return (
-        f"On another device, a run with {OTHER_START.iterations:,} iterations starts as slowly: its training error is "
-        f"{rows['train_error'].mean():.1f}% over the first {rows['iteration'].max():,}."
     )
 
 
