@@ -2,9 +2,9 @@
 
     python experiments/sweep.py degradation
 
-Trains on all devices of this machine, seed 0 of every configuration before seed 1 of any. Skips runs that have ended, resumes
-unfinished ones, and continues after a run that fails or diverges. Exit status: 0 all runs have finished, 1 some failed or
-diverged, 2 user error, 75 stopped early (the same command resumes).
+Trains on all npu devices or, if there are none, on all cuda devices or on the CPU; seed 0 of every configuration before seed 1
+of any. Skips runs that have ended, resumes unfinished ones, and continues after a run that fails or diverges. Exit status: 0
+all runs have finished, 1 some failed or diverged, 2 user error, 75 stopped early (the same command resumes).
 """
 
 import sys
@@ -60,8 +60,8 @@ class Sweep:
     status: bool = False
     """Only print which runs are finished, unfinished and missing."""
     devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE ...")] = ()
-    """cpu, cuda:0, npu:1, ..., or cuda or npu for all devices of that kind; default: all devices. With --engine ray, one of
-    cpu, cuda, npu."""
+    """cpu, cuda:0, npu:1, ..., or cuda or npu for all devices of that kind; default: all devices of the first usable
+    kind of npu, cuda and cpu. With --engine ray, one of cpu, cuda, npu."""
     per_device: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Concurrent runs per device: interleaved in one process on cuda and npu, in separate processes on a CPU. Default: one per
     CPU core, 4 on cuda, 1 on npu and with --engine ray."""

@@ -12,7 +12,7 @@ that fewer layers should be fine-tuned, when data is scarce.
 Device-hours: 0.17 per seed on one CPU core (10 minutes alone, 14 to 27 with other work on the CPU).
 
     python experiments/transfer.py
-    python analysis/plot_transfer.py
+    python analysis/plot_transfer.py --records runs
 """
 
 import sys

@@ -226,14 +226,17 @@ def write_synthetic(folder: Path, train: int = 10_000, test: int = 2_000):
     images, labels = zip(*(generate_stripes(generator, count) for count in [train // 5] * 5 + [test]), strict=True)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f"unfinished-{os.getpid()}.npz"
-    np.savez(
-        unfinished,
-        train_images=np.concatenate(images[:5]),
-        train_labels=np.concatenate(labels[:5]),
-        test_images=images[5],
-        test_labels=labels[5],
-    )
-    os.replace(unfinished, folder / SYNTHETIC_FILE)
+    try:
+        np.savez(
+            unfinished,
+            train_images=np.concatenate(images[:5]),
+            train_labels=np.concatenate(labels[:5]),
+            test_images=images[5],
+            test_labels=labels[5],
+        )
+        os.replace(unfinished, folder / SYNTHETIC_FILE)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def generate_stripes(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

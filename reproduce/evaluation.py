@@ -57,9 +57,12 @@ def update_population_statistics(network: nn.Module, data: Data, device: Device,
     try:
         for layer in layers:
             layer.reset_running_stats()
-            layer.momentum = None  # average over all following batches
+        seen = 0
         with torch.no_grad(), autocast(device, config.precision):
             for views, _ in iterate_single_views(data.train, data, device):
+                seen += len(views)
+                for layer in layers:
+                    layer.momentum = len(views) / seen  # average over all batches; the last one may be smaller
                 network(views)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

@@ -68,6 +68,7 @@ def write_weights_file(path: Path, trained: TrainedNetwork) -> list[Path]:
         raise UserError(f"the model card would overwrite {card}: choose another --output")
     save_network(path, trained)
     if not NetworkResult.__annotations__.keys() <= trained.result.keys():  # a checkpoint of another repository
+        card.unlink(missing_ok=True)  # of an overwritten file
         return [path]
     write_atomically(card, format_model_card(trained.config, trained.result, sha256_of_file(path)).encode())
     return [path, card]

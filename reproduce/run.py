@@ -116,8 +116,8 @@ def train_run(config: Config, options: RunOptions) -> Outcome:
 def training_task(config: Config, options: RunOptions, stop_signals: Sequence[int], concurrent: int = 0) -> "Task[Outcome]":
     """Train until the end, the time limit, or the first signal in `stop_signals` (see signals.py).
 
-    If the run has already ended, only its result is reported. Nothing is written before the data is loaded and the network
-    is built.
+    If the run has already ended, only its result is reported. Nothing is written before data, network and buffers fit into
+    memory.
 
     concurrent: number of other runs that this process is training at the start.
 
@@ -151,17 +151,17 @@ def training_task(config: Config, options: RunOptions, stop_signals: Sequence[in
 
         data = load_initial_weights(options.initial, network, config, data)
     yield  # loading takes a while: let the other runs continue
+    devices.reset_peak_memory(device)
+    stream = devices.create_stream(device)
+    with devices.use_stream(device, stream):
+        training = Training(config, data, device, options.capture, network)
     with open_run_folder(config, options.out) as folder:
         described = {"name": config.dataset, "sha256": data.fingerprint}
         if config.dataset == "pictures":
             described |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
         session = {"flags": flags, "data": described, "beside": concurrent}
         add_session(folder, config, options, devices.describe_device(device) | session)
-        devices.reset_peak_memory(device)
         deadline = math.inf if options.time_limit is None else start + options.time_limit
-        stream = devices.create_stream(device)
-        with devices.use_stream(device, stream):
-            training = Training(config, data, device, options.capture, network)
         task = train.train(training, options, folder, deadline, stop_signals)
         yield from run_on_stream(device, stream, task, set_numerics)
         result = read_result(folder)

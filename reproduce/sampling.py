@@ -61,11 +61,6 @@ class Data:
     def side(self) -> int:
         return math.isqrt(len(self.mean)) - 2 * PADDING
 
-    def unpad(self, pixels: Tensor) -> Tensor:
-        """Return the images without padding, M x 32 x 32 x 3, of `Images.pixels` or of the mean."""
-        padded, inner = self.side + 2 * PADDING, slice(PADDING, PADDING + self.side)
-        return pixels.view(-1, padded, padded, pixels.shape[-1])[:, inner, inner, : len(self.std)]
-
 
 # Loading --------------------------------------------------------------------------------------------------------------
 

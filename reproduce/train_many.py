@@ -63,6 +63,8 @@ def train_line(line: str, stop_signals: Sequence[int], concurrent: int) -> Task[
     try:
         with explain_out_of_memory():
             return (yield from training_task(*parse(flags), stop_signals, concurrent))
+    except SystemExit:  # --help and --version
+        return Outcome(USER_ERROR, "the line describes no run")
     except UserError as error:
         return Outcome(error.status, str(error))
     except OSError as error:
@@ -82,6 +84,8 @@ def train_lines(lines: Iterable[str], outcomes: Path | None = None) -> int:
     arrivals: queue.Queue[tuple[int, str] | None] = queue.Queue()
     training: dict[int, Task[Outcome]] = {}
     status, at_end = 0, False
+    if outcomes is not None:
+        outcomes.touch()  # fail before a run starts
 
     def read_lines():
         try:

@@ -76,7 +76,8 @@ class TrainedNetwork:
             UserError: --data is another dataset, or the dataset is missing.
         """
         info, name = self.config.dataset_info, self.config.dataset
-        if data is not None and detect_dataset(data) not in (name, "cifar10"):
+        accepted = (name,) if name == "synthetic" else (name, "cifar10")  # "cifar10" is any folder without a known layout
+        if data is not None and detect_dataset(data) not in accepted:
             raise UserError(f"{self.source} was trained on {info.title}: --data must be its folder, got {data}")
         if data is not None:
             folder = find_data_folder(name, data)

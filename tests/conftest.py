@@ -19,7 +19,7 @@ from reproduce.dataset import write_synthetic
 from reproduce.device import Device, create_stream, use_stream
 from reproduce.interleave import run_task
 from reproduce.model import Network, build_network
-from reproduce.sampling import Data, Images, load_data
+from reproduce.sampling import PADDING, Data, Images, load_data
 from reproduce.signals import collect_stop_signals
 from reproduce.step import Training
 
@@ -68,6 +68,12 @@ def build(config: Config) -> Network:
     network = build_network(config)
     assert isinstance(network, Network)
     return network
+
+
+def unpad(data: Data, pixels: torch.Tensor) -> torch.Tensor:
+    """Return the images without padding, M x 32 x 32 x 3, of `Images.pixels` or of `Data.mean`."""
+    padded, inner = data.side + 2 * PADDING, slice(PADDING, PADDING + data.side)
+    return pixels.view(-1, padded, padded, pixels.shape[-1])[:, inner, inner, : len(data.std)]
 
 
 def assert_equal(a: Any, b: Any):

@@ -63,6 +63,17 @@ class Executes:
         return os.mkdir, (str(self.marker),)
 
 
+def test_an_unfinished_synthetic_file_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def savez(path: Path, **_: np.ndarray):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", savez)
+    with pytest.raises(OSError, match="No space"):
+        dataset.write_synthetic(tmp_path, train=50, test=10)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_synthetic_file_is_generated_again_and_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write = dataset.write_synthetic
     monkeypatch.setattr(dataset, "write_synthetic", lambda folder: write(folder, train=50, test=10))

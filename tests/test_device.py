@@ -41,6 +41,22 @@ def test_torch_imports_although_torch_npu_is_broken(tmp_path: Path):
     assert "CANN is missing" in done.stdout
 
 
+def test_commands_that_do_not_use_the_npu_ignore_a_broken_torch_npu(tmp_path: Path):
+    """torch loads the package of this entry point on import."""
+    (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open shared object file')")
+    metadata = tmp_path / "torch_npu-2.7.1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torch_npu\nVersion: 2.7.1\n")
+    (metadata / "entry_points.txt").write_text("[torch.backends]\ntorch_npu = torch_npu:_autoload\n")
+    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
+    importing = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True)
+    assert "Failed to load the backend extension: torch_npu" in importing.stderr
+    for command in (["predict.py", "nowhere", str(tmp_path / "torch_npu.py")], ["export.py", "nowhere"]):
+        command[0] = str(ROOT / "reproduce" / command[0])
+        done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+        assert done.returncode == 2 and "there is no run folder or weights file nowhere" in done.stderr
+
+
 # Flags ----------------------------------------------------------------------------------------------------------------
 
 

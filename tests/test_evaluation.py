@@ -41,6 +41,8 @@ def test_population_statistics_are_averages_over_the_training_set_and_do_not_aff
         responses = network.conv(views)
     torch.testing.assert_close(network.bn.running_mean, responses.mean((0, 2, 3)))
     torch.testing.assert_close(network.bn.running_var, responses.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    update_population_statistics(training.network, few, replace(CPU, eval_batch_size=30), QUICK)  # the last batch has 10 images
+    torch.testing.assert_close(network.bn.running_mean, responses.mean((0, 2, 3)))
     assert network.bn.momentum == 0.1
     weights = {n: t for n, t in training.network.named_parameters()}
     run_task(training.train_chunk(3, 6, [0.1] * 3))

@@ -8,6 +8,7 @@ import torch
 
 from experiments.devices import gradient_noise
 from experiments.devices.gradient_noise import Options, compare_gradients, measure
+from reproduce.errors import UserError
 from reproduce.evaluation import measure_error
 from reproduce.model import build_network
 from reproduce.weights import Classifier, TrainedNetwork, save_network
@@ -44,3 +45,6 @@ def test_a_short_measurement(workplace: Path, monkeypatch: pytest.MonkeyPatch):
     data = trained.load_data("synthetic", CPU.torch_device)
     assert published["test_error_fp32"] == measure_error(classifier.network, data.test, data, CPU, QUICK)
     assert 0 < published["test_error_bf16"] <= 100
+    with pytest.raises(UserError, match="folder of CIFAR-10, or synthetic, got mnist"):
+        measure(Options(data="mnist", device="cpu", out=workplace / "other"))
+    assert not (workplace / "other").exists()

@@ -21,7 +21,7 @@ from reproduce.errors import UserError
 from reproduce.image_folder import describe_image_folder, read_image_folder
 from reproduce.randomness import random_generator
 from reproduce.sampling import load_data
-from tests.conftest import CPU
+from tests.conftest import CPU, unpad
 
 FLAGS = "--depth 8 --batch-size 8 --iterations 12 --device cpu --data photos".split()
 CLASSES = ("cat", "dog", "owl")
@@ -66,7 +66,7 @@ def test_an_image_folder_is_read_in_order_and_upright(photos: Path):
     assert data.test.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     for path, images, position in (("train/dog/2.png", data.train, 8), ("test/owl/0.png", data.test, 6)):
         seen = (predict.load_input(photos / path, config.dataset_info)[0] * 255).round().byte()
-        assert torch.equal(data.unpad(images.pixels)[position].permute(2, 0, 1), seen)
+        assert torch.equal(unpad(data, images.pixels)[position].permute(2, 0, 1), seen)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from reproduce.model import build_network
 from reproduce.optimizer import learning_rate
 from reproduce.sampling import PADDING, Data, gather_batch, sample_batches
 from reproduce.step import Training
-from tests.conftest import CPU
+from tests.conftest import CPU, unpad
 from tests.test_sampling import as_data, random_images
 
 
@@ -44,11 +44,11 @@ def test_training_with_the_defaults_equals_the_references():
 def test_batches_contain_the_crops_of_the_references(synthetic: Data):
     """Each image of a reference batch equals one of the 9 x 9 x 2 crops that sampling.py can gather."""
     torch.manual_seed(0)
-    images_NCHW = synthetic.unpad(synthetic.train.pixels).permute(0, 3, 1, 2)
+    images_NCHW = unpad(synthetic, synthetic.train.pixels).permute(0, 3, 1, 2)
     mean_CHW = images_NCHW.sum(0) / (255 * len(images_NCHW))
-    torch.testing.assert_close(mean_CHW, synthetic.unpad(synthetic.mean)[0].permute(2, 0, 1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(mean_CHW, unpad(synthetic, synthetic.mean)[0].permute(2, 0, 1), rtol=1e-6, atol=0)
     few, indices = images_NCHW[:130], torch.arange(130)
-    batches = reference.draw_batches(few, indices, synthetic.unpad(synthetic.mean)[0].permute(2, 0, 1))
+    batches = reference.draw_batches(few, indices, unpad(synthetic, synthetic.mean)[0].permute(2, 0, 1))
     (first, whose), (rest, others) = next(batches), next(batches)
     assert len(first) == 128 and len(rest) == 2 and torch.equal(torch.cat([whose, others]).sort().values, indices)
     grid = torch.cartesian_prod(torch.arange(2 * PADDING + 1), torch.arange(2 * PADDING + 1), torch.arange(2)).T

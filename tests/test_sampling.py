@@ -27,7 +27,7 @@ from reproduce.sampling import (
     to_device,
     validation_mask,
 )
-from tests.conftest import CPU, QUICK
+from tests.conftest import CPU, QUICK, unpad
 
 
 def as_data(images_NHWC: np.ndarray, mean_HWC: np.ndarray | None = None) -> Data:
@@ -161,7 +161,7 @@ def test_a_batch_is_its_images_normalized_padded_cropped_and_flipped(side: int, 
     crops = sample_batches(Config(batch_size=64), 20, 0, 1)[0]
     views, labels = gather_batch(some.train, some, crops)
     assert views.is_contiguous(memory_format=torch.channels_last) and torch.equal(labels, crops[0].long() % 10)
-    normalized = (torch.from_numpy(images) / 255 - some.unpad(some.mean)) / some.std
+    normalized = (torch.from_numpy(images) / 255 - unpad(some, some.mean)) / some.std
     padded = F.pad(normalized.permute(0, 3, 1, 2), (4, 4, 4, 4))
     for view, (image, top, left, flipped) in zip(views, crops.T.tolist(), strict=True):
         crop = padded[image, :, top : top + side, left : left + side]
@@ -171,7 +171,7 @@ def test_a_batch_is_its_images_normalized_padded_cropped_and_flipped(side: int, 
 def test_images_without_augmentation_and_in_testing_are_unchanged():
     images, mean_HWC = random_images(64), np.random.default_rng(1).random((32, 32, 3))
     some = as_data(images, mean_HWC)
-    assert torch.equal(some.unpad(some.train.pixels), torch.from_numpy(images))
+    assert torch.equal(unpad(some, some.train.pixels), torch.from_numpy(images))
     expected = torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - torch.from_numpy(mean_HWC).float().permute(2, 0, 1)
     views, labels = gather_batch(some.test, some, center_crops(10, 40, CPU.torch_device))
     assert torch.equal(views, expected[10:40]) and torch.equal(labels, torch.arange(10, 40) % 10)
@@ -187,7 +187,7 @@ def test_the_mean_is_that_of_the_training_images_alone(synthetic_folder: Path, s
     loaded = load_data(replace(QUICK, split=split), synthetic_folder, CPU.torch_device)
     (images, labels, _, _), _ = read_dataset("synthetic", synthetic_folder)
     kept = ~validation_mask(labels, QUICK.seed) if split == "val" else slice(None)
-    np.testing.assert_allclose(loaded.unpad(loaded.mean)[0], (images[kept] / 255).mean(0), atol=1e-6)
+    np.testing.assert_allclose(unpad(loaded, loaded.mean)[0], (images[kept] / 255).mean(0), atol=1e-6)
     assert loaded.mean.view(40, 40, 3)[:4].abs().max() == 0
     sizes = len(loaded.train), 0 if loaded.validation is None else len(loaded.validation), len(loaded.test)
     assert sizes == ((1_800, 200, 200) if split == "val" else (2_000, 0, 200))

@@ -424,8 +424,8 @@ def test_the_estimate_uses_the_throughput_of_finished_runs(out, capsys):
     for where in ("cpu", "cuda --engine ray"):
         assert sweep.main(arguments(out, "--seeds", "3", "--dry-run", "--devices", *where.split())) == 0
         # Two runs of 4 iterations with 16 images remain of the known network, at 8 images/s.
-        expected = "one run at a time: 0:00:16, without 3 runs of networks not measured there (residual8 in fp32)"
-        assert f"estimated time on abacus, {expected}\n" in capsys.readouterr().out
+        expected = "recorded throughput: 0:00:16, without 3 runs of networks not measured there (residual8 in fp32)"
+        assert f"estimated time on abacus, one run after another at the {expected}\n" in capsys.readouterr().out
     (sessions,) = out.glob("plain8*/seed0/environment.json")
     record.write_json(sessions, [SESSION | {"device_name": name, "eval_every": 1} for name in ("abacus", "another")])
     assert sweep.main(arguments(out, "--dry-run")) == 0

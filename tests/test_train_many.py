@@ -91,6 +91,7 @@ def test_a_failing_run_leaves_the_others_alone(alone: dict[str, Any], workplace:
         f"{FLAGS} --seed 7": (1, "RuntimeError: no such kernel"),
         f"{FLAGS} --optimizer adam --lr 1e30": (3, "diverged at iteration"),
         f"{FLAGS} --data 'nowhere": (2, "No closing quotation"),
+        "--help": (2, "describes no run"),
         f"{FLAGS} --precision tf32": (UnsupportedPrecision.status, "tf32"),
         RUNS["seed 1"]: (RunLocked.status, f"locked by process {os.getpid()} on"),
         RUNS["plain"]: (0, "final test error"),
@@ -103,6 +104,12 @@ def test_a_failing_run_leaves_the_others_alone(alone: dict[str, Any], workplace:
     assert "in failing" in capsys.readouterr().err, "the traceback is printed"
     for name in ("residual", "plain"):
         assert_equal(read_outcome(folder_of(RUNS[name], "together")), alone[name])
+
+
+def test_unwritable_outcomes_are_refused_before_a_run_starts(workplace: Path):
+    with pytest.raises(FileNotFoundError):
+        train_many.train_lines([f"{RUNS['residual']} --out together"], Path("nowhere/outcomes"))
+    assert not Path("together").exists()
 
 
 def test_a_signal_stops_all_runs_and_they_resume(alone: dict[str, Any], workplace: Path, monkeypatch):

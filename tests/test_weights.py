@@ -25,7 +25,7 @@ from reproduce.errors import UserError
 from reproduce.model import build_network
 from reproduce.model_card import format_model_card, sha256_of_file
 from reproduce.sampling import load_data
-from tests.conftest import CPU, QUICK, QUICK_FLAGS
+from tests.conftest import CPU, QUICK, QUICK_FLAGS, unpad
 
 FLAGS = f"{QUICK_FLAGS} --out".split()
 CIFAR10 = DATASETS["cifar10"]
@@ -127,7 +127,7 @@ def test_predictions_agree_with_the_evaluation(folder: Path, tmp_path: Path):
     trained = weights.load_network(folder)
     data = load_data(trained.config, Path("data/synthetic"), CPU.torch_device)
     probabilities, _ = evaluate.predict_all(trained, trained.normalize(data), CPU)
-    Image.fromarray(data.unpad(data.test.pixels)[7].numpy()).save(tmp_path / "seven.png")
+    Image.fromarray(unpad(data, data.test.pixels)[7].numpy()).save(tmp_path / "seven.png")
     with torch.inference_mode():
         predicted = trained.classifier(predict.load_input(tmp_path / "seven.png", CIFAR10)).softmax(1)[0]
     assert torch.allclose(predicted, probabilities[7], atol=1e-5)
@@ -199,6 +199,8 @@ def test_a_run_remembers_its_data_folder(folder: Path, tmp_path: Path, monkeypat
     assert "of 200 images" in capsys.readouterr().out and not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="was trained on synthetic images: --data must be its folder, got mnist"):
         evaluate.main([str(folder), "--device", "cpu", "--data", "mnist"])
+    with pytest.raises(UserError, match="--data must be its folder, got elsewhere"):
+        evaluate.main([str(folder), "--device", "cpu", "--data", "elsewhere"])
 
 
 # Model cards ------------------------------------------------------------------------------------------------------------
@@ -294,6 +296,7 @@ def test_checkpoints_of_other_repositories(tmp_path: Path, wrapper: str):
 def test_a_plain_checkpoint_is_converted_with_its_normalization(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     network = build_network(Config(depth=14, residual=False)).eval()
     torch.save({their_name(name): tensor for name, tensor in network.state_dict().items()}, tmp_path / "theirs.th")
+    (tmp_path / "theirs.md").write_text(f"SHA-256 `{'0' * 64}`")  # the card of an earlier export to the same file
     flags = "--no-residual --mean 0.4914 0.4822 0.4465 --std 0.2023 0.1994 0.2010"
     with pytest.warns(UserWarning, match="plain network"):
         assert export.main([str(tmp_path / "theirs.th"), *flags.split()]) == 0
@@ -302,7 +305,7 @@ def test_a_plain_checkpoint_is_converted_with_its_normalization(home: Path, tmp_
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]))
     data = trained.normalize(load_data(QUICK, home / "data" / "synthetic", CPU.torch_device))
     views, _ = next(evaluation.iterate_single_views(data.test, data, CPU))
-    raw = data.unpad(data.test.pixels)[: len(views)].permute(0, 3, 1, 2).float() / 255
+    raw = unpad(data, data.test.pixels)[: len(views)].permute(0, 3, 1, 2).float() / 255
     assert torch.allclose(views, (raw - mean) / std, atol=1e-5)
     with torch.inference_mode():
         assert torch.allclose(trained.classifier(raw[:4]), network(views[:4]), atol=1e-5)

@@ -138,6 +138,7 @@ def measure(options: Options) -> Path:
     for precision in PRECISIONS:
         devices.set_numerics(device, precision, deterministic=False)
     config = Config(dataset=detect_dataset(options.data))
+    require(config.dataset in ("cifar10", "synthetic"), "--data must be the folder of CIFAR-10, or synthetic", options.data)
     data = load_data(config, find_data_folder(config.dataset, options.data), device.torch_device)
     about = devices.describe_device(device)
     path = options.out / f"{format_file_name(about['device_name'])}.json"

@@ -123,7 +123,7 @@ def print_estimates(pending: dict[Config, RunState], out: Path):
             else:
                 unknown[f"{config.net} in {config.precision}"] += 1
         missing = f", without {unknown.total()} runs of networks not measured there ({', '.join(unknown)})" if unknown else ""
-        print(f"estimated time on {device}, one run at a time: {format_time(seconds)}{missing}")
+        print(f"estimated time on {device}, one run after another at the recorded throughput: {format_time(seconds)}{missing}")
     if not devices:
         print(f"estimated time: unknown, since no run of these networks in {out} has finished")
 
