@@ -86,7 +86,7 @@ def format_small_scales(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
 {format_table(["network", *columns], rows)}
 
 Share of the scales below 0.02 (below 0.05) in absolute value, in %, by stage and by the first and second BN of its blocks;
-"all" includes the first layer. It is not recorded for older runs without published weights."""
+"all" includes the first layer. It is not recorded for older runs whose weights are not in weights/."""
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         "## Does lower precision change the test error?",
         describe_published(),
         format_table(header, rows) if rows else "",
-        f"Not run yet: {', '.join(missing)} ({command})." if missing else f"{command} trains these networks.",
+        f"Comparisons not complete yet: {', '.join(missing)} ({command})." if missing else f"{command} trains these networks.",
         *map(format_gradient_noise, load_measurements(GRADIENT_NOISE, GradientNoiseRecord)),
     ]
     return "\n\n".join(filter(None, parts))
@@ -61,7 +61,7 @@ def describe_fp32(shallow: Config, deep: Config) -> str:
         return ""
     conclusion = ", so inference in bf16 is not the cause" if last > first else ""
     return (
-        f"Evaluated in fp32, the published weights have test errors of {first:.2f}% ({format_net(shallow)}) and {last:.2f}% "
+        f"Evaluated in fp32, our weights have test errors of {first:.2f}% ({format_net(shallow)}) and {last:.2f}% "
         f"({format_net(deep)}){conclusion}."
     )
 
@@ -78,9 +78,9 @@ def format_gradient_noise(measurement: GradientNoiseRecord) -> str:
     header = ["network", "weights", "error", "bias", "bias by chance", "noise", "test error, fp32", "test error, bf16"]
     count, device = measurement.batches, measurement.device_name
     changes = [100 * row.relative_error for row in measurement.rows if row.weights != "initial"]
-    return f"""At the trained weights, bf16 changes the gradient of a mini-batch by {min(changes):.0f} to {max(changes):.0f}%,
-much less than gradients differ between mini-batches. Gradients of {count} mini-batches in bf16 and in fp32 from the same
-weights, and test errors of the trained weights evaluated in both ({device}):
+    return f"""In trained residual networks, bf16 changes the gradient of a mini-batch by {min(changes):.0f} to
+{max(changes):.0f}%, much less than gradients differ between mini-batches. Gradients of {count} mini-batches in bf16 and in fp32
+from the same weights, and test errors of the trained weights evaluated in both ({device}):
 
 {format_table(header, rows)}
 

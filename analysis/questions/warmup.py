@@ -46,9 +46,9 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     evidence = "\n".join(f"- {text}" for text in list_evidence(ours, curves))
     return f"""## The 56-layer networks: does a warm-up help?
 
-The paper warms up 110 layers only. {describe_effect(ours)} ({format_verdicts(runs, "W56")}). The first 6,000 iterations of
-ResNet-56 with and without a warm-up suggested the question; the rule of W56 was fixed before any run with a warm-up ended. What
-is known of the test error of ResNet-56:
+The paper warms up 110 layers only. {describe_effect(ours)} ({format_verdicts(runs, "W56")}). This question
+arose from the first 6,000 iterations of a ResNet-56 with and of one without a warm-up, so W56 is exploratory on these runs; its
+rule was fixed before a run with a warm-up ended. What is known of the test error of ResNet-56:
 
 {evidence}
 
