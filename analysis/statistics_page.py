@@ -20,9 +20,11 @@ def describe_exploratory(runs: pd.DataFrame) -> str:
     """Return how many runs began before the rules were fixed; those without a start time did."""
     began = [min((session.get("began") or "" for session in sessions), default="") for sessions in runs["sessions"]]
     older = sum(start < FIXED for start in began)
-    which = "All verdicts" if older == len(runs) else "Verdicts on such runs"
+    count, which = f"{older} of {len(runs)}", "Verdicts on such runs"
+    if older == len(runs):
+        count, which = f"All {older}", "All verdicts"
     return (
-        f"{older} of {len(runs)} runs began before the rules were fixed ({FIXED[:10]}, commit {COMMIT}), so their results or "
+        f"{count} runs began before the rules were fixed ({FIXED[:10]}, commit {COMMIT}), so their results or "
         f"first iterations were known ({began.count('')} of them, the oldest, have no recorded start time). {which} are "
         "exploratory."
     )
