@@ -37,7 +37,8 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     axes.tick_params(axis="y", rotation=0)
     title = f"LeNet on MNIST, {group['precision'].iloc[0]}: predictions summed over {len(group)} run{'s' * (len(group) > 1)}"
     error = 100 * mistakes.sum() / counts.sum()
-    axes.set(xlabel="predicted digit", ylabel="true digit", title=f"{title}, error {error:.2f}%")
+    axes.set(xlabel="predicted digit", ylabel="true digit")
+    axes.set_title(f"{title}, error {error:.2f}%", fontsize="small")
     return figure
 
 

@@ -49,7 +49,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
     axes.set_yticks(TICKS, map(str, TICKS), fontsize="small")
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    axes.legend(framealpha=1, edgecolor="none")
     axes.set_title(f"{precision}; each marker is one run, lines join the means of neighboring lengths", fontsize="small")
     return figure
 

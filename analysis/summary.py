@@ -75,9 +75,10 @@ def describe_plain(ours: pd.DataFrame) -> str:
     training = f"training error {list_means(ours, nets, 'train_error')}%"
     if mean_error(ours, nets[-1], "train_error") > mean_error(ours, nets[0], "train_error"):
         training += ", so overfitting alone does not explain it"
+    paper = join_words([format_paper(net).removesuffix(" (plot)") for net in nets])
     return (
         f"**Plain networks {headline}** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
-        f"{list_depths(nets)} layers, {training}."
+        f"{list_depths(nets)} layers (paper, read off its Fig. 6: {paper}%), {training}."
     )
 
 
