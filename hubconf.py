@@ -17,39 +17,43 @@ dependencies = ["filelock", "msgspec", "numpy", "safetensors", "torch", "torchvi
 WEIGHTS = pathlib.Path(__file__).with_name("weights")
 
 
-def _load(network: config.Config, pretrained: bool) -> weights.Classifier:
+def _load(name: str, network: config.Config, pretrained: bool) -> weights.Classifier:
     """Build a network: if pretrained, in evaluation mode; else in training mode, without normalization."""
     if not pretrained:
         return weights.Classifier(model.build_network(network), torch.zeros(1), torch.ones(1))
-    name = network.net if network.block == "original" else f"{network.net}-{network.block}"
     return weights.load_network(WEIGHTS / f"{name}.safetensors").classifier
 
 
 def resnet20_cifar10(pretrained: bool = False) -> weights.Classifier:
     """ResNet-20 of section 4.2, 0.27M parameters. Pretrained: weights/residual20.md."""
-    return _load(config.Config(depth=20), pretrained)
+    return _load("residual20", config.Config(depth=20), pretrained)
 
 
 def resnet32_cifar10(pretrained: bool = False) -> weights.Classifier:
     """ResNet-32 of section 4.2, 0.46M parameters. Pretrained: weights/residual32.md."""
-    return _load(config.Config(depth=32), pretrained)
+    return _load("residual32", config.Config(depth=32), pretrained)
 
 
 def resnet44_cifar10(pretrained: bool = False) -> weights.Classifier:
     """ResNet-44 of section 4.2, 0.66M parameters. Pretrained: weights/residual44.md."""
-    return _load(config.Config(depth=44), pretrained)
+    return _load("residual44", config.Config(depth=44), pretrained)
 
 
 def resnet56_cifar10(pretrained: bool = False) -> weights.Classifier:
     """ResNet-56 of section 4.2, 0.85M parameters. Pretrained: weights/residual56.md."""
-    return _load(config.Config(depth=56), pretrained)
+    return _load("residual56", config.Config(depth=56), pretrained)
+
+
+def resnet56_warmup_cifar10(pretrained: bool = False) -> weights.Classifier:
+    """ResNet-56 trained with a warm-up of 400 iterations. Pretrained: weights/residual56-warmup.md."""
+    return _load("residual56-warmup", config.Config(depth=56), pretrained)
 
 
 def resnet20_bn_after_add_cifar10(pretrained: bool = False) -> weights.Classifier:
     """ResNet-20 with BN after the addition. Pretrained: weights/residual20-bn-after-add.md."""
-    return _load(config.Config(depth=20, block="bn-after-add"), pretrained)
+    return _load("residual20-bn-after-add", config.Config(depth=20, block="bn-after-add"), pretrained)
 
 
 def resnet32_bn_after_add_cifar10(pretrained: bool = False) -> weights.Classifier:
     """ResNet-32 with BN after the addition. Pretrained: weights/residual32-bn-after-add.md."""
-    return _load(config.Config(depth=32, block="bn-after-add"), pretrained)
+    return _load("residual32-bn-after-add", config.Config(depth=32, block="bn-after-add"), pretrained)

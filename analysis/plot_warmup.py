@@ -42,7 +42,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     axes.set_yticks(TICKS, map(str, TICKS))
     axes.minorticks_off()
     drawing.format_thousands(axes)
-    axes.legend(frameon=False)
+    axes.legend(framealpha=1, edgecolor="none")
     axes.set_title(
         f"residual networks, {selection.precision}; each line is one run, each marker a mean over 1,000 iterations",
         fontsize="small",

@@ -12,7 +12,7 @@ from analysis.markdown import format_estimates, format_figure, format_table, joi
 from analysis.paper import list_published_stds
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper
 from analysis.questions.layer_responses import compare_responses
-from analysis.questions.warmup import describe_effect
+from analysis.questions.warmup import COLD, WARM, describe_effect
 from analysis.records import comparable_runs, finished_runs, keep_recorded, select_finished, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, find_gap, increases, list_depths, list_means, mean_error
@@ -44,8 +44,9 @@ def describe_scope(runs: pd.DataFrame) -> str:
 def list_findings(runs: pd.DataFrame) -> list[str]:
     """Return the findings that have runs, most important first, as Markdown."""
     ours, _ = choose_runs(runs, degradation.CONFIGS)
-    describe = (describe_plain, describe_gaps, describe_residual, describe_bn_placement, describe_adam, describe_responses)
-    return list(filter(None, (each(ours) for each in describe)))
+    networks = (describe_plain, describe_gaps, describe_residual, describe_warmup)
+    variants = (describe_bn_placement, describe_adam, describe_responses)
+    return list(filter(None, (each(ours) for each in networks + variants)))
 
 
 def name_seeds(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
@@ -102,7 +103,6 @@ def describe_gaps(ours: pd.DataFrame) -> str:
 
 
 def describe_residual(ours: pd.DataFrame) -> str:
-    """Return how the test error changes from 32 to 56 layers, with and without a warm-up."""
     nets = RESIDUAL[1:]
     if len(keep_recorded(ours, nets)) < 3 or not (gap := find_gap(ours, nets[0], nets[-1])):
         return ""
@@ -115,7 +115,22 @@ def describe_residual(ours: pd.DataFrame) -> str:
     return (
         f"**{finding} beyond {first} layers** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
         f"{list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is {gap}, in the paper "
-        f"{theirs[0] - theirs[-1]:+.2f}. {describe_effect(ours)} ([what is known](#the-56-layer-networks-does-a-warm-up-help))."
+        f"{theirs[0] - theirs[-1]:+.2f}."
+    )
+
+
+def describe_warmup(ours: pd.DataFrame) -> str:
+    gap, shallow = find_gap(ours, COLD, WARM), RESIDUAL[1]
+    if not gap:
+        return ""
+    effect = "a lower" if gap.low > 0 else "a higher" if gap.high < 0 else "no detectably different"
+    improvement = find_gap(ours, shallow, WARM)
+    depth = f" With it, {shallow.depth} minus {WARM.depth} layers is {improvement}." if improvement else ""
+    theirs = PAPER_TEST_ERROR[WARM.depth]
+    return (
+        f"**With a warm-up, ResNet-56 has {effect} test error** ({name_seeds(ours, [COLD, WARM])}), in %: "
+        f"{describe_effect(ours)}.{depth} The paper reports {theirs:.2f} without a warm-up and uses one at 110 layers only "
+        "([section](#the-56-layer-networks-does-a-warm-up-help))."
     )
 
 
@@ -209,7 +224,7 @@ def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
         errors = [[format_paper(net), format_estimates(select_runs(ours, net)) or "not run yet"] for net in (residual, plain)]
         rows.append([residual.depth, *errors[0], *errors[1]])
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
-    listed = "\n".join(f"- {finding.replace('(#', '(RESULTS.md#')}" for finding in findings[:3])
+    listed = "\n".join(f"- {finding.replace('(#', '(RESULTS.md#')}" for finding in findings[:4])
     text = f"""{format_fig6(runs).replace("degradation.svg", "degradation.png")}
 
 {format_table(header, rows)}

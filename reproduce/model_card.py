@@ -63,8 +63,10 @@ def format_model_card(config: Config, result: dict[str, Any], sha256: str) -> st
     split = "nine tenths of the training images" if config.split == "val" else "all training images"
     errors = "validation error" if config.split == "val" else "test error, so optimistically biased"
     selection = f", chosen by its {errors}" if "chosen_by" in result else ""
+    variants = {config.block: config.block != "original", "warm-up": config.warmup != "none"}
+    named = ", ".join(name for name, applies in variants.items() if applies)
     return f"""\
-# {config.net}{"" if config.block == "original" else f" ({config.block})"}, seed {config.seed}
+# {config.net}{f" ({named})" if named else ""}, seed {config.seed}
 
 Trained with this repository; record `{config.folder}`. The paper is He et al. 2015 (arXiv:1512.03385), section 4.2.
 

@@ -62,10 +62,11 @@ def test_disagreement_is_averaged_over_pairs_of_seeds(tmp_path: Path):
 
 
 def test_recorded_gradient_noise_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    row = {"block": "original", "relative_error": 0.2, "bias": -0.03, "bias_by_chance": 0.04, "noise": 8.0}
+    row = {"relative_error": 0.2, "bias": -0.03, "bias_by_chance": 0.04, "noise": 8.0}
     rows = [row | {"net": "plain56", "weights": "initial"}]
     for depth, fp32, bf16 in ((32, 7.44, 7.40), (56, 8.14, 8.11)):
-        weights = {"net": f"residual{depth}", "weights": "file", "test_error_fp32": fp32, "test_error_bf16": bf16}
+        weights = {"net": f"residual{depth}", "weights": f"residual{depth}.safetensors"}
+        weights |= {"test_error_fp32": fp32, "test_error_bf16": bf16}
         rows.append(row | weights)
     path = tmp_path / "device.json"
     path.write_text(json.dumps({"device_name": "A device", "batches": 64, "rows": rows, "git": None}))
@@ -73,7 +74,7 @@ def test_recorded_gradient_noise_is_shown(tmp_path: Path, monkeypatch: pytest.Mo
     runs, curves = load_records(tmp_path)
     section = precision.format_section(runs, curves)
     assert "| plain-56 | initial | 20.0 | 3.0 | 4.0 | 800.0 |  |  |" in section and "0 of 3 rows" in section
-    assert "| ResNet-56 | trained | 20.0 | 3.0 | 4.0 | 800.0 | 8.14 | 8.11 |" in section
+    assert "| ResNet-56 | residual56 | 20.0 | 3.0 | 4.0 | 800.0 | 8.14 | 8.11 |" in section
     shallow, deep = Config(depth=32), Config(depth=56)
     assert "7.44% (ResNet-32) and 8.14% (ResNet-56), so" in precision.describe_fp32(shallow, deep)
     assert ", so" not in precision.describe_fp32(deep, shallow) and precision.describe_fp32(shallow, Config(depth=44)) == ""

@@ -55,8 +55,8 @@ def describe_fp32(shallow: Config, deep: Config) -> str:
     """Return the test errors of the published weights of two networks when they are evaluated in fp32."""
     records = load_measurements(GRADIENT_NOISE, GradientNoiseRecord)
     trained = [row for record in records for row in record.rows if row.weights != "initial"]
-    errors = {(row.net, row.block): row.test_error_fp32 for row in trained}
-    first, last = (errors.get((net.net, net.block)) for net in (shallow, deep))
+    errors = {row.weights: row.test_error_fp32 for row in trained}
+    first, last = (errors.get(f"{net.net}.safetensors") for net in (shallow, deep))
     if first is None or last is None:
         return ""
     conclusion = ", so inference in bf16 is not the cause" if last > first else ""
@@ -70,11 +70,10 @@ def format_gradient_noise(measurement: GradientNoiseRecord) -> str:
     """Return the table of one record."""
     rows, above = [], sum(abs(row.bias) > row.bias_by_chance for row in measurement.rows)
     for row in measurement.rows:
-        weights = "initial" if row.weights == "initial" else "trained"
-        net = f"{format_net_name(row.net)}{'' if row.block == 'original' else f' ({row.block})'}"
         shares = (row.relative_error, abs(row.bias), row.bias_by_chance, row.noise)
         errors = ["" if error is None else f"{error:.2f}" for error in (row.test_error_fp32, row.test_error_bf16)]
-        rows.append([net, weights, *(f"{100 * share:.1f}" for share in shares), *errors])
+        names = [format_net_name(row.net), row.weights.removesuffix(".safetensors")]
+        rows.append([*names, *(f"{100 * share:.1f}" for share in shares), *errors])
     header = ["network", "weights", "error", "bias", "bias by chance", "noise", "test error, fp32", "test error, bf16"]
     count, device = measurement.batches, measurement.device_name
     changes = [100 * row.relative_error for row in measurement.rows if row.weights != "initial"]

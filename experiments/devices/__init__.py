@@ -54,7 +54,6 @@ class GradientNoise(Struct):
     """One network in a record of gradient_noise.py, whose docstring defines the numbers."""
 
     net: str
-    block: str
     weights: str
     relative_error: float
     bias: float

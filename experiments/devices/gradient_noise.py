@@ -148,7 +148,7 @@ def measure(options: Options) -> Path:
     rows: list[dict[str, Any]] = []
     for weights, config, network, normalized in list_networks(data):
         network = network.to(device.torch_device).to(memory_format=device.memory_format)
-        row: dict[str, Any] = {"net": config.net, "block": config.block, "weights": weights}
+        row: dict[str, Any] = {"net": config.net, "weights": weights}
         for precision in PRECISIONS if weights != INITIAL else ():
             evaluated = replace(config, precision=precision)
             row[f"test_error_{precision}"] = measure_error(network, normalized.test, normalized, device, evaluated)
