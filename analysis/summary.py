@@ -10,13 +10,13 @@ from analysis.claims import NOT_RUN, Verdict
 from analysis.estimates import Interval, holm_adjust
 from analysis.markdown import format_estimates, format_figure, format_table, join_words, wrap_paragraphs
 from analysis.paper import list_published_stds
-from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper
+from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_paper
 from analysis.questions.layer_responses import compare_responses
 from analysis.questions.warmup import COLD, WARM, describe_effect
 from analysis.records import comparable_runs, finished_runs, keep_recorded, select_finished, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, find_gap, increases, list_depths, list_means, mean_error
-from experiments import bn_placement, degradation
+from experiments import bn_placement, degradation, warmup
 from reproduce.config import PAPER_TEST_ERROR, Config
 from reproduce.errors import UserError
 from reproduce.model_card import check_sha256, read_weights_header
@@ -108,28 +108,29 @@ def describe_residual(ours: pd.DataFrame) -> str:
         return ""
     improve = "improve" if gap.mean > 0 else "do not improve"
     is_decided = gap.low > 0 or gap.high < 0
-    finding = f"Residual networks {improve}" if is_decided else "It is undecided whether residual networks improve"
+    finding = f"residual networks {improve}" if is_decided else "it is undecided whether residual networks improve"
     theirs = [PAPER_TEST_ERROR[net.depth] for net in nets]
     paper = join_words([f"{error:.2f}" for error in theirs])
     first, last = nets[0].depth, nets[-1].depth
+    warm = find_gap(ours, nets[0], WARM)
+    warmed = f", with a warm-up at {last} {warm}" if warm else ""
     return (
-        f"**{finding} beyond {first} layers** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
-        f"{list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is {gap}, in the paper "
-        f"{theirs[0] - theirs[-1]:+.2f}."
+        f"**Without a warm-up, {finding} beyond {first} layers** ({name_seeds(ours, nets)}): test error "
+        f"{list_means(ours, nets)}% at {list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is {gap}"
+        f"{warmed}, in the paper {theirs[0] - theirs[-1]:+.2f}."
     )
 
 
 def describe_warmup(ours: pd.DataFrame) -> str:
-    gap, shallow = find_gap(ours, COLD, WARM), RESIDUAL[1]
+    gap = find_gap(ours, COLD, WARM)
     if not gap:
         return ""
     effect = "a lower" if gap.low > 0 else "a higher" if gap.high < 0 else "no detectably different"
-    improvement = find_gap(ours, shallow, WARM)
-    depth = f" With it, {shallow.depth} minus {WARM.depth} layers is {improvement}." if improvement else ""
-    theirs = PAPER_TEST_ERROR[WARM.depth]
+    theirs = [subtract_paper(ours, net) for net in (COLD, WARM)]
     return (
         f"**With a warm-up, ResNet-56 has {effect} test error** ({name_seeds(ours, [COLD, WARM])}), in %: "
-        f"{describe_effect(ours)}.{depth} The paper reports {theirs:.2f} without a warm-up and uses one at 110 layers only "
+        f"{describe_effect(ours)}. Ours minus the paper's {PAPER_TEST_ERROR[COLD.depth]:.2f} is {theirs[0]} without and "
+        f"{theirs[1]} with the warm-up. The paper uses a warm-up at 110 layers only "
         "([section](#the-56-layer-networks-does-a-warm-up-help))."
     )
 
@@ -223,6 +224,8 @@ def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
     for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
         errors = [[format_paper(net), format_estimates(select_runs(ours, net)) or "not run yet"] for net in (residual, plain)]
         rows.append([residual.depth, *errors[0], *errors[1]])
+        warm = [net for net in keep_recorded(ours, warmup.RESIDUAL) if net.depth == residual.depth]
+        rows += [[f"{net.depth}, warm-up", "-", format_estimates(select_runs(ours, net)), "-", "-"] for net in warm]
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
     listed = "\n".join(f"- {finding.replace('(#', '(RESULTS.md#')}" for finding in findings[:4])
     text = f"""{format_fig6(runs).replace("degradation.svg", "degradation.png")}

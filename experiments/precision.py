@@ -5,7 +5,7 @@ The paper makes no claim. Each network is trained in all three precisions from t
 Expected: a difference too small to detect with a few seeds; nothing is published for TF32 or bf16. In fp32 and fp16, ResNet-56
 reaches 6.88 ± 0.20 each (n=5, tensorflow/models#5243, another weight decay and preprocessing).
 
-Device-hours: not measured yet.
+Device-hours: as in degradation.py in bf16; others not measured yet.
 
     python experiments/sweep.py precision
 """

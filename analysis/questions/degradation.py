@@ -22,7 +22,7 @@ from analysis.paper import HE, find_number, kind_of, published
 from analysis.records import finished_runs, keep_recorded, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_gap, format_verdicts, mean_error
-from experiments import deep, degradation
+from experiments import deep, degradation, warmup
 from reproduce.config import PAPER_TEST_ERROR, Config
 
 RESIDUAL = [net for net in degradation.RESIDUAL if net.depth < 110]
@@ -78,6 +78,9 @@ def compare_depths(ours: pd.DataFrame) -> str:
                 group = select_runs(ours, net)
                 row += [format_paper(net), format_estimates(group), format_estimates(group, "train_error")]
             rows.append([*row, subtract_paper(ours, residual), format_gap(ours, plain, residual)])
+    for net in keep_recorded(ours, warmup.RESIDUAL):
+        group = select_runs(ours, net)
+        rows.append([f"{net.depth}, warm-up", "-", format_estimates(group), format_estimates(group, "train_error"), *[""] * 5])
     header = ["layers", *(f"{kind}: {what}" for kind in ("ResNet", "plain") for what in ("paper", "ours, test", "ours, train"))]
     return format_table([*header, "ResNet: ours - paper", "ours: plain - ResNet"], rows)
 
@@ -113,7 +116,8 @@ def format_published(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
     others = [estimate_reproductions(net) for net in nets]
     rows.append(["**reproductions**", *(str(each).replace("n=", "rows: ") for each in others), ""])
     known = [bool(keep_recorded(ours, [net])) and each.n >= MINIMUM for net, each in zip(nets, others, strict=True)]
-    gaps = [str(subtract_reproductions(ours, net)) if is_known else "" for net, is_known in zip(nets, known, strict=True)]
+    compared = zip(nets, others, known, strict=True)
+    gaps = [str(subtract_reproductions(ours, net, each)) if is_known else "" for net, each, is_known in compared]
     rows.append(["**ours - reproductions**", *gaps, ""])
     return format_table(["source", *(net.depth for net in nets), "protocol"], rows)
 
@@ -137,9 +141,9 @@ def estimate_reproductions(net: Config) -> Estimate:
     return estimate(rows[(rows["source"] != HE) & rows["upto"].isna()]["value"])
 
 
-def subtract_reproductions(ours: pd.DataFrame, net: Config) -> Interval:
+def subtract_reproductions(ours: pd.DataFrame, net: Config, reproductions: Estimate) -> Interval:
     """Return our test error minus the mean of other reproductions, with the 95% interval of one more source."""
-    others = prediction(estimate_reproductions(net))
+    others = prediction(reproductions)
     return Interval(mean_error(ours, net) - others.mean, others.error, others.degrees)
 
 
