@@ -21,7 +21,7 @@ from experiments.degradation import RESIDUAL
 from reproduce.cli import run_cli
 
 NO_WARMUP = [config for config in RESIDUAL if config.depth < 110]
-WARMUP = warmup.RESIDUAL
+WARMUP = [config for config in warmup.WITH if config.residual]
 END = 10_000
 """Last iteration drawn."""
 TICKS = (5, 10, 20, 40, 80)

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from analysis.questions.warmup import COLD, WARM, describe_effect
 from analysis.records import comparable_runs, finished_runs, keep_recorded, select_finished, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, find_gap, increases, list_depths, list_means, mean_error
-from experiments import bn_placement, degradation, warmup
+from experiments import bn_placement, degradation
 from reproduce.config import PAPER_TEST_ERROR, Config
 from reproduce.errors import UserError
 from reproduce.model_card import check_sha256, read_weights_header
@@ -113,11 +114,12 @@ def describe_residual(ours: pd.DataFrame) -> str:
     paper = join_words([f"{error:.2f}" for error in theirs])
     first, last = nets[0].depth, nets[-1].depth
     warm = find_gap(ours, nets[0], WARM)
-    warmed = f", with a warm-up at {last} {warm}" if warm else ""
+    warmed = f", or {warm} if ResNet-{last} is warmed up" if warm else ""
+    seeds = name_seeds(ours, keep_recorded(ours, [*nets, WARM]))
     return (
-        f"**Without a warm-up, {finding} beyond {first} layers** ({name_seeds(ours, nets)}): test error "
+        f"**Without a warm-up, {finding} beyond {first} layers** ({seeds}): test error "
         f"{list_means(ours, nets)}% at {list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is {gap}"
-        f"{warmed}, in the paper {theirs[0] - theirs[-1]:+.2f}."
+        f"{warmed}; in the paper {theirs[0] - theirs[-1]:+.2f}."
     )
 
 
@@ -125,10 +127,11 @@ def describe_warmup(ours: pd.DataFrame) -> str:
     gap = find_gap(ours, COLD, WARM)
     if not gap:
         return ""
-    effect = "a lower" if gap.low > 0 else "a higher" if gap.high < 0 else "no detectably different"
+    effect = "a lower test error" if gap.low > 0 else "a higher test error" if gap.high < 0 else "no detected gain or loss"
+    seeds = [len(select_finished(ours, net)) for net in (COLD, WARM)]
     theirs = [subtract_paper(ours, net) for net in (COLD, WARM)]
     return (
-        f"**With a warm-up, ResNet-56 has {effect} test error** ({name_seeds(ours, [COLD, WARM])}), in %: "
+        f"**With a warm-up, ResNet-56 has {effect}** (seeds: {seeds[0]} without, {seeds[1]} with), in %: "
         f"{describe_effect(ours)}. Ours minus the paper's {PAPER_TEST_ERROR[COLD.depth]:.2f} is {theirs[0]} without and "
         f"{theirs[1]} with the warm-up. The paper uses a warm-up at 110 layers only "
         "([section](#the-56-layer-networks-does-a-warm-up-help))."
@@ -224,8 +227,10 @@ def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
     for residual, plain in zip(degradation.RESIDUAL, degradation.PLAIN, strict=True):
         errors = [[format_paper(net), format_estimates(select_runs(ours, net)) or "not run yet"] for net in (residual, plain)]
         rows.append([residual.depth, *errors[0], *errors[1]])
-        warm = [net for net in keep_recorded(ours, warmup.RESIDUAL) if net.depth == residual.depth]
-        rows += [[f"{net.depth}, warm-up", "-", format_estimates(select_runs(ours, net)), "-", "-"] for net in warm]
+        warm = [replace(net, warmup="iterations") for net in (residual, plain)]
+        if residual.depth < 110 and keep_recorded(ours, warm):
+            cells = [format_estimates(select_runs(ours, net)) or "not run yet" for net in warm]
+            rows.append([f"{residual.depth}, warm-up", "-", cells[0], "-", cells[1]])
     header = ["layers", "residual, paper", "residual, ours", "plain, paper", "plain, ours"]
     listed = "\n".join(f"- {finding.replace('(#', '(RESULTS.md#')}" for finding in findings[:4])
     text = f"""{format_fig6(runs).replace("degradation.svg", "degradation.png")}

@@ -27,5 +27,4 @@ from reproduce.config import Config
 
 WITHOUT = [Config(depth=44), Config(depth=56), Config(depth=56, residual=False)]
 WITH = [replace(config, warmup="iterations") for config in WITHOUT]
-RESIDUAL = [config for config in WITH if config.residual]
 CONFIGS = [config for pair in zip(WITHOUT, WITH, strict=True) for config in pair]

@@ -24,7 +24,7 @@ def test_a_network_is_compared_with_one_more_source(tmp_path: Path):
     write_run(tmp_path, net, 15.13)
     runs, _ = load_records(tmp_path)
     others = np.array([13.07, 12.95, 12.32, 14.22])  # a-martyn, nabla0001, hhhhuangggg, surajit; not Li et al.: another decay
-    gap = subtract_reproductions(runs, net, estimate_reproductions(net))
+    gap = subtract_reproductions(runs, net)
     # Student's t with 3 degrees of freedom leaves 2.5% above 3.182.
     half = 3.182446 * others.std(ddof=1) * np.sqrt(1 + 1 / 4)
     assert (gap.low, gap.high) == (pytest.approx(15.13 - others.mean() - half, abs=1e-4), pytest.approx(4.81, abs=0.01))

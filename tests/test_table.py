@@ -154,7 +154,7 @@ def test_the_effect_of_the_warm_up_is_told_in_its_section_and_among_the_findings
         "in %: 6.90 ± 0.10 (n=3) without and 6.80 with a warm-up of 400 iterations at a learning rate of 0.01, a difference"
     )
     assert text.count(f"{effect} of +0.10 (") == 2
-    assert "**With a warm-up, ResNet-56 has no detectably different test error**" in text
+    assert "**With a warm-up, ResNet-56 has no detected gain or loss**" in text
 
 
 def test_a_finding_claims_only_what_its_intervals_show(checkout: Checkout):

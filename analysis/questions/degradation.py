@@ -1,6 +1,7 @@
 """Do deeper plain networks get worse, and deeper residual networks better? Fig. 6 and Table 6."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -22,12 +23,14 @@ from analysis.paper import HE, find_number, kind_of, published
 from analysis.records import finished_runs, keep_recorded, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_gap, format_verdicts, mean_error
-from experiments import deep, degradation, warmup
+from experiments import deep, degradation
 from reproduce.config import PAPER_TEST_ERROR, Config
 
 RESIDUAL = [net for net in degradation.RESIDUAL if net.depth < 110]
 PLAIN = [net for net in degradation.PLAIN if net.depth < 110]
 """Up to 56 layers; the paper's plain-110 does not converge."""
+WITH_WARMUP = ("Tony-Y/pytorch_warmup, 1k-step warm-up", "raphaelreme/torch-resnet")
+"""Sources that warm up networks of up to 56 layers."""
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
@@ -52,8 +55,9 @@ Plain networks:
 
 {format_published(ours, degradation.PLAIN)}
 
-The last two rows: mean ± standard deviation over the comparable reproductions (without the paper and
-ranges; with and without a warm-up), and our mean minus that mean if there are at least {MINIMUM} rows. Its interval is the 95%
+The last two rows: mean ± standard deviation over the comparable reproductions (without the paper,
+ranges and, up to 56 layers, sources with a warm-up), and our
+mean minus that mean if there are at least {MINIMUM} rows. Its interval is the 95%
 prediction interval of one more row, so it covers differences in seeds, recipes and code."""
 
 
@@ -78,9 +82,12 @@ def compare_depths(ours: pd.DataFrame) -> str:
                 group = select_runs(ours, net)
                 row += [format_paper(net), format_estimates(group), format_estimates(group, "train_error")]
             rows.append([*row, subtract_paper(ours, residual), format_gap(ours, plain, residual)])
-    for net in keep_recorded(ours, warmup.RESIDUAL):
-        group = select_runs(ours, net)
-        rows.append([f"{net.depth}, warm-up", "-", format_estimates(group), format_estimates(group, "train_error"), *[""] * 5])
+        warm = [replace(net, warmup="iterations") for net in (residual, plain)]
+        if residual.depth < 110 and keep_recorded(ours, warm):
+            errors = [
+                [format_estimates(select_runs(ours, net), name) for name in ("test_error", "train_error")] for net in warm
+            ]
+            rows.append([f"{residual.depth}, warm-up", "-", *errors[0], "-", *errors[1], "", format_gap(ours, *reversed(warm))])
     header = ["layers", *(f"{kind}: {what}" for kind in ("ResNet", "plain") for what in ("paper", "ours, test", "ours, train"))]
     return format_table([*header, "ResNet: ours - paper", "ours: plain - ResNet"], rows)
 
@@ -116,8 +123,7 @@ def format_published(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
     others = [estimate_reproductions(net) for net in nets]
     rows.append(["**reproductions**", *(str(each).replace("n=", "rows: ") for each in others), ""])
     known = [bool(keep_recorded(ours, [net])) and each.n >= MINIMUM for net, each in zip(nets, others, strict=True)]
-    compared = zip(nets, others, known, strict=True)
-    gaps = [str(subtract_reproductions(ours, net, each)) if is_known else "" for net, each, is_known in compared]
+    gaps = [str(subtract_reproductions(ours, net)) if is_known else "" for net, is_known in zip(nets, known, strict=True)]
     rows.append(["**ours - reproductions**", *gaps, ""])
     return format_table(["source", *(net.depth for net in nets), "protocol"], rows)
 
@@ -136,14 +142,18 @@ def describe_protocol(group: pd.DataFrame) -> str:
 
 
 def estimate_reproductions(net: Config) -> Estimate:
-    """Return the mean over the comparable sources except the paper, and the standard deviation between them."""
+    """Return the mean over the comparable sources, and the standard deviation between them.
+
+    Leaves out the paper and, up to 56 layers, sources that warm up.
+    """
     rows = published(kind=kind_of(net), depth=net.depth, quantity="test error", variant="", comparable="yes")
-    return estimate(rows[(rows["source"] != HE) & rows["upto"].isna()]["value"])
+    left_out = [HE, *(WITH_WARMUP if net.depth < 110 else ())]
+    return estimate(rows[~rows["source"].isin(left_out) & rows["upto"].isna()]["value"])
 
 
-def subtract_reproductions(ours: pd.DataFrame, net: Config, reproductions: Estimate) -> Interval:
+def subtract_reproductions(ours: pd.DataFrame, net: Config) -> Interval:
     """Return our test error minus the mean of other reproductions, with the 95% interval of one more source."""
-    others = prediction(reproductions)
+    others = prediction(estimate_reproductions(net))
     return Interval(mean_error(ours, net) - others.mean, others.error, others.degrees)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import claim
-from analysis.estimates import Finding, compare_predictions, estimate, is_positive
+from analysis.estimates import Finding, is_positive
 from analysis.markdown import (
     format_estimates,
     format_figure,
@@ -16,11 +16,11 @@ from analysis.markdown import (
     join_words,
     name_run,
 )
-from analysis.paper import HE, find_number, published
-from analysis.questions.degradation import PLAIN, RESIDUAL, estimate_reproductions, format_paper, subtract_reproductions
+from analysis.paper import find_number, published
+from analysis.questions.degradation import PLAIN, RESIDUAL, WITH_WARMUP, format_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
 from analysis.questions.precision import describe_fp32
-from analysis.records import keep_recorded, select_finished, to_configs
+from analysis.records import keep_recorded, select_finished, select_runs, to_configs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, find_gap, format_verdicts, mean_error
 from experiments import degradation
@@ -30,8 +30,6 @@ from reproduce.config import Config
 COLD, WARM = Config(depth=56), Config(depth=56, warmup="iterations")
 EARLY_ITERATIONS = (1000, 2000, 3000, 4000, 5000)
 """Iterations at whose evaluations the slow start is shown."""
-WITH_WARMUP = ("Tony-Y/pytorch_warmup, 1k-step warm-up", "raphaelreme/torch-resnet")
-"""Sources that warm up 56 layers."""
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
@@ -41,18 +39,22 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         group = select_finished(ours, config)
         if len(group):
             warmup = "400 iterations" if config in WITH else "none"
-            errors = [format_estimates(group, "train_error"), format_estimates(group)]
+            errors = [format_estimates(select_runs(ours, config), column) for column in ("train_error", "test_error")]
             rows.append([format_net(config), warmup, *format_early_errors(group, curves), *errors])
     spans = ["1-1,000", *(f"{end - 999:,}-{end:,}" for end in EARLY_ITERATIONS[1:])]
     header = ["network", "warm-up", *spans, "final training error", "final test error"]
     evidence = "\n".join(f"- {text}" for text in list_evidence(ours, curves))
     measured = describe_effect(ours)
-    effect = f"Test error of ResNet-56 in %: {measured}" if measured else "No ResNet-56 with a warm-up has finished"
+    effect = (
+        f"Test error of ResNet-56 in %: {measured}"
+        if measured
+        else "ResNet-56 has not finished both with and without a warm-up"
+    )
     return f"""## The 56-layer networks: does a warm-up help?
 
 The paper warms up 110 layers only. {effect} ({format_verdicts(runs, "W56")}). This question
-arose from the first 6,000 iterations of a ResNet-56 with and of one without a warm-up, so W56 is exploratory on these runs; its
-rule was fixed before a run with a warm-up ended. What is known of the test error of ResNet-56:
+arose from the first 6,000 iterations of a ResNet-56 with and of one without a warm-up, so W56 is exploratory on runs that began
+before its rule was fixed, which was before a run with a warm-up ended. What is known of the test error of ResNet-56:
 
 {evidence}
 
@@ -67,7 +69,7 @@ Training error in % over each window of iterations (mean over seeds), then final
 def describe_effect(ours: pd.DataFrame) -> str:
     """Return "8.43 without and 6.72 with ..., a difference of +1.71 (+0.40 to +3.01)", empty without runs of both."""
     gap = find_gap(ours, COLD, WARM)
-    errors = [format_estimates(select_finished(ours, net)) for net in (COLD, WARM)]
+    errors = [format_estimates(select_runs(ours, net)) for net in (COLD, WARM)]
     warmup = "a warm-up of 400 iterations at a learning rate of 0.01"
     return f"{errors[0]} without and {errors[1]} with {warmup}, a difference of {gap}" if gap else ""
 
@@ -75,8 +77,8 @@ def describe_effect(ours: pd.DataFrame) -> str:
 def list_evidence(ours: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
     """Return what is known of the errors of ResNet-56."""
     evidence = [
-        *(describe_training(ours, curves), describe_small_scales(ours), compare_on_test_images(ours)),
-        *(describe_fp32(), describe_confound(ours), describe_reproductions(ours)),
+        *(describe_training(ours, curves), describe_small_scales(ours), describe_fp32()),
+        *(describe_devices(ours), describe_reproductions(ours)),
     ]
     return list(filter(None, evidence))
 
@@ -102,7 +104,9 @@ def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
         return ""
     early = [format_early_errors(select_finished(ours, net), curves)[-1] for net in nets]
     final = [mean_error(ours, net, "train_error") for net in nets]
-    conclusion = ", so underfitting does not explain ResNet-56's test error without one" if final[1] < final[0] else ""
+    conclusion = ""
+    if final[1] < final[0] and mean_error(ours, COLD) > mean_error(ours, nets[0]):
+        conclusion = ", so underfitting does not explain why ResNet-56 without one has a higher test error than ResNet-32"
     return (
         f"Over iterations 4,001 to 5,000, ResNet-56's training error is {early[1]}% without and {early[2]}% with a warm-up "
         f"(ResNet-32: {early[0]}%), at the end {final[1]:.2f} and {final[2]:.2f}% (ResNet-32: {final[0]:.2f}%){conclusion}."
@@ -110,69 +114,47 @@ def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 
 def describe_small_scales(ours: pd.DataFrame) -> str:
-    """Return the share of small BN scales by network, and where in the deepest network's blocks it is highest."""
+    """Return the share of small BN scales by network."""
     shares = {net: share_small_scales(ours, net, "0.02") for net in [*RESIDUAL, *WITH]}
     shares = {net: share for net, share in shares.items() if share}
     if not shares:
         return ""
     words = [f"{share['all']:.2f}% in {group_labels([net])}" for net, share in shares.items()]
-    net, deepest = next((net, share) for net, share in reversed(shares.items()) if net in RESIDUAL)
-    place = max(deepest, key=lambda name: deepest[name])
     return (
-        f"At the end, the share of BN scales below 0.02 in absolute value is {join_words(words)}; in the blocks of "
-        f"{format_net(net)} without a warm-up it is highest in {place} ({deepest[place]:.1f}%). Whether such scales are a "
-        "cause or a symptom is open ([table](#are-the-layer-responses-of-residual-networks-smaller))."
+        f"At the end, the share of BN scales below 0.02 in absolute value is {join_words(words)}. Whether "
+        "such scales are a cause or a symptom is open ([table](#are-the-layer-responses-of-residual-networks-smaller))."
     )
 
 
-def compare_on_test_images(ours: pd.DataFrame) -> str:
-    """Return McNemar's test of ResNet-56 without and with a warm-up, for the lowest seed that both have."""
-    runs = [select_finished(ours, net).set_index("seed")["predictions"].dropna() for net in (COLD, WARM)]
-    common = runs[0].index.intersection(runs[1].index)
-    if common.empty:
-        return ""
-    lost, won, p = compare_predictions(*(texts[min(common)] for texts in runs))
-    return (
-        f"With seed {min(common)}, {lost} test images are misclassified only without and {won} only with a warm-up (McNemar's "
-        f"test: p = {p:.2g}; it compares these two trained networks and ignores the variation between seeds)."
-    )
-
-
-def describe_confound(ours: pd.DataFrame) -> str:
-    """Return which runs were trained at least partly on an accelerator, if only some were."""
+def describe_devices(ours: pd.DataFrame) -> str:
+    """Return which runs were trained at least partly on an accelerator, if only some were, and W56 on the others."""
     trained = pd.concat([select_finished(ours, net) for net in [*degradation.CONFIGS, *WITH]])
     names = [{session["device_name"] for session in sessions if session["device"] != "cpu"} for sessions in trained["sessions"]]
     is_accelerated = np.array(list(map(bool, names)), bool)
     if is_accelerated.all() or not is_accelerated.any():
         return ""
     listed = join_words([*map(name_run, to_configs(trained[is_accelerated]))])
-    on_cpus = [format_estimates(select_finished(trained[~is_accelerated], net)) for net in (COLD, WARM)]
-    errors = (
-        f"; on CPUs, the test error of ResNet-56 is {on_cpus[0]} without and {on_cpus[1]} with a warm-up"
-        if all(on_cpus)
-        else ""
-    )
+    effect = describe_effect(trained[~is_accelerated])
+    on_cpus = f" Test error of ResNet-56 on CPUs only, in %: {effect}." if effect else ""
     return (
-        f"The device is confounded with depth and with the warm-up: {listed} were trained at least partly on an accelerator "
-        f"({join_words(sorted(set().union(*names)))}), the other runs on CPUs{errors}."
+        f"Devices differ between runs: {listed} were trained at least partly on an accelerator "
+        f"({join_words(sorted(set().union(*names)))}), the other runs on CPUs.{on_cpus}"
     )
 
 
 def describe_reproductions(ours: pd.DataFrame) -> str:
     """Compare the 56-layer networks with other reproductions, with and without a warm-up."""
     numbers = published(kind="residual", depth=56, quantity="test error", variant="", comparable="yes")
-    numbers = numbers[numbers["source"] != HE]
     warm = numbers["source"].isin(WITH_WARMUP)
     cold = numbers[~warm]["value"]
     with_warmup = [f"{value:.2f}" for value in sorted(numbers[warm]["value"])]
-    others = {COLD: estimate(cold), PLAIN[-1]: estimate_reproductions(PLAIN[-1])}
-    nets = keep_recorded(ours, list(others))
-    gaps = [f"{subtract_reproductions(ours, net, others[net])} for {format_net(net)}" for net in nets]
-    listed = f"Our test error minus the mean of those without is {join_words(gaps)} (prediction intervals). " if gaps else ""
+    nets = keep_recorded(ours, [COLD, PLAIN[-1]])
+    gaps = [f"{subtract_reproductions(ours, net)} for {format_net(net)}" for net in nets]
+    listed = f"Our test error minus the mean of other reproductions without one is {join_words(gaps)} (prediction intervals). "
     return (
         f"Comparable published test errors of ResNet-56 are {cold.min():.2f} to {cold.max():.2f}% without a stated warm-up "
-        f"(the paper: {format_paper(COLD)}%) and {join_words(with_warmup)}% with one. {listed}Only Tony-Y/pytorch_warmup "
-        "compares both: at 20, 32, 44 and 56 layers, "
+        f"(the paper: {format_paper(COLD)}%) and {join_words(with_warmup)}% with one. {listed if gaps else ''}Only "
+        "Tony-Y/pytorch_warmup compares both: at 20, 32, 44 and 56 layers, "
         f"{list_published('Tony-Y/pytorch_warmup, no warm-up')} without and "
         f"{list_published('Tony-Y/pytorch_warmup, 1k-step warm-up')} with a warm-up of 1,000 iterations (n=5)."
     )
