@@ -75,7 +75,7 @@ Trained with this repository; record `{config.folder}`. The paper is He et al. 2
 - **Data**: {config.dataset_info.title}, {split}; {len(classes)} classes: {", ".join(classes)}.
 - **Result**: test error **{result["test_error"]:.2f}%** (single crop, whole test set), training error
   {result["train_error"]:.2f}%, at iteration {result["iterations"]:,}{selection}. {result["parameters"]:,} parameters.
-  One run; RESULTS.md has all seeds.
+  One run; other seeds differ.
 - **File**: SHA-256 `{sha256}`, checked on loading.
 - **Use**: `python reproduce/predict.py FILE IMAGE`. Takes images in [0, 1]; the normalization is included.
 - **Limits**: assigns every image to one of its classes. `python reproduce/evaluate.py FILE` measures its calibration error.
