@@ -13,7 +13,7 @@ from analysis.markdown import format_estimates, format_figure, format_table, joi
 from analysis.paper import list_published_stds
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_paper
 from analysis.questions.layer_responses import compare_responses
-from analysis.questions.warmup import COLD, WARM, describe_effect
+from analysis.questions.warmup import RESNET56, RESNET56_WARMUP, describe_effect
 from analysis.records import comparable_runs, finished_runs, keep_recorded, select_finished, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, find_gap, increases, list_depths, list_means, mean_error
@@ -113,9 +113,9 @@ def describe_residual(ours: pd.DataFrame) -> str:
     theirs = [PAPER_TEST_ERROR[net.depth] for net in nets]
     paper = join_words([f"{error:.2f}" for error in theirs])
     first, last = nets[0].depth, nets[-1].depth
-    warm = find_gap(ours, nets[0], WARM)
+    warm = find_gap(ours, nets[0], RESNET56_WARMUP)
     warmed = f", or {warm} if ResNet-{last} is warmed up" if warm else ""
-    seeds = name_seeds(ours, keep_recorded(ours, [*nets, WARM]))
+    seeds = name_seeds(ours, keep_recorded(ours, [*nets, RESNET56_WARMUP]))
     return (
         f"**Without a warm-up, {finding} beyond {first} layers** ({seeds}): test error "
         f"{list_means(ours, nets)}% at {list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is {gap}"
@@ -124,15 +124,15 @@ def describe_residual(ours: pd.DataFrame) -> str:
 
 
 def describe_warmup(ours: pd.DataFrame) -> str:
-    gap = find_gap(ours, COLD, WARM)
+    gap = find_gap(ours, RESNET56, RESNET56_WARMUP)
     if not gap:
         return ""
     effect = "a lower test error" if gap.low > 0 else "a higher test error" if gap.high < 0 else "no detected gain or loss"
-    seeds = [len(select_finished(ours, net)) for net in (COLD, WARM)]
-    theirs = [subtract_paper(ours, net) for net in (COLD, WARM)]
+    seeds = [len(select_finished(ours, net)) for net in (RESNET56, RESNET56_WARMUP)]
+    theirs = [subtract_paper(ours, net) for net in (RESNET56, RESNET56_WARMUP)]
     return (
         f"**With a warm-up, ResNet-56 has {effect}** (seeds: {seeds[0]} without, {seeds[1]} with), in %: "
-        f"{describe_effect(ours)}. Ours minus the paper's {PAPER_TEST_ERROR[COLD.depth]:.2f} is {theirs[0]} without and "
+        f"{describe_effect(ours)}. Ours minus the paper's {PAPER_TEST_ERROR[RESNET56.depth]:.2f} is {theirs[0]} without and "
         f"{theirs[1]} with the warm-up. The paper uses a warm-up at 110 layers only "
         "([section](#the-56-layer-networks-does-a-warm-up-help))."
     )

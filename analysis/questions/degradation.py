@@ -55,9 +55,8 @@ Plain networks:
 
 {format_published(ours, degradation.PLAIN)}
 
-The last two rows: mean ± standard deviation over the comparable reproductions (without the paper,
-ranges and, up to 56 layers, sources with a warm-up), and our
-mean minus that mean if there are at least {MINIMUM} rows. Its interval is the 95%
+The last two rows: mean ± standard deviation over the comparable reproductions (without the paper, ranges and, up to
+56 layers, sources with a warm-up), and our mean minus that mean if there are at least {MINIMUM} rows. Its interval is the 95%
 prediction interval of one more row, so it covers differences in seeds, recipes and code."""
 
 

@@ -27,7 +27,7 @@ from experiments import degradation
 from experiments.warmup import WITH
 from reproduce.config import Config
 
-COLD, WARM = Config(depth=56), Config(depth=56, warmup="iterations")
+RESNET56, RESNET56_WARMUP = Config(depth=56), Config(depth=56, warmup="iterations")
 EARLY_ITERATIONS = (1000, 2000, 3000, 4000, 5000)
 """Iterations at whose evaluations the slow start is shown."""
 
@@ -54,7 +54,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 The paper warms up 110 layers only. {effect} ({format_verdicts(runs, "W56")}). This question
 arose from the first 6,000 iterations of a ResNet-56 with and of one without a warm-up, so W56 is exploratory on runs that began
-before its rule was fixed, which was before a run with a warm-up ended. What is known of the test error of ResNet-56:
+before its rule was fixed. The rule was fixed before a run with a warm-up ended. What is known of the test error of ResNet-56:
 
 {evidence}
 
@@ -68,8 +68,8 @@ Training error in % over each window of iterations (mean over seeds), then final
 
 def describe_effect(ours: pd.DataFrame) -> str:
     """Return "8.43 without and 6.72 with ..., a difference of +1.71 (+0.40 to +3.01)", empty without runs of both."""
-    gap = find_gap(ours, COLD, WARM)
-    errors = [format_estimates(select_runs(ours, net)) for net in (COLD, WARM)]
+    gap = find_gap(ours, RESNET56, RESNET56_WARMUP)
+    errors = [format_estimates(select_runs(ours, net)) for net in (RESNET56, RESNET56_WARMUP)]
     warmup = "a warm-up of 400 iterations at a learning rate of 0.01"
     return f"{errors[0]} without and {errors[1]} with {warmup}, a difference of {gap}" if gap else ""
 
@@ -99,14 +99,14 @@ def format_early_errors(group: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
 
 def describe_training(ours: pd.DataFrame, curves: pd.DataFrame) -> str:
     """Return the training error of ResNet-32 and of ResNet-56 without and with a warm-up, early and at the end."""
-    nets = [Config(depth=32), COLD, WARM]
+    nets = [Config(depth=32), RESNET56, RESNET56_WARMUP]
     if len(keep_recorded(ours, nets)) < len(nets):
         return ""
     early = [format_early_errors(select_finished(ours, net), curves)[-1] for net in nets]
     final = [mean_error(ours, net, "train_error") for net in nets]
     conclusion = ""
-    if final[1] < final[0] and mean_error(ours, COLD) > mean_error(ours, nets[0]):
-        conclusion = ", so underfitting does not explain why ResNet-56 without one has a higher test error than ResNet-32"
+    if final[1] < final[0] and mean_error(ours, RESNET56) > mean_error(ours, nets[0]):
+        conclusion = ", so underfitting does not explain why its test error without a warm-up is above ResNet-32's"
     return (
         f"Over iterations 4,001 to 5,000, ResNet-56's training error is {early[1]}% without and {early[2]}% with a warm-up "
         f"(ResNet-32: {early[0]}%), at the end {final[1]:.2f} and {final[2]:.2f}% (ResNet-32: {final[0]:.2f}%){conclusion}."
@@ -148,12 +148,14 @@ def describe_reproductions(ours: pd.DataFrame) -> str:
     warm = numbers["source"].isin(WITH_WARMUP)
     cold = numbers[~warm]["value"]
     with_warmup = [f"{value:.2f}" for value in sorted(numbers[warm]["value"])]
-    nets = keep_recorded(ours, [COLD, PLAIN[-1]])
+    nets = keep_recorded(ours, [RESNET56, PLAIN[-1]])
     gaps = [f"{subtract_reproductions(ours, net)} for {format_net(net)}" for net in nets]
-    listed = f"Our test error minus the mean of other reproductions without one is {join_words(gaps)} (prediction intervals). "
+    listed = (
+        f"Our test error minus the mean of other reproductions without a warm-up is {join_words(gaps)} (prediction intervals). "
+    )
     return (
         f"Comparable published test errors of ResNet-56 are {cold.min():.2f} to {cold.max():.2f}% without a stated warm-up "
-        f"(the paper: {format_paper(COLD)}%) and {join_words(with_warmup)}% with one. {listed if gaps else ''}Only "
+        f"(the paper: {format_paper(RESNET56)}%) and {join_words(with_warmup)}% with one. {listed if gaps else ''}Only "
         "Tony-Y/pytorch_warmup compares both: at 20, 32, 44 and 56 layers, "
         f"{list_published('Tony-Y/pytorch_warmup, no warm-up')} without and "
         f"{list_published('Tony-Y/pytorch_warmup, 1k-step warm-up')} with a warm-up of 1,000 iterations (n=5)."
@@ -163,7 +165,7 @@ def describe_reproductions(ours: pd.DataFrame) -> str:
 # Claims ---------------------------------------------------------------------------------------------------------------
 
 
-@claim("W56", [COLD, WARM])
+@claim("W56", [RESNET56, RESNET56_WARMUP])
 def warmup_helps_at_56(sample: Sample) -> tuple[Finding, str]:
     """The warm-up that the paper uses for 110 layers also helps at 56.
 
