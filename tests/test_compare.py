@@ -65,7 +65,7 @@ def test_a_record_is_compared_with_the_others(report, records):
 
 def test_another_recipe_and_another_precision_are_named(tmp_path, report, records):
     text = report(write_run(tmp_path / "own", Config(momentum=0.8, optimizer="adam"), 9.0))
-    assert "momentum 0.8 (paper: 0.9)" in text and "lr 0.001" in text
+    assert "momentum=0.8 (paper: 0.9)" in text and "lr=0.001" in text
     write_run(records, Config(precision="bf16", seed=3), status="unfinished")
     assert "recorded in fp32: 8.20 ± 0.16 (n=5)" in report(write_run(tmp_path / "own", Config(precision="bf16"), 8.2))
 

@@ -174,7 +174,7 @@ def test_an_export_is_written_next_to_its_source_with_a_model_card(folder: Path,
     card = (copy / "residual8.md").read_text()
     result = json.loads((folder / record.RESULT).read_text())
     assert f"test error **{result['test_error']:.2f}%**" in card and f"{result['parameters']:,} parameters" in card
-    assert "normalization channel-mean-std (paper: pixel-mean)" in card and "24 iterations" in card
+    assert "normalization=channel-mean-std (paper: pixel-mean)" in card and "24 iterations" in card
     assert str(folder.relative_to("runs")) in card
     (copy / "residual8.safetensors").rename(tmp_path / "theirs.safetensors")
     assert export.main([str(tmp_path / "theirs.safetensors")]) == 0
