@@ -54,7 +54,8 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 The paper warms up 110 layers only. {effect} ({format_verdicts(runs, "W56")}). This question
 arose from the first 6,000 iterations of three of these runs (seeds 0 and 1 without, seed 0 with a warm-up), so W56 is
-exploratory on runs that began before its rule was fixed. The rule was fixed before a run with a warm-up ended. What is known of the test error of ResNet-56:
+exploratory on runs that began before its rule was fixed. The rule was fixed before a run with a warm-up ended. What is known
+of the test error of ResNet-56:
 
 {evidence}
 
