@@ -10,9 +10,9 @@ Expected test error in % after 64,000 iterations:
     plain, read off Fig. 6 left   9-9.5   10      12      13-13.5 > 60
     plain, a-martyn/resnet, n=1   9.69    10.04   11.56   13.07   -
 
-Device-hours: in bf16 on one or two CPU cores shared with other work, 2.5 to 4.5 for 20 layers, 4.2 to 8.1 for 32, 13.2 for
-plain-56, 18 for ResNet-56; on an NVIDIA H200, 0.15 for ResNet-44, ResNet-56 and plain-44 concurrently (56,000 of the 64,000
-iterations); 110 layers not measured yet.
+Device-hours: in bf16 on one or two CPU cores, mostly shared with other work, 2.2 to 4.5 for 20 layers, 4.2 to 8.1 for
+32, 13.2 for plain-56, 18 for ResNet-56; on an NVIDIA H200, 0.15 for ResNet-44, ResNet-56 and plain-44 concurrently
+(56,000 of the 64,000 iterations); 110 layers not measured yet.
 
     python experiments/sweep.py degradation
     python analysis/plot_degradation.py
