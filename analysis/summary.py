@@ -51,11 +51,12 @@ def list_findings(runs: pd.DataFrame) -> list[str]:
 
 
 def name_seeds(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
-    """Return "one seed each", "3 seeds each", or "1 to 2 seeds each"."""
+    """Return "one seed each", "3 seeds each", "1 or 2 seeds each" or "1 to 3 seeds each"."""
     counts = [len(select_finished(ours, net)) for net in nets]
-    if max(counts) == 1:
+    low, high = min(counts), max(counts)
+    if high == 1:
         return "one seed each"
-    return f"{min(counts)} seeds each" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)} seeds each"
+    return f"{low} seeds each" if low == high else f"{low} {'or' if high - low == 1 else 'to'} {high} seeds each"
 
 
 def find_gaps(ours: pd.DataFrame, firsts: Sequence[Config], seconds: Sequence[Config]) -> dict[int, Interval]:
@@ -104,22 +105,23 @@ def describe_gaps(ours: pd.DataFrame) -> str:
 
 
 def describe_residual(ours: pd.DataFrame) -> str:
-    nets = RESIDUAL[1:]
-    if len(keep_recorded(ours, nets)) < 3 or not (gap := find_gap(ours, nets[0], nets[-1])):
+    first, second, *_, last = RESIDUAL
+    early, late = find_gap(ours, first, second), find_gap(ours, second, last)
+    if not early or not late or keep_recorded(ours, RESIDUAL) != RESIDUAL:
         return ""
-    improve = "improve" if gap.mean > 0 else "do not improve"
-    is_decided = gap.low > 0 or gap.high < 0
+    improve = "improve" if late.mean > 0 else "do not improve"
+    is_decided = late.low > 0 or late.high < 0
     finding = f"residual networks {improve}" if is_decided else "it is undecided whether residual networks improve"
-    theirs = [PAPER_TEST_ERROR[net.depth] for net in nets]
-    paper = join_words([f"{error:.2f}" for error in theirs])
-    first, last = nets[0].depth, nets[-1].depth
-    warm = find_gap(ours, nets[0], RESNET56_WARMUP)
-    warmed = f", or {warm} if ResNet-{last} is warmed up" if warm else ""
-    seeds = name_seeds(ours, keep_recorded(ours, [*nets, RESNET56_WARMUP]))
+    theirs = {net: PAPER_TEST_ERROR[net.depth] for net in RESIDUAL}
+    paper = join_words([f"{error:.2f}" for error in theirs.values()])
+    warm = find_gap(ours, second, RESNET56_WARMUP)
+    warmed = f", and {warm} if ResNet-{last.depth} is warmed up" if warm else ""
+    seeds = name_seeds(ours, keep_recorded(ours, [*RESIDUAL, RESNET56_WARMUP]))
     return (
-        f"**Without a warm-up, {finding} beyond {first} layers** ({seeds}): test error "
-        f"{list_means(ours, nets)}% at {list_depths(nets)} layers (paper: {paper}%); {first} minus {last} layers is {gap}"
-        f"{warmed}; in the paper {theirs[0] - theirs[-1]:+.2f}."
+        f"**Without a warm-up, {finding} beyond {second.depth} layers** ({seeds}): test error "
+        f"{list_means(ours, RESIDUAL)}% at {list_depths(RESIDUAL)} layers (paper: {paper}%); {first.depth} minus "
+        f"{second.depth} layers is {early}, in the paper {theirs[first] - theirs[second]:+.2f}; {second.depth} minus "
+        f"{last.depth} layers is {late}, in the paper {theirs[second] - theirs[last]:+.2f}{warmed}."
     )
 
 
