@@ -1,13 +1,15 @@
 """Claims. Each is a function in analysis/questions, below "# Claims", whose docstring states the claim and its rule."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import pandas as pd
 
 from analysis.estimates import MINIMUM, Finding
 from analysis.markdown import format_label
+from analysis.paper import Pooling
 from analysis.records import comparable_runs
 from analysis.sample import FEW_SEEDS, Sample
 from reproduce.config import Config
@@ -55,8 +57,8 @@ class Verdict:
     """A judged claim.
 
     verdict: one of the constants above; INCOMPLETE is followed by a count. seeds: the smallest number of seeds of any
-    configuration. p: None without a test or with fewer than MINIMUM seeds. numbers: the evidence, as text. without_widest: the
-    verdict without the largest published standard deviations; empty if it is the same.
+    configuration. p: None without a test or with fewer than MINIMUM seeds. numbers: the evidence, as text. changed: the
+    verdicts with other poolings of the published standard deviations, if they differ.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Verdict:
     seeds: int
     numbers: str
     p: float | None = None
-    without_widest: str = ""
+    changed: Mapping[Pooling, str] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
@@ -96,10 +98,10 @@ def judge(name: str, runs: pd.DataFrame) -> Verdict:
     finding, numbers = claim.rule(sample)
     if sample.seeds >= MINIMUM:
         return decide(finding.holds, sample.seeds, numbers + sample.note, finding.p)
-    narrower, _ = claim.rule(Sample(runs, *configs, leave_out_widest=True))
-    other = name_verdict(narrower.holds, sample.seeds, claim.least_seeds)
     verdict = decide(finding.holds, sample.seeds, numbers + sample.note)
-    return verdict if other == verdict.verdict else replace(verdict, without_widest=other)
+    others = {pooling: claim.rule(Sample(runs, *configs, pooling=pooling))[0].holds for pooling in get_args(Pooling)[1:]}
+    names = {pooling: name_verdict(holds, sample.seeds, claim.least_seeds) for pooling, holds in others.items()}
+    return replace(verdict, changed={pooling: name for pooling, name in names.items() if name != verdict.verdict})
 
 
 def name_verdict(holds: bool | None, seeds: int, least_seeds: int) -> str:

@@ -15,6 +15,13 @@ from reproduce.errors import UserError
 HE, BLOG, IDENTITY = "He et al. 2015", "a blog reproduction", "Identity Mappings (arXiv:1603.05027)"
 TUTORIAL, RECIPES = "a tutorial for beginners", "well-tuned recipes"
 """Values of the column `source`."""
+WITH_WARMUP = ("Tony-Y/pytorch_warmup, 1k-step warm-up", "raphaelreme/torch-resnet")
+"""Sources that warm up networks of up to 56 layers."""
+Pooling = Literal["all", "without the largest", "same warm-up"]
+"""Which published standard deviations of a network are pooled.
+
+same warm-up: up to 56 layers, only those of sources that use a warm-up if and only if the network does.
+"""
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
 YesNo = Literal["yes", "no"]
@@ -100,7 +107,7 @@ def kind_of(config: Config) -> str:
     return "residual" if config.residual else "plain"
 
 
-def list_published_stds(config: Config) -> pd.DataFrame:
+def list_published_stds(config: Config, pooling: Pooling = "all") -> pd.DataFrame:
     """Return the published results whose standard deviations are pooled for a network.
 
     These are the comparable results of its kind (plain or residual) and depth with the paper's block and optimizer, or if
@@ -108,14 +115,16 @@ def list_published_stds(config: Config) -> pd.DataFrame:
     """
     rows = published(kind=kind_of(config), quantity="test error", variant="", comparable="yes")
     rows = rows[rows["spread"].notna()]
+    if pooling == "same warm-up" and config.depth < 110:
+        like = rows[rows["source"].isin(WITH_WARMUP) == (config.warmup != "none")]
+        rows = rows if like.empty else like
     of_depth = rows[rows["depth"] == config.depth]
-    return rows if of_depth.empty else of_depth
+    rows = rows if of_depth.empty else of_depth
+    return rows.drop(rows["spread"].idxmax()) if pooling == "without the largest" and len(rows) > 1 else rows
 
 
 @cache
-def published_std(config: Config, leave_out_widest: bool = False) -> float:
+def published_std(config: Config, pooling: Pooling = "all") -> float:
     """Return the pooled published standard deviation of a run (root mean square), in points; infinite if there is none."""
-    stds = list_published_stds(config)["spread"].sort_values()
-    if leave_out_widest and len(stds) > 1:
-        stds = stds.iloc[:-1]
+    stds = list_published_stds(config, pooling)["spread"]
     return float((stds**2).mean() ** 0.5) if len(stds) else math.inf

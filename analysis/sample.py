@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.estimates import MINIMUM, Estimate, Interval, combine, estimate
 from analysis.markdown import format_label
-from analysis.paper import published_std
+from analysis.paper import Pooling, published_std
 from analysis.records import PRECISIONS, finished_runs, select_runs, stuck_runs
 from reproduce.config import Config
 
@@ -38,11 +38,10 @@ class Sample:
     Uses our own standard deviations if every configuration has MINIMUM seeds, else published ones.
 
     groups: a DataFrame per configuration. seeds: the smallest number of seeds of any configuration; if 0, there are no means.
-    leave_out_widest: leave out the largest published standard deviation of each network.
     """
 
-    def __init__(self, runs: pd.DataFrame, *configs: Config, precision: str = "", leave_out_widest: bool = False):
-        self.configs, self.leave_out_widest = configs, leave_out_widest
+    def __init__(self, runs: pd.DataFrame, *configs: Config, precision: str = "", pooling: Pooling = "all"):
+        self.configs, self.pooling = configs, pooling
         self.precision = precision or choose_precision(runs, configs)
         runs = runs[runs["precision"] == self.precision]
         every = [select_runs(runs, config) for config in configs]
@@ -70,7 +69,7 @@ class Sample:
         if self.seeds >= MINIMUM:
             return own
         in_points = column in ("test_error", "train_error")
-        std = published_std(self.configs[position], self.leave_out_widest) if in_points else math.inf
+        std = published_std(self.configs[position], self.pooling) if in_points else math.inf
         return Estimate(own.n, own.mean, std, published=True)
 
     def weighted_sum(self, weights: dict[int, float], column: str = "test_error") -> Interval:

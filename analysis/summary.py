@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.claims import NOT_RUN, Verdict
+from analysis.claims import NOT_RUN, TOLERANCE, Verdict
 from analysis.estimates import Interval, holm_adjust
 from analysis.markdown import format_estimates, format_figure, format_table, join_words, wrap_paragraphs
-from analysis.paper import list_published_stds
-from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_paper
+from analysis.paper import Pooling, list_published_stds
+from analysis.questions.degradation import PLAIN, RESIDUAL, find_paper, format_paper, subtract_paper
 from analysis.questions.layer_responses import compare_responses
-from analysis.questions.warmup import RESNET56, RESNET56_WARMUP, describe_effect
+from analysis.questions.warmup import RESNET56, RESNET56_WARMUP, describe_effect, list_published_errors
 from analysis.records import comparable_runs, finished_runs, keep_recorded, select_finished, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, find_gap, increases, list_depths, list_means, mean_error
@@ -79,9 +79,11 @@ def describe_plain(ours: pd.DataFrame) -> str:
     if mean_error(ours, nets[-1], "train_error") > mean_error(ours, nets[0], "train_error"):
         training += ", so overfitting alone does not explain it"
     paper = join_words([format_paper(net).removesuffix(" (plot)") for net in nets])
+    above = mean_error(ours, nets[-1]) - find_paper(nets[-1])[["value", "upto"]].max()
+    higher = f"; ours at {nets[-1].depth} layers is {above:.1f} points higher" if above > TOLERANCE else ""
     return (
         f"**Plain networks {headline}** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
-        f"{list_depths(nets)} layers (paper, read off its Fig. 6: {paper}%), {training}."
+        f"{list_depths(nets)} layers (paper, read off its Fig. 6: {paper}%{higher}), {training}."
     )
 
 
@@ -130,13 +132,13 @@ def describe_warmup(ours: pd.DataFrame) -> str:
     if not gap:
         return ""
     effect = "a lower test error" if gap.low > 0 else "a higher test error" if gap.high < 0 else "no detected gain or loss"
-    seeds = [len(select_finished(ours, net)) for net in (RESNET56, RESNET56_WARMUP)]
+    seeds, cold = name_seeds(ours, [RESNET56, RESNET56_WARMUP]), list_published_errors(warm=False)
     theirs = [subtract_paper(ours, net) for net in (RESNET56, RESNET56_WARMUP)]
     return (
-        f"**With a warm-up, ResNet-56 has {effect}** (seeds: {seeds[0]} without, {seeds[1]} with), in %: "
-        f"{describe_effect(ours)}. Ours minus the paper's {PAPER_TEST_ERROR[RESNET56.depth]:.2f} is {theirs[0]} without and "
-        f"{theirs[1]} with the warm-up. The paper uses a warm-up at 110 layers only "
-        "([section](#the-56-layer-networks-does-a-warm-up-help))."
+        f"**With a warm-up, ResNet-56 has {effect}** ({seeds}). Test error in %: {describe_effect(ours)}. Ours minus the "
+        f"paper's {PAPER_TEST_ERROR[RESNET56.depth]:.2f} is {theirs[0]} without and {theirs[1]} with the warm-up; other "
+        f"reproductions without a stated warm-up report {cold[0]:.2f} to {cold[-1]:.2f}%. The paper describes a warm-up for "
+        "110 layers only ([section](#the-56-layer-networks-does-a-warm-up-help))."
     )
 
 
@@ -165,7 +167,10 @@ def describe_adam(ours: pd.DataFrame) -> str:
             pair = (format_estimates(select_runs(ours, net)) for net in (config, sgd))
             errors.append(f"{' against '.join(pair)}, a difference of {gaps[config.depth]}")
     where = join_words([f"ResNet-{depth}" for depth in gaps])
-    return f"**On {where}, Adam (learning rate 0.001, not tuned) {worse} SGD**, in %: {join_words(errors)}."
+    seeds = name_seeds(ours, [net for net in [*adam, *degradation.RESIDUAL] if net.depth in gaps])
+    return (
+        f"**On {where}, Adam (learning rate 0.001, not tuned) {worse} SGD** ({seeds}). Test error in %: {join_words(errors)}."
+    )
 
 
 def describe_responses(ours: pd.DataFrame) -> str:
@@ -189,26 +194,35 @@ def format_verdict_table(verdicts: Sequence[Verdict]) -> str:
     """Return the table of claims that have runs, the names of the others, and verdicts that depend on one published value."""
     rows = [[verdict.name, verdict.claim, verdict.words] for verdict in verdicts if verdict.verdict != NOT_RUN]
     others = [verdict.name for verdict in verdicts if verdict.verdict == NOT_RUN]
-    changed = [f"{verdict.name} ({verdict.without_widest})" for verdict in verdicts if verdict.without_widest]
     widest = list_published_stds(RESIDUAL[-1]).nlargest(1, "spread").iloc[0]
     parts = [
         format_table(["ID", "claim", "verdict"], rows) if rows else "",
         f"Not run yet: {', '.join(others) or 'none'} ([list](docs/statistics.md#rules)).",
-        f"Without the largest published standard deviation of each network ({widest['spread']:.2f} points at 56 layers, from "
-        f"{widest['source']}), these verdicts change: {', '.join(changed) or 'none'}.",
+        "Verdicts on one or two seeds depend on the published standard deviations. Without the largest of each network "
+        f"({widest['spread']:.2f} points at 56 layers, from {widest['source']}), these verdicts change: "
+        f"{list_changed(verdicts, 'without the largest')}. With only those of sources that, up to 56 layers, use a warm-up if "
+        f"and only if the network does, these change: {list_changed(verdicts, 'same warm-up')}.",
     ]
     return "\n\n".join(filter(None, parts))
 
 
+def list_changed(verdicts: Sequence[Verdict], pooling: Pooling) -> str:
+    """Return the verdicts that change with another pooling of the published standard deviations."""
+    changed = [f"{verdict.name} ({verdict.changed[pooling]})" for verdict in verdicts if pooling in verdict.changed]
+    return ", ".join(changed) or "none"
+
+
 def format_claims_csv(verdicts: Sequence[Verdict]) -> str:
     """Return a row per claim: verdict, p-value before and after Holm's adjustment, and the numbers behind it."""
+    poolings: tuple[Pooling, ...] = ("without the largest", "same warm-up")
     tested = {verdict.name: verdict.p for verdict in verdicts if verdict.p is not None}
     adjusted = dict(zip(tested, holm_adjust(list(tested.values())), strict=True))
     rows = [
-        [v.name, v.claim, v.verdict, v.seeds or None, v.without_widest, v.p, adjusted.get(v.name), v.numbers.strip()]
+        [v.name, v.claim, v.verdict, v.seeds or None, *map(v.changed.get, poolings), v.p, adjusted.get(v.name), v.numbers]
         for v in verdicts
     ]
-    header = ["claim", "statement", "verdict", "seeds", "verdict_without_widest_std", "p", "p_holm", "numbers"]
+    header = ["claim", "statement", "verdict", "seeds", "verdict_without_widest_std", "verdict_same_warmup_std"]
+    header += ["p", "p_holm", "numbers"]
     table = pd.DataFrame(rows, columns=pd.Index(header)).astype({"seeds": "Int64"})
     return table.to_csv(index=False, lineterminator="\n", float_format="%.3g")
 

@@ -50,7 +50,7 @@ class Sweep:
     """Seeds per configuration (0, 1, ...)."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
     """Train only runs whose folder or flags match one of these shell patterns (* ? []), such as plain20, resnet20 (or
-    residual20), bn-after-add or '110*seed0'. Runs that match the first pattern come first."""
+    residual20), bn-after-add or 'residual110*seed0'. Runs that match the first pattern come first."""
     iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Train for N instead of 64,000 iterations; configurations with a shorter schedule are scaled by the same factor."""
     precision: Annotated[Precision | None, tyro.conf.arg(metavar="{fp32,tf32,bf16}")] = None
@@ -121,7 +121,10 @@ def list_runs(sweep: Sweep) -> list[Config]:
     adapted = list(dict.fromkeys(adapt_config(sweep, config) for config in runs))
     if not sweep.only:
         return adapted
-    names = {run: (format_run(run), format_run(run).replace("residual", "resnet")) for run in adapted}
+    names = {}
+    for run in adapted:
+        name = format_run(run).replace(" --no-residual", "")  # so that "residual" does not select plain networks
+        names[run] = (name, name.replace("residual", "resnet"))
     selected = [
         run for pattern in sweep.only for run in adapted if any(fnmatchcase(name, f"*{pattern}*") for name in names[run])
     ]

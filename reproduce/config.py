@@ -274,7 +274,10 @@ def diff_from_paper(config: Config) -> dict[str, tuple[Any, Any]]:
 
 def format_recipe(config: Config) -> str:
     """Return the differences from the paper's hyperparameters, such as "the paper's except lr=0.05 (paper: 0.1)"."""
-    changes = [f"{name}={ours} (paper: {paper})" for name, (ours, paper) in diff_from_paper(config).items()]
+    changes = [
+        f"{name}={ours} (paper: {'not stated' if name == 'precision' else paper})"
+        for name, (ours, paper) in diff_from_paper(config).items()
+    ]
     return f"the paper's except {', '.join(changes)}" if changes else "the paper's"
 
 

@@ -145,7 +145,7 @@ def read_published(name: DatasetName, folder: Path) -> list[np.ndarray]:
 
     info, is_new = DATASETS[name], not folder.exists()
     names = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
-    if names and not any(name.startswith(("cifar-10", "MNIST", "synthetic")) for name in names):
+    if names and not any(name.startswith(("cifar-10", "MNIST", "synthetic", "transfer")) for name in names):
         raise UserError(
             f"{folder} contains {', '.join(names[:3])}{', ...' * (len(names) > 3)}, but neither {info.title} ({info.folder}) "
             f"nor train/CLASS and test/CLASS of an image folder; name a new folder to download {info.title}"

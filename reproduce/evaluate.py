@@ -3,7 +3,8 @@
     python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0 runs/residual20-1f0c58b5/seed1
 
 Accepts folders of finished runs, weights files of this repository, and checkpoints of akamaster/pytorch_resnet_cifar10.
-On the same device with the same versions, the test error equals the one in the run's result.json.
+On the same device with the same versions, the test error equals the one in the run's result.json. On a device without the
+precision of the run, networks are evaluated in fp32.
 
 Shapes: M test images, K classes.
 """
@@ -16,13 +17,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from reproduce import cli
 from reproduce.config import DeviceChoice, RunOptions, require
+from reproduce.errors import UnsupportedPrecision
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from torch import Tensor
@@ -113,9 +115,15 @@ def main(arguments: Sequence[str]) -> int:
     device = devices.choose_device(options.device)
     networks = [load_network(source) for source in options.sources]
     for number, trained in enumerate(networks):
-        devices.set_numerics(device, trained.config.precision, deterministic=False)
+        heading = "\n\n" if number else ""
+        try:
+            devices.set_numerics(device, trained.config.precision, deterministic=False)
+        except UnsupportedPrecision:
+            heading += f"evaluating in fp32, since this {device.kind} device does not support {trained.config.precision}\n"
+            trained = replace(trained, config=replace(trained.config, precision="fp32"))
+            devices.set_numerics(device, "fp32", deterministic=False)
         data = trained.load_data(options.data, device.torch_device)
-        print(("\n\n" if number else "") + format_evaluation(trained, *predict_all(trained, data, device)))
+        print(heading + format_evaluation(trained, *predict_all(trained, data, device)))
     return 0
 
 

@@ -181,7 +181,7 @@ def save_network(path: Path, trained: TrainedNetwork):
     tensors = {name: tensor.contiguous() for name, tensor in trained.classifier.state_dict().items()}
     metadata = {"config": record.describe_config(trained.config), "result": trained.result}
     content = save(tensors, {name: json.dumps(value) for name, value in metadata.items()})
-    # safetensors writes the metadata in random order; sorted, the same network always has the same SHA-256.
+    # safetensors writes the metadata in random order; sorted, the same network and result always have the same SHA-256.
     start, length = 8, int.from_bytes(content[:8], "little")
     header = json.loads(content[start : start + length])
     header["__metadata__"] = {name: header["__metadata__"][name] for name in metadata}

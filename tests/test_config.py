@@ -81,4 +81,4 @@ def test_invalid_values_are_refused(values: dict[str, Any], message: str):
 def test_the_recipe_lists_the_differences_from_the_papers():
     assert format_recipe(Config(depth=56, residual=False, seed=3)) == "the paper's"
     changed = format_recipe(Config(lr=0.05, precision="bf16"))
-    assert changed == "the paper's except lr=0.05 (paper: 0.1), precision=bf16 (paper: fp32)"
+    assert changed == "the paper's except lr=0.05 (paper: 0.1), precision=bf16 (paper: not stated)"

@@ -58,6 +58,9 @@ def test_published_standard_deviations_are_pooled_by_kind_and_depth():
     assert published_std(Config(depth=44, residual=False)) == pytest.approx(of_other_depths)
     assert list(list_published_stds(Config(depth=56))["spread"]) == [0.27, 1.01, 0.12, 0.26], "none of another decay"
     assert published_std(Config(depth=56)) == pytest.approx(0.542, abs=1e-3)
-    assert published_std(Config(depth=56), leave_out_widest=True) == pytest.approx(0.227, abs=1e-3)
+    assert published_std(Config(depth=56), pooling="without the largest") == pytest.approx(0.227, abs=1e-3)
+    same = [published_std(Config(depth=56, warmup=warmup), pooling="same warm-up") for warmup in ("none", "iterations")]
+    assert same == [pytest.approx(0.739, abs=1e-3), pytest.approx(0.202, abs=1e-3)]
+    assert published_std(Config(depth=110), pooling="same warm-up") == published_std(Config(depth=110))
     assert published_std(Config(depth=110, optimizer="adam")) == published_std(Config(depth=110))
     assert published_std(Config(family="resnet50")) == math.inf

@@ -46,7 +46,7 @@ def test_one_configuration_with_fewer_than_three_seeds_makes_all_standard_deviat
     assert alone.mean(0).std == pytest.approx(0.2) and alone.note == " [fp32]"
     assert [both.mean(i).std for i in (0, 1)] == [published_std(Config()), published_std(Config(depth=32))]
     assert both.note == " [fp32; two seeds]"
-    narrower = Sample(runs, Config(), Config(depth=32), leave_out_widest=True)
+    narrower = Sample(runs, Config(), Config(depth=32), pooling="without the largest")
     assert narrower.difference(0, 1).error < both.difference(0, 1).error
 
 

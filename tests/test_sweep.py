@@ -203,6 +203,8 @@ def test_only_selects_by_folder_and_flags_in_the_order_of_the_patterns():
     assert select("residual[25]0*/seed1 ") == ["residual20 original 1", "residual20 bn-after-add 1"]
     in_order = [f"residual{depth} bn-after-add {seed}" for depth, seed in ((44, 1), (32, 0), (32, 1))]
     assert select("residual44*seed1*after", "residual32*after") == in_order
+    everything = sweep.parse(["degradation", "--seeds", "1", "--only", "resnet", "residual"])
+    assert {config.residual for config in sweep.list_runs(everything)} == {True}, "plain runs have the flag --no-residual"
 
 
 def test_iterations_shortens_the_grid_in_proportion():

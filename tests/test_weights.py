@@ -6,6 +6,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,15 @@ def test_the_example_in_hubconf(monkeypatch: pytest.MonkeyPatch):
     exec(textwrap.dedent("\n".join(example)), names)
     expected = weights.load_network(hubconf.WEIGHTS / "residual20.safetensors").classifier(names["images"])
     assert torch.equal(names["logits"], expected)
+
+
+def test_a_network_in_an_unsupported_precision_is_evaluated_in_fp32(folder: Path, tmp_path: Path, capsys: Any):
+    trained, path = weights.load_network(folder), tmp_path / "net.safetensors"
+    weights.save_network(path, replace(trained, config=replace(trained.config, precision="tf32")))
+    assert evaluate.main([str(path), "--data", "synthetic", "--device", "cpu"]) == 0
+    first, second, third = capsys.readouterr().out.splitlines()[:3]
+    assert first == "evaluating in fp32, since this cpu device does not support tf32"
+    assert third.split()[-1] in second, "the run was trained in fp32"
 
 
 @pytest.mark.parametrize("net", PUBLISHED)

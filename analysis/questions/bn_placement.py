@@ -31,8 +31,9 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 {format_table(["layers", "before (the paper's)", "after", "after - before", "published: before / after (source)"], rows)}
 
-Test error in %, {precision}. gcr/torch-residual-networks also reports {format_number(other)} for ResNet-110 with BN before the
-addition, trained with a warm-up. {format_not_run(ours, AFTER, "python experiments/sweep.py bn_placement")}
+Test error in %, {precision}; the numbers of Identity Mappings are medians of five runs. gcr/torch-residual-networks also
+reports {format_number(other)} for ResNet-110 with BN before the addition, trained with a warm-up.
+{format_not_run(ours, AFTER, "python experiments/sweep.py bn_placement")}
 
 {format_figure(ours, AFTER, "bn_placement", "Test error with BN before and after the addition, by depth")}"""
 

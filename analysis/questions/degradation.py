@@ -19,7 +19,7 @@ from analysis.estimates import (
     prediction,
 )
 from analysis.markdown import format_estimates, format_not_run, format_number, format_table, join_words
-from analysis.paper import HE, find_number, kind_of, published
+from analysis.paper import HE, WITH_WARMUP, find_number, kind_of, published
 from analysis.records import finished_runs, keep_recorded, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_gap, format_verdicts, mean_error
@@ -29,8 +29,6 @@ from reproduce.config import PAPER_TEST_ERROR, Config
 RESIDUAL = [net for net in degradation.RESIDUAL if net.depth < 110]
 PLAIN = [net for net in degradation.PLAIN if net.depth < 110]
 """Up to 56 layers; the paper's plain-110 does not converge."""
-WITH_WARMUP = ("Tony-Y/pytorch_warmup, 1k-step warm-up", "raphaelreme/torch-resnet")
-"""Sources that warm up networks of up to 56 layers."""
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
@@ -42,12 +40,12 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 {compare_depths(ours)}
 
 Errors in %, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated; "plot": read off the paper's Fig. 6. The
-paper reports single runs, so the interval of "ours - paper" is a 95% prediction interval for the
+paper presumably reports single runs, so the interval of "ours - paper" is a 95% prediction interval for the
 difference between two such results (at 110 layers, the paper reports five runs: a confidence interval).
 {format_not_run(ours, degradation.CONFIGS, "python experiments/sweep.py degradation")}
 
-Test error in % of residual networks in other reproductions, at the last iteration or at one that the source does not state
-(-: not reported; †: different weight decay or preprocessing, not comparable):
+Test error in % of residual networks in other reproductions, final unless the protocol says otherwise (-: not reported; †:
+different weight decay or preprocessing, not comparable):
 
 {format_published(ours, [*degradation.RESIDUAL, deep.DEEPEST])}
 
@@ -55,9 +53,9 @@ Plain networks:
 
 {format_published(ours, degradation.PLAIN)}
 
-The last two rows: mean ± standard deviation over the comparable reproductions (without the paper, ranges and, up to
-56 layers, sources with a warm-up), and our mean minus that mean if there are at least {MINIMUM} rows. Its interval is the 95%
-prediction interval of one more row, so it covers differences in seeds, recipes and code."""
+The row "reproductions" is the mean ± standard deviation over the comparable sources, without the paper, ranges and, up to 56
+layers, sources with a warm-up. The last row is our mean minus that mean if there are at least {MINIMUM} sources. Its
+interval is the 95% prediction interval of one more source, so it covers differences in seeds, recipes and code."""
 
 
 def describe_selection(ours: pd.DataFrame) -> str:
@@ -86,7 +84,8 @@ def compare_depths(ours: pd.DataFrame) -> str:
             errors = [
                 [format_estimates(select_runs(ours, net), name) for name in ("test_error", "train_error")] for net in warm
             ]
-            rows.append([f"{residual.depth}, warm-up", "-", *errors[0], "-", *errors[1], "", format_gap(ours, *reversed(warm))])
+            gaps = [subtract_paper(ours, warm[0]), format_gap(ours, *reversed(warm))]
+            rows.append([f"{residual.depth}, warm-up", "-", *errors[0], "-", *errors[1], *gaps])
     header = ["layers", *(f"{kind}: {what}" for kind in ("ResNet", "plain") for what in ("paper", "ours, test", "ours, train"))]
     return format_table([*header, "ResNet: ours - paper", "ours: plain - ResNet"], rows)
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.estimates import combine
-from analysis.markdown import format_estimates, format_net, format_net_name, format_number, format_table
+from analysis.markdown import format_estimates, format_net, format_net_name, format_number, format_table, join_words
 from analysis.paper import find_number
 from analysis.records import PRECISIONS, RECORDS, comparable_runs
 from analysis.sample import Sample
@@ -59,7 +59,7 @@ def describe_fp32() -> str:
         return ""
     return (
         f"Evaluating trained weights in fp32 instead of bf16 changes the test error by at most {max(changes):.2f} points "
-        "([table](#does-lower-precision-change-the-test-error))."
+        "([table](#does-lower-precision-change-the-test-error)). This does not exclude an effect of training in bf16."
     )
 
 
@@ -73,10 +73,13 @@ def format_gradient_noise(measurement: GradientNoiseRecord) -> str:
         rows.append([*names, *(f"{100 * share:.1f}" for share in shares), *errors])
     header = ["network", "weights", "error", "bias", "bias by chance", "noise", "test error, fp32", "test error, bf16"]
     count, device = measurement.batches, measurement.device_name
-    changes = [100 * row.relative_error for row in measurement.rows if row.weights != "initial"]
-    return f"""In trained residual networks, bf16 changes the gradient of a mini-batch by {min(changes):.0f} to
-{max(changes):.0f}%, much less than gradients differ between mini-batches. Gradients of {count} mini-batches in bf16 and in fp32
-from the same weights, and test errors of the trained weights evaluated in both ({device}):
+    trained = [100 * row.relative_error for row in measurement.rows if row.weights != "initial"]
+    initial = [row for row in measurement.rows if row.weights == "initial"]
+    listed = join_words([f"{100 * row.relative_error:.0f}% ({format_net_name(row.net)})" for row in initial])
+    return f"""In trained residual networks, bf16 changes the gradient of a mini-batch by {min(trained):.0f} to
+{max(trained):.0f}%, much less than gradients differ between mini-batches; at the initial weights, by {listed}. Trained plain
+networks have not been measured. Gradients of {count} mini-batches in bf16 and in fp32 from the same weights, and test errors of
+the trained weights evaluated in both ({device}):
 
 {format_table(header, rows)}
 
