@@ -20,7 +20,7 @@ WITH_WARMUP = ("Tony-Y/pytorch_warmup, 1k-step warm-up", "raphaelreme/torch-resn
 Pooling = Literal["all", "without the largest", "same warm-up"]
 """Which published standard deviations of a network are pooled.
 
-same warm-up: up to 56 layers, only those of sources that use a warm-up if and only if the network does.
+same warm-up: up to 56 layers, only those of sources that match the network in using a warm-up or none.
 """
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]

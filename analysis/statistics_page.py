@@ -39,10 +39,10 @@ def describe_single_seeds() -> str:
     found = read_rate(rates, "a difference, as", "right, true", seeds=1, std=0.5)
     order = read_rate(rates, "C2", "right, true", seeds=1, std=0.5)
     return (
-        "If our true standard deviation is 0.5 points and the published one 0.2, one seed shows a difference, in either "
-        f"direction, in {either}% of the cases without one, and contradicts a correct published number in {number}%. If both "
-        f"are 0.5 points, about as published for 56 layers, one seed detects a difference of 1 point in only {found}%, and "
-        f"confirms C2 in {order}% if the paper's numbers are the true means"
+        "If our true standard deviation is 0.5 points and the published one 0.2, comparing one seed each shows a "
+        f"difference that does not exist in {either}% of cases, and one seed contradicts a correct published number in "
+        f"{number}%. If both are 0.5 points, about as published for ResNet-56, one seed detects a difference of 1 point in "
+        f"only {found}% and, if the paper's numbers are the true means, confirms C2 in only {order}%"
     )
 
 

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
@@ -80,7 +81,7 @@ def describe_plain(ours: pd.DataFrame) -> str:
         training += ", so overfitting alone does not explain it"
     paper = join_words([format_paper(net).removesuffix(" (plot)") for net in nets])
     above = mean_error(ours, nets[-1]) - find_paper(nets[-1])[["value", "upto"]].max()
-    higher = f"; ours at {nets[-1].depth} layers is {above:.1f} points higher" if above > TOLERANCE else ""
+    higher = f"; ours at {nets[-1].depth} layers is at least {above:.1f} points higher" if above > TOLERANCE else ""
     return (
         f"**Plain networks {headline}** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
         f"{list_depths(nets)} layers (paper, read off its Fig. 6: {paper}%{higher}), {training}."
@@ -117,13 +118,13 @@ def describe_residual(ours: pd.DataFrame) -> str:
     theirs = {net: PAPER_TEST_ERROR[net.depth] for net in RESIDUAL}
     paper = join_words([f"{error:.2f}" for error in theirs.values()])
     warm = find_gap(ours, second, RESNET56_WARMUP)
-    warmed = f", and {warm} if ResNet-{last.depth} is warmed up" if warm else ""
+    warmed = f", or {warm} with a warm-up for ResNet-{last.depth}" if warm else ""
     seeds = name_seeds(ours, keep_recorded(ours, [*RESIDUAL, RESNET56_WARMUP]))
     return (
         f"**Without a warm-up, {finding} beyond {second.depth} layers** ({seeds}): test error "
         f"{list_means(ours, RESIDUAL)}% at {list_depths(RESIDUAL)} layers (paper: {paper}%); {first.depth} minus "
         f"{second.depth} layers is {early}, in the paper {theirs[first] - theirs[second]:+.2f}; {second.depth} minus "
-        f"{last.depth} layers is {late}, in the paper {theirs[second] - theirs[last]:+.2f}{warmed}."
+        f"{last.depth} layers is {late}{warmed}, in the paper {theirs[second] - theirs[last]:+.2f}."
     )
 
 
@@ -136,7 +137,7 @@ def describe_warmup(ours: pd.DataFrame) -> str:
     theirs = [subtract_paper(ours, net) for net in (RESNET56, RESNET56_WARMUP)]
     return (
         f"**With a warm-up, ResNet-56 has {effect}** ({seeds}). Test error in %: {describe_effect(ours)}. Ours minus the "
-        f"paper's {PAPER_TEST_ERROR[RESNET56.depth]:.2f} is {theirs[0]} without and {theirs[1]} with the warm-up; other "
+        f"paper's {PAPER_TEST_ERROR[RESNET56.depth]:.2f} is {theirs[0]} without and {theirs[1]} with the warm-up; comparable "
         f"reproductions without a stated warm-up report {cold[0]:.2f} to {cold[-1]:.2f}%. The paper describes a warm-up for "
         "110 layers only ([section](#the-56-layer-networks-does-a-warm-up-help))."
     )
@@ -191,17 +192,17 @@ def describe_responses(ours: pd.DataFrame) -> str:
 
 
 def format_verdict_table(verdicts: Sequence[Verdict]) -> str:
-    """Return the table of claims that have runs, the names of the others, and verdicts that depend on one published value."""
+    """Return the table of claims that have runs, the names of the others, and verdicts that depend on the published values."""
     rows = [[verdict.name, verdict.claim, verdict.words] for verdict in verdicts if verdict.verdict != NOT_RUN]
     others = [verdict.name for verdict in verdicts if verdict.verdict == NOT_RUN]
     widest = list_published_stds(RESIDUAL[-1]).nlargest(1, "spread").iloc[0]
     parts = [
         format_table(["ID", "claim", "verdict"], rows) if rows else "",
         f"Not run yet: {', '.join(others) or 'none'} ([list](docs/statistics.md#rules)).",
-        "Verdicts on one or two seeds depend on the published standard deviations. Without the largest of each network "
-        f"({widest['spread']:.2f} points at 56 layers, from {widest['source']}), these verdicts change: "
-        f"{list_changed(verdicts, 'without the largest')}. With only those of sources that, up to 56 layers, use a warm-up if "
-        f"and only if the network does, these change: {list_changed(verdicts, 'same warm-up')}.",
+        "Verdicts on one or two seeds depend on which published standard deviations are pooled. Leaving out the largest one "
+        f"for each network ({widest['spread']:.2f} points at 56 layers, from {widest['source']}) changes "
+        f"{list_changed(verdicts, 'without the largest')}. Pooling, up to 56 layers, only sources that match the network in "
+        f"using a warm-up or none changes {list_changed(verdicts, 'same warm-up')}.",
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -209,16 +210,24 @@ def format_verdict_table(verdicts: Sequence[Verdict]) -> str:
 def list_changed(verdicts: Sequence[Verdict], pooling: Pooling) -> str:
     """Return the verdicts that change with another pooling of the published standard deviations."""
     changed = [f"{verdict.name} ({verdict.changed[pooling]})" for verdict in verdicts if pooling in verdict.changed]
-    return ", ".join(changed) or "none"
+    return ", ".join(changed) or "no verdict"
 
 
 def format_claims_csv(verdicts: Sequence[Verdict]) -> str:
     """Return a row per claim: verdict, p-value before and after Holm's adjustment, and the numbers behind it."""
-    poolings: tuple[Pooling, ...] = ("without the largest", "same warm-up")
     tested = {verdict.name: verdict.p for verdict in verdicts if verdict.p is not None}
     adjusted = dict(zip(tested, holm_adjust(list(tested.values())), strict=True))
     rows = [
-        [v.name, v.claim, v.verdict, v.seeds or None, *map(v.changed.get, poolings), v.p, adjusted.get(v.name), v.numbers]
+        [
+            v.name,
+            v.claim,
+            v.verdict,
+            v.seeds or None,
+            *map(v.changed.get, get_args(Pooling)[1:]),
+            v.p,
+            adjusted.get(v.name),
+            v.numbers,
+        ]
         for v in verdicts
     ]
     header = ["claim", "statement", "verdict", "seeds", "verdict_without_widest_std", "verdict_same_warmup_std"]

@@ -49,8 +49,8 @@ class Sweep:
     seeds: int = 5
     """Seeds per configuration (0, 1, ...)."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
-    """Train only runs whose folder or flags match one of these shell patterns (* ? []), such as plain20, resnet20 (or
-    residual20), bn-after-add or 'residual110*seed0'. Runs that match the first pattern come first."""
+    """Train only runs whose folder or flags (without --no-residual) match one of these shell patterns (* ? []), such as
+    plain20, resnet20 (or residual20), bn-after-add or 'residual110*seed0'. Runs that match the first pattern come first."""
     iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Train for N instead of 64,000 iterations; configurations with a shorter schedule are scaled by the same factor."""
     precision: Annotated[Precision | None, tyro.conf.arg(metavar="{fp32,tf32,bf16}")] = None

@@ -41,11 +41,12 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 Errors in %, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated; "plot": read off the paper's Fig. 6. The
 paper presumably reports single runs, so the interval of "ours - paper" is a 95% prediction interval for the
-difference between two such results (at 110 layers, the paper reports five runs: a confidence interval).
+difference between two such results (at 110 layers, the paper reports five runs: a confidence interval). With a warm-up,
+ResNet-56 is compared with the paper's ResNet-56.
 {format_not_run(ours, degradation.CONFIGS, "python experiments/sweep.py degradation")}
 
-Test error in % of residual networks in other reproductions, final unless the protocol says otherwise (-: not reported; †:
-different weight decay or preprocessing, not comparable):
+Test error in % of residual networks in the paper and in other reproductions ("final": at the last iteration; otherwise, the
+source does not state the iteration; -: not reported; †: different weight decay or preprocessing, not comparable):
 
 {format_published(ours, [*degradation.RESIDUAL, deep.DEEPEST])}
 

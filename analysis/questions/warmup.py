@@ -16,7 +16,7 @@ from analysis.markdown import (
     join_words,
     name_run,
 )
-from analysis.paper import WITH_WARMUP, find_number, published
+from analysis.paper import HE, WITH_WARMUP, find_number, published
 from analysis.questions.degradation import PLAIN, RESIDUAL, format_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
 from analysis.questions.precision import describe_fp32
@@ -144,8 +144,9 @@ def describe_devices(ours: pd.DataFrame) -> str:
 
 
 def list_published_errors(warm: bool) -> list[float]:
-    """Return the comparable published test errors of ResNet-56 with or without a stated warm-up, sorted."""
+    """Return the test errors of ResNet-56 in comparable reproductions with or without a stated warm-up, sorted."""
     numbers = published(kind="residual", depth=56, quantity="test error", variant="", comparable="yes")
+    numbers = numbers[numbers["source"] != HE]
     return sorted(numbers[numbers["source"].isin(WITH_WARMUP) == warm]["value"])
 
 
@@ -159,7 +160,7 @@ def describe_reproductions(ours: pd.DataFrame) -> str:
         f"Our test error minus the mean of other reproductions without a warm-up is {join_words(gaps)} (prediction intervals). "
     )
     return (
-        f"Comparable published test errors of ResNet-56 are {cold[0]:.2f} to {cold[-1]:.2f}% without a stated warm-up "
+        f"Test errors of ResNet-56 in comparable reproductions are {cold[0]:.2f} to {cold[-1]:.2f}% without a stated warm-up "
         f"(the paper: {format_paper(RESNET56)}%) and {warm}% with one. {listed if gaps else ''}Only "
         "Tony-Y/pytorch_warmup compares both: at 20, 32, 44 and 56 layers, "
         f"{list_published('Tony-Y/pytorch_warmup, no warm-up')} without and "
