@@ -58,10 +58,11 @@ def format_hours(runs: pd.DataFrame) -> str:
     torch = [join_in_order(str(each["versions"].get("torch")) for each in sessions) for sessions in runs["sessions"]]
     keys = {"device": runs["sessions"].map(name_devices), "torch": pd.Series(torch, runs.index), "precision": runs["precision"]}
     parts = hours.groupby(list(keys.values()))
+    full = comparable_runs(runs[runs["dataset"] == "cifar10"])
     rows = [[*key, len(group), f"{group.sum():.1f}"] for key, group in parts]
     return f"""{format_table([*keys, "runs", "hours"], rows)}
 
-{hours.sum():.1f} hours of training in total, {hours[comparable_runs(runs).index].sum():.1f} of them in full-length runs.
+{hours.sum():.1f} hours of training in total, {hours[full.index].sum():.1f} of them in full-length runs on CIFAR-10.
 Hours are summed over runs and include evaluations; concurrent runs count separately. Tests, benchmarks and runs without a
 record are not counted. A run that moved is listed with its devices in the order of use; its hours are not split."""
 

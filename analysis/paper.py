@@ -32,7 +32,7 @@ class Number(msgspec.Struct, forbid_unknown_fields=True):
     """A row of paper.csv; empty fields are missing.
 
     A range goes from `value` to `upto`; "more than 60" is 60 to 100, "less than 0.1" is 0 to 0.1. spread: the standard
-    deviation of the n runs. comparable: "no" if the weight decay or the preprocessing differs from the paper's.
+    deviation of the n runs. comparable: "no" if the weight decay differs from the paper's 0.0001.
     """
 
     source: Text

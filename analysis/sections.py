@@ -75,6 +75,7 @@ def format_differences(runs: pd.DataFrame, configs: Sequence[Config], reference:
     gaps = {config: format_gap(ours, config, reference) for config in known} | {reference: ""}
     rows = [[group_labels([config]), format_estimates(select_runs(ours, config)), gap] for config, gap in gaps.items()]
     table = format_table(["network", "test error", f"difference from {format_net(reference)}"], rows)
+    command = f"python experiments/sweep.py {experiment} --precision {precision}"
     return f"""{table}
 
-Test error in %, {precision}. {format_not_run(ours, configs, f"python experiments/sweep.py {experiment}")}"""
+Test error in %, {precision}. {format_not_run(ours, configs, command)}"""

@@ -7,10 +7,11 @@ import pandas as pd
 
 from analysis.claims import CLAIMS, TOLERANCE, Verdict
 from analysis.estimates import MINIMUM
-from analysis.markdown import fill_template, format_net, format_table
-from analysis.paper import Pooling, list_published_stds, published_std
+from analysis.markdown import fill_template, format_table, group_labels, join_words
+from analysis.paper import WITH_WARMUP, Pooling, list_published_stds, published_std
 from analysis.power import RATES, TRIALS, find_smallest_difference
 from experiments import deep, degradation
+from reproduce.config import Config
 
 FIXED, COMMIT = "2026-11-28T17:49:20+00:00", "2ec4fd4"
 """When the rules were fixed (UTC), and in which commit."""
@@ -67,6 +68,7 @@ def format_statistics(runs: pd.DataFrame, verdicts: Sequence[Verdict]) -> str:
         equality=read_rate(rates, "equality", "right, true"),
         rates=format_rates(rates),
         smallest=format_table(["standard deviation", "3 seeds", "5 seeds", "8 seeds"], smallest),
+        warmed=join_words(WITH_WARMUP),
         published_stds=format_published_stds(),
     )
 
@@ -92,10 +94,11 @@ def format_rates(rates: pd.DataFrame) -> str:
 
 def format_published_stds() -> str:
     rows = []
-    for net in [*degradation.RESIDUAL, deep.DEEPEST, *degradation.PLAIN]:
+    warm = Config(depth=56, warmup="iterations")
+    for net in [*degradation.RESIDUAL, deep.DEEPEST, warm, *degradation.PLAIN]:
         sources = list_published_stds(net)
         listed = [f"{row['source']} ± {row['spread']:.2f}" for _, row in sources.iterrows()]
         exact = (sources["depth"] == net.depth).all()
         pooled = [f"{published_std(net, pooling):.2f}" for pooling in get_args(Pooling)]
-        rows.append([format_net(net), *pooled, "; ".join(listed) if exact else f"{len(listed)} results at other depths"])
+        rows.append([group_labels([net]), *pooled, "; ".join(listed) if exact else f"{len(listed)} results at other depths"])
     return format_table(["network", *get_args(Pooling), "sources (n=5 each)"], rows)

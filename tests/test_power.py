@@ -1,8 +1,10 @@
 """The simulated error rates."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.estimates import combine, estimate
 from analysis.power import RATES, find_smallest_difference, measure_rates
 
 
@@ -16,7 +18,14 @@ def test_committed_rates_are_those_of_the_simulation():
     assert difference.max() < 50 and difference.mean() < 10
 
 
-def test_smallest_difference_by_hand():
-    # Cohen's d for 80% power of a two-sided t test with 3 and 5 runs a group: 3.07 and 2.02.
-    assert find_smallest_difference(3, 0.2) == pytest.approx(3.07 * 0.2, abs=0.01)
-    assert find_smallest_difference(5, 0.2) == pytest.approx(2.02 * 0.2, abs=0.01)
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_smallest_difference_is_found_in_80_percent_of_trials(seeds: int):
+    runs = np.random.default_rng(0).normal(0, 0.2, (2000, 2, seeds))
+    runs[:, 0] += find_smallest_difference(seeds, 0.2)
+    found = [combine([estimate(first), estimate(second)], [1, -1]).low > 0 for first, second in runs]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_smallest_difference_with_many_seeds_by_hand():
+    # Cohen's d for 80% power of a two-sided t test with 17 runs a group: 0.99; Welch's test then hardly differs.
+    assert find_smallest_difference(17, 0.2) == pytest.approx(0.99 * 0.2, abs=0.002)

@@ -57,7 +57,7 @@ def test_small_scales_are_averaged_by_stage_and_bn(tmp_path: Path):
 def test_disagreement_is_averaged_over_pairs_of_seeds(tmp_path: Path):
     write_seeds(tmp_path, Config(), [8.0] * 4)
     answers = ["0" * (10 - ones) + "1" * ones for ones in (0, 1, 3, 4)]
-    expected = "Two seeds of a network disagree on 23.33% (ResNet-20) of the test images."
+    expected = "Two seeds of a network disagree on 23.33% (ResNet-20) of the test images on average."
     assert describe_seeds(load_records(tmp_path)[0].assign(predictions=answers)) == expected
 
 

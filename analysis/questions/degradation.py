@@ -23,7 +23,7 @@ from analysis.paper import HE, WITH_WARMUP, find_number, kind_of, published
 from analysis.records import finished_runs, keep_recorded, select_runs
 from analysis.sample import Sample
 from analysis.sections import choose_runs, format_gap, format_verdicts, mean_error
-from experiments import deep, degradation
+from experiments import deep, degradation, warmup
 from reproduce.config import PAPER_TEST_ERROR, Config
 
 RESIDUAL = [net for net in degradation.RESIDUAL if net.depth < 110]
@@ -43,10 +43,10 @@ Errors in %, {precision}; mean ± standard deviation over n seeds, n = 1 unless 
 paper presumably reports single runs, so the interval of "ours - paper" is a 95% prediction interval for the
 difference between two such results (at 110 layers, the paper reports five runs: a confidence interval). With a warm-up,
 ResNet-56 is compared with the paper's ResNet-56.
-{format_not_run(ours, degradation.CONFIGS, "python experiments/sweep.py degradation")}
+{format_not_run(ours, degradation.CONFIGS, f"python experiments/sweep.py degradation --precision {precision}")}
 
 Test error in % of residual networks in the paper and in other reproductions ("final": at the last iteration; otherwise, the
-source does not state the iteration; -: not reported; †: different weight decay or preprocessing, not comparable):
+source does not state the iteration; -: not reported; †: weight decay other than 0.0001, not comparable):
 
 {format_published(ours, [*degradation.RESIDUAL, deep.DEEPEST])}
 
@@ -61,7 +61,7 @@ interval is the 95% prediction interval of one more source, so it covers differe
 
 def describe_selection(ours: pd.DataFrame) -> str:
     """Return by how much the best evaluation on the test set would be better than the final iterate."""
-    done = finished_runs(pd.concat([select_runs(ours, net) for net in degradation.CONFIGS]))
+    done = finished_runs(pd.concat([select_runs(ours, net) for net in [*degradation.CONFIGS, *warmup.WITH]]))
     if done.empty:
         return ""
     gains = (done["test_error"] - done["best_test_error"]).astype(float)

@@ -26,7 +26,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 
 {describe_responses(ours)} ({format_verdicts(runs, "C6", "C7")}). A response is the output of a 3x3 layer after BN, before ReLU
 and addition; its standard deviation is measured on the test set, {precision}.
-{format_not_run(ours, NETS, "python experiments/sweep.py degradation")}
+{format_not_run(ours, NETS, f"python experiments/sweep.py degradation --precision {precision}")}
 
 {format_figure(ours, NETS, "layer_responses", "Standard deviation of the response of each 3x3 layer, in our runs (Fig. 7)")}
 
@@ -74,19 +74,21 @@ def format_small_scales(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
     """Return the table of small BN scales, empty if none is recorded."""
     shares = {net: [share_small_scales(ours, net, limit) for limit in ("0.02", "0.05")] for net in nets}
     shares = {net: pair for net, pair in shares.items() if pair[0]}
+    counts = {net: select_finished(ours, net)["small_scales"].count() for net in shares}
     if not shares:
         return ""
     columns = list(next(iter(shares.values()))[0])
     rows = [
-        [group_labels([net]), *(f"{below[column]:.1f} ({close[column]:.1f})" for column in columns)]
+        [group_labels([net]), counts[net], *(f"{below[column]:.1f} ({close[column]:.1f})" for column in columns)]
         for net, (below, close) in shares.items()
     ]
     return f"""BN scales near zero at the end of training (channels that are nearly switched off):
 
-{format_table(["network", *columns], rows)}
+{format_table(["network", "runs", *columns], rows)}
 
 Share of the scales below 0.02 (below 0.05) in absolute value, in %, by stage and by the first and second BN of its blocks;
-"all" includes the first layer. It is not recorded for older runs whose weights are not in weights/."""
+"all" is the share of all channels and includes the first layer. Means over runs; it is not recorded for older runs whose
+weights are not in weights/."""
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

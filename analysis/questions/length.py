@@ -30,8 +30,8 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 {format_table(["iterations", "fraction of the schedule", *map(format_net, NETS)], rows)}
 
 Test error in %, {precision}, at the end of schedules of the same shape (learning rate divided by 10 after 1/2 and 3/4). A
-network is stuck if its training error stays at 80% or more. `python experiments/sweep.py degradation --iterations 16000`
-trains a quarter of the schedule. Only full-length runs are compared with the paper.
+network is stuck if its training error stays at 80% or more. `python experiments/sweep.py degradation --iterations 16000
+--precision {precision}` trains a quarter of the schedule. Only full-length runs are compared with the paper.
 
 {figure}"""
 

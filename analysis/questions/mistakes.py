@@ -61,7 +61,7 @@ def describe_seeds(ours: pd.DataFrame) -> str:
         pairs = list(combinations(map(decode, select_runs(ours, net)["predictions"]), 2))
         if pairs:
             words.append(f"{fmean(disagreement(*pair) for pair in pairs):.2f}% ({format_net(net)})")
-    return f"Two seeds of a network disagree on {join_words(words)} of the test images." if words else ""
+    return f"Two seeds of a network disagree on {join_words(words)} of the test images on average." if words else ""
 
 
 def describe_depths(answers: list[Answers]) -> str:

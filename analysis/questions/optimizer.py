@@ -46,7 +46,8 @@ assumes that Adam's runs vary like SGD's.
 
 {format_table(header, rows)}
 
-Test error in %, {precision}. `python experiments/sweep.py optimizer` trains the remaining networks and settings.
+Test error in %, {precision}. `python experiments/sweep.py optimizer --precision {precision}` trains the remaining
+networks and settings.
 
 {format_figure(ours, others, "optimizer", "Test error by optimizer and network")}
 

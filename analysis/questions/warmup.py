@@ -53,8 +53,8 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     return f"""## The 56-layer networks: does a warm-up help?
 
 The paper describes a warm-up for 110 layers only. {effect} ({format_verdicts(runs, "W56")}). This question
-arose from the first 6,000 iterations of three of these runs (seeds 0 and 1 without, seed 0 with a warm-up), so W56 is
-exploratory on runs that began before its rule was fixed. The rule was fixed before a run with a warm-up ended. What is known
+arose from the test error of seed 0 without a warm-up and the first 6,000 iterations of three runs (seeds 0 and 1 without,
+seed 0 with a warm-up). The rule was fixed before the other two ended; on these three runs, W56 is exploratory. What is known
 of the test error of ResNet-56:
 
 {evidence}
@@ -62,7 +62,7 @@ of the test error of ResNet-56:
 {format_table(header, rows)}
 
 Training error in % over each window of iterations (mean over seeds), then final training and test error; {precision}.
-{format_not_run(ours, WITH, "python experiments/sweep.py warmup")}
+{format_not_run(ours, WITH, f"python experiments/sweep.py warmup --precision {precision}")}
 
 {format_figure(ours, RESIDUAL, "warmup", "Training error at the start of training, one line per run")}"""
 
@@ -135,8 +135,11 @@ def describe_devices(ours: pd.DataFrame) -> str:
     if is_accelerated.all() or not is_accelerated.any():
         return ""
     listed = join_words([*map(name_run, to_configs(trained[is_accelerated]))])
-    effect = describe_effect(trained[~is_accelerated])
-    on_cpus = f" Test error of ResNet-56 on CPUs only, in %: {effect}." if effect else ""
+    rest = trained[~is_accelerated]
+    effect = describe_effect(rest)
+    seeds = [join_words(sorted(map(str, select_finished(rest, net)["seed"]))) for net in (RESNET56, RESNET56_WARMUP)]
+    which = f"seeds: {seeds[0]} without, {seeds[1]} with a warm-up"
+    on_cpus = f" Test error of ResNet-56 on CPUs only ({which}), in %: {effect}." if effect else ""
     return (
         f"Devices differ between runs: {listed} were trained at least partly on an accelerator "
         f"({join_words(sorted(set().union(*names)))}), the other runs on CPUs.{on_cpus}"

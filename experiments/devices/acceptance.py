@@ -10,8 +10,8 @@ For each network, three measures (the training losses of both halves of the run,
 the reference by Student's t: the difference of the means divided by s sqrt(1/m + 1/n), for m new runs and n reference runs,
 where s is the reference's standard deviation, with n - 1 degrees of freedom. That is the prediction interval for the mean of m
 more runs; it does not depend on the standard deviation of the few runs here. P-values are two-sided and Bonferroni-adjusted for
-the number of measures. The device fails if one is at most 0.01, or if a run diverges. docs/devices.md gives the rate of false
-alarms and the faults that the test detects.
+the six comparisons (three measures of two networks). The device fails if one is at most 0.01, or if a run diverges.
+docs/devices.md gives the rate of false alarms and the faults that the test detects.
 
 Exit status: 0 passed, 1 failed, 2 user error, 75 stopped early.
 """
