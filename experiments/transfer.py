@@ -28,6 +28,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from filelock import FileLock
 
 from reproduce import cli
 from reproduce.config import Precision, RunOptions, require
@@ -77,18 +78,22 @@ def write_images(folder: Path, images_NHWC: np.ndarray, labels: np.ndarray, clas
 
 
 def write_image_folders(work: Path, data: str, seeds: Sequence[int]):
-    """Write the missing image folders.
+    """Write the missing image folders, one process at a time.
 
     first: the pretraining classes. second-<images per class>-<seed>: a sample of the new classes; these share the test images
     in second-test.
     """
-    folders = [work / "first", work / "second-test"]
-    folders += [work / f"second-{count}-{seed}" for count in IMAGES_PER_CLASS for seed in seeds]
-    missing = [folder for folder in folders if not folder.exists()]
-    if not missing:
-        return
+    work.mkdir(parents=True, exist_ok=True)
+    with FileLock(work / ".lock"):
+        folders = [work / "first", work / "second-test"]
+        folders += [work / f"second-{count}-{seed}" for count in IMAGES_PER_CLASS for seed in seeds]
+        if missing := [folder for folder in folders if not folder.exists()]:
+            write_missing(missing, data)
+
+
+def write_missing(folders: Sequence[Path], data: str):
     (train_NHWC, train_labels, test_NHWC, test_labels), _ = read_dataset("cifar10", find_data_folder("cifar10", data))
-    for folder in missing:
+    for folder in folders:
         unfinished = folder.with_name(f".{folder.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         if folder.name == "first":

@@ -217,7 +217,8 @@ class RunOptions:
     deterministic: bool = False
     """Use deterministic kernels only."""
     keep_best: bool = False
-    """Also keep the checkpoint with the lowest validation error (or test error, optimistically biased) as best.pt."""
+    """Also keep the checkpoint with the lowest validation error (or test error, optimistically biased) as best.pt; set it from
+    the start, since evaluations without it are not kept."""
     tensorboard: bool = False
     """Also write the metrics as TensorBoard logs into the run folder."""
 

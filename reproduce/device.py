@@ -116,16 +116,23 @@ def choose_device(kind: str) -> Device:
     return DEVICES[kind]
 
 
+def supports_precision(device: Device, precision: Precision) -> bool:
+    """Whether the device computes in this precision without emulating it."""
+    if device.kind == "cpu":
+        return precision != "tf32"
+    if device.kind == "cuda":
+        return precision == "fp32" or torch.cuda.is_bf16_supported(including_emulation=False)  # these GPUs also have tf32
+    return precision != "bf16" or device.backend.is_bf16_supported()
+
+
 def set_numerics(device: Device, precision: Precision, deterministic: bool) -> dict[str, Any]:
     """Set the flags that affect numerical results and return their values.
 
     Raises:
         UnsupportedPrecision: the device does not support the precision.
     """
-    if precision == "tf32" and device.kind == "cpu":
-        raise UnsupportedPrecision("precision must be fp32 or bf16 on a cpu, got tf32")
-    if precision == "bf16" and device.kind != "cpu" and not device.backend.is_bf16_supported():
-        raise UnsupportedPrecision(f"this {device.kind} device does not support bf16: use --precision fp32")
+    if not supports_precision(device, precision):
+        raise UnsupportedPrecision(f"this {device.kind} device does not support {precision}: use --precision fp32")
     torch.use_deterministic_algorithms(deterministic)
     flags: dict[str, Any] = {"precision": precision, "deterministic": torch.are_deterministic_algorithms_enabled()}
     fast_float32 = precision == "tf32"

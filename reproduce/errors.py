@@ -47,4 +47,6 @@ def explain_out_of_memory() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory("out of memory: stop other processes, or train with a lower --batch-size") from None
+        raise OutOfMemory(
+            "out of memory: stop other processes, or use a lower --batch-size (run.py) or --per-device (sweep.py)"
+        ) from None

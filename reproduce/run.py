@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
     Raises:
         UserError: a flag or value is wrong.
     """
-    for flag in set(arguments) & HINTS.keys():
+    for flag in {argument.partition("=")[0] for argument in arguments} & HINTS.keys():
         raise UserError(f"there is no {flag}: use {HINTS[flag]}")
 
     def combine(
@@ -127,11 +127,8 @@ def training_task(config: Config, options: RunOptions, stop_signals: Sequence[in
         OSError: the dataset or the run folder cannot be read or written.
     """
     start = time.monotonic()
-    result = read_result(options.out / config.folder)
-    if result is not None:
-        read_record(options.out / config.folder)  # raises if another file is damaged
-        outcome = describe_result(config, options.out / config.folder, result)
-        return Outcome(outcome.status, f"nothing to do, the run has already ended: {outcome.message}")
+    if ended := find_outcome(config, options):
+        return ended
 
     from reproduce import device as devices  # must be imported before torch
     from reproduce import train
@@ -156,6 +153,8 @@ def training_task(config: Config, options: RunOptions, stop_signals: Sequence[in
     with devices.use_stream(device, stream):
         training = Training(config, data, device, options.capture, network)
     with open_run_folder(config, options.out) as folder:
+        if ended := find_outcome(config, options):  # another process ended the run while this one was loading
+            return ended
         described = {"name": config.dataset, "sha256": data.fingerprint}
         if config.dataset == "pictures":
             described |= {"classes": config.classes.split("/"), "images": len(data.train), "test_images": len(data.test)}
@@ -168,6 +167,21 @@ def training_task(config: Config, options: RunOptions, stop_signals: Sequence[in
     if result is None:
         return Outcome(STOPPED, f"stopped early with a checkpoint in {folder}; repeat the command to resume")
     return describe_result(config, folder, result)
+
+
+def find_outcome(config: Config, options: RunOptions) -> Outcome | None:
+    """Return the outcome of a run that has already ended.
+
+    Raises:
+        UserError: a file of its record is damaged.
+    """
+    folder = options.out / config.folder
+    result = read_result(folder)
+    if result is None:
+        return None
+    read_record(folder)
+    outcome = describe_result(config, folder, result)
+    return Outcome(outcome.status, f"nothing to do, the run has already ended: {outcome.message}")
 
 
 def describe_result(config: Config, folder: Path, result: Result) -> Outcome:

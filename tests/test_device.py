@@ -72,7 +72,7 @@ def restore_flags():
 
 @pytest.mark.parametrize(("precision", "fast"), [("fp32", False), ("tf32", True), ("bf16", False)])
 def test_cuda_flags_follow_the_precision(monkeypatch: pytest.MonkeyPatch, precision: Any, fast: bool):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     flags = device.set_numerics(device.DEVICES["cuda"], precision, deterministic=False)
     assert flags["matmul.allow_tf32"] is flags["convolution.allow_tf32"] is fast
     assert torch.backends.cudnn.benchmark
@@ -89,10 +89,10 @@ def test_deterministic_mode(monkeypatch: pytest.MonkeyPatch):
     assert not device.set_numerics(device.DEVICES["cpu"], "fp32", deterministic=False)["deterministic"]
 
 
-@pytest.mark.parametrize(("kind", "precision"), [("cpu", "tf32"), ("cuda", "bf16")])
+@pytest.mark.parametrize(("kind", "precision"), [("cpu", "tf32"), ("cuda", "tf32"), ("cuda", "bf16")])
 def test_an_unsupported_precision_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str, precision: Any):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    with pytest.raises(UnsupportedPrecision):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    with pytest.raises(UnsupportedPrecision, match=f"this {kind} device does not support {precision}: use --precision fp32"):
         device.set_numerics(device.DEVICES[kind], precision, deterministic=False)
 
 

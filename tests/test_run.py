@@ -19,7 +19,7 @@ from reproduce.cli import run_cli
 from reproduce.config import Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.record import describe_config, read_record, read_result
-from reproduce.run import HINTS, STOPPING, main, parse
+from reproduce.run import HINTS, STOPPING, main, parse, training_task
 from reproduce.schema import Finished
 from tests.conftest import QUICK, QUICK_FLAGS
 from tests.fake_records import write_run
@@ -64,8 +64,9 @@ def test_a_config_file_is_trained_and_flags_override_it(tmp_path: Path):
 
 @pytest.mark.parametrize("flag", HINTS)
 def test_flags_of_other_programs_get_a_hint(flag: str):
-    with pytest.raises(UserError, match=f"no {flag}: use --"):
-        parse([flag, "3"])
+    for arguments in ([flag, "3"], [f"{flag}=3"]):
+        with pytest.raises(UserError, match=f"no {flag}: use --"):
+            parse(arguments)
 
 
 FLAGS = [f"--{name.replace('_', '-')}" for settings in (Config, RunOptions) for name in settings.__dataclass_fields__]
@@ -109,6 +110,18 @@ def test_a_run_from_start_to_finish_and_repeated(workplace: Path, run: Run):
     again = run(QUICK_FLAGS)
     assert again.status == 0 and again.out == f"nothing to do, the run has already ended: {last}\n"
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_run_that_ends_elsewhere_while_data_are_loaded_stays_as_it_is(workplace: Path, run: Run):
+    task = training_task(*parse(QUICK_FLAGS.split()), [])
+    next(task)
+    assert run(QUICK_FLAGS).status == 0
+    folder = workplace / "runs" / QUICK.folder
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"}
+    with pytest.raises(StopIteration) as ended:
+        next(task)
+    assert ended.value.value.message.startswith("nothing to do, the run has already ended: residual8: final test error")
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"}
 
 
 def test_a_signal_while_data_are_loaded_ends_the_process_at_once(workplace: Path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,6 +69,15 @@ def test_the_image_folders_and_the_runs(images: list[np.ndarray], capsys: pytest
     next(Path("records").glob(f"*{pretraining.key}/seed1/checkpoint.pt")).unlink()
     with pytest.raises(UserError, match=r"there is no .*checkpoint\.pt"):
         transfer.main(FLAGS)
+
+
+def test_image_folders_are_complete_if_two_commands_write_them(images: list[np.ndarray]):
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda seed: transfer.write_image_folders(Path("folders"), "unused", [seed]), (0, 1, 2, 3)))
+    _, train_labels, _, test_labels = images
+    for part, labels in (("train", train_labels), ("test", test_labels)):
+        assert len(list(Path("folders/first", part).rglob("*.ppm"))) == (labels < 5).sum()
+    assert len(list(Path("folders/second-5-3/train").rglob("*.ppm"))) == 5 * 5
 
 
 def test_a_stopped_run_stops_the_experiment(images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ Measures these candidates for each depth and precision, interleaved in one proce
   plain compiled  the same with a network compiled by torch.compile
   eager           this repository's step, operator by operator
   captured        the same as a replayed graph, as run.py trains (cuda, npu)
-  4 together      four interleaved runs, as in train_many.py; time per iteration of one run
+  4 together      four interleaved runs, as in train_many.py; time in which all advance by one iteration, divided by four
 
 The roofline bound of a step is the longer of two times: its floating-point operations at the rate of a large matrix product,
 and the bytes that it has to move at the bandwidth of a large copy (see `count_work`), both measured on the device. It is not
@@ -53,7 +53,7 @@ from reproduce.sampling import Data, load_data
 from reproduce.step import Training
 
 TrainFunction = Callable[[int], float]
-"""Trains for a number of iterations and returns the seconds per iteration of one run."""
+"""Trains for a number of iterations and returns the seconds per iteration, divided by the number of concurrent runs."""
 
 CHUNK = 100
 """Iterations of a captured candidate between synchronizations with the host."""
