@@ -18,7 +18,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.questions.lenet import select_lenet_runs, sum_confusions
+from analysis.questions.lenet import select_lenet_runs
 from reproduce.cli import run_cli
 from reproduce.dataset import DATASETS
 
@@ -26,9 +26,10 @@ from reproduce.dataset import DATASETS
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a row for each true digit and a column for each predicted digit; only mistakes are colored."""
     group = select_lenet_runs(runs)
-    counts = sum_confusions(group)
-    if counts is None:
+    confusions = group["confusion"].dropna()
+    if confusions.empty:
         raise drawing.no_runs_error("sweep.py lenet")
+    counts = np.sum([np.array(rows) for rows in confusions], axis=0)
     mistakes = counts - np.diag(counts.diagonal())
     figure, axes = plt.subplots(figsize=(5.3, 5.5), layout="constrained")
     style = {"annot": counts, "fmt": "d", "cmap": "Reds", "square": True, "cbar": False, "annot_kws": {"fontsize": "small"}}

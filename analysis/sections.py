@@ -21,7 +21,7 @@ from reproduce.config import Config
 
 
 def choose_runs(runs: pd.DataFrame, configs: Sequence[Config]) -> tuple[pd.DataFrame, str]:
-    """Return the full-length runs in the precision in which most of `configs` have runs, and that precision."""
+    """Return the full-length runs in the precision in which to compare `configs`, and that precision."""
     full = comparable_runs(runs)
     precision = choose_precision(full, configs)
     return full[full["precision"] == precision], precision

@@ -15,9 +15,6 @@ import tyro
 
 from reproduce.errors import ABORTED, USER_ERROR, UserError, explain_out_of_memory
 
-# torch_npu without CANN makes `import torch` fail; device.py loads torch_npu where it is needed.
-os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
-
 T = TypeVar("T")
 BROKEN_PIPE = 141
 """Exit status if the reader of the output has gone, as in `... | head`; a shell reports the same for SIGPIPE."""

@@ -1,8 +1,4 @@
-"""All device-specific code: device selection, precision flags, streams, graph capture, descriptions.
-
-Import this module before torch. If torch_npu is installed without CANN, torch's automatic loading of torch_npu makes
-`import torch` fail. This module imports torch without it, then tries to load torch_npu and stores the reason if that fails.
-"""
+"""All device-specific code: device selection, precision flags, streams, graph capture, descriptions."""
 
 import gc
 import importlib.metadata
@@ -17,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from reproduce.config import DeviceKind, Precision
 from reproduce.errors import UnsupportedPrecision, UserError
 
-AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
-_autoload = os.environ.get(AUTOLOAD)
-os.environ[AUTOLOAD] = "0"
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for deterministic mode; read when cuBLAS starts
 # Hardware queues, read when CUDA starts. With fewer queues than streams, runs would wait for each other.
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
-import torch  # noqa: E402
 
 
 def format_exception(error: Exception) -> str:
@@ -49,9 +43,6 @@ def load_torch_npu() -> str | None:
 
 
 NPU_PROBLEM = load_torch_npu()
-os.environ.pop(AUTOLOAD, None)
-if _autoload is not None:
-    os.environ[AUTOLOAD] = _autoload
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0 runs/residual20-1f0c58b5/seed1
 
-Accepts folders of finished runs, weights files of this repository, and checkpoints of akamaster/pytorch_resnet_cifar10.
+Accepts folders of finished runs, their best.pt (--keep-best), weights files of this repository, and checkpoints of
+akamaster/pytorch_resnet_cifar10.
 On the same device with the same versions, the test error equals the one in the run's result.json. On a device without the
 precision of the run, networks are evaluated in fp32.
 
@@ -44,7 +45,7 @@ class Options:
     """Options of evaluate.py."""
 
     sources: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of finished runs, or weights files."""
+    """Folders of finished runs, weights files or checkpoints."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = None
     """Folder of the dataset; by default the one that the run was trained on or, if unknown, the dataset's usual folder."""
     device: DeviceChoice = RunOptions.device
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = cli.parse_args(Options, arguments, "evaluate.py", __doc__)
 
-    from reproduce import device as devices  # must be imported before torch
+    from reproduce import device as devices
     from reproduce.weights import load_network
 
     device = devices.choose_device(options.device)

@@ -38,7 +38,7 @@ class Options:
     """Options of predict.py."""
 
     source: tyro.conf.Positional[Path]
-    """Weights file, or folder of a finished run."""
+    """Folder of a finished run, weights file or checkpoint."""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Image files, or folders of images."""
 

@@ -15,15 +15,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision import transforms
-
 from reproduce import cli
 from reproduce.config import PAPER_ITERATIONS, Config
 from reproduce.dataset import find_data_folder, read_dataset
 from reproduce.model import build_network
+
+# Import torch after this package: see __init__.py.
+# isort: split
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import transforms
 
 PRINT_EVERY = 500
 """Iterations between lines of output."""

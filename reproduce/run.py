@@ -130,7 +130,7 @@ def training_task(config: Config, options: RunOptions, stop_signals: Sequence[in
     if ended := find_outcome(config, options):
         return ended
 
-    from reproduce import device as devices  # must be imported before torch
+    from reproduce import device as devices
     from reproduce import train
     from reproduce.dataset import find_data_folder
     from reproduce.interleave import run_on_stream

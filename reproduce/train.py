@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import convert, to_builtins
 
@@ -30,7 +30,6 @@ from reproduce.progress import Progress, log_to_tensorboard, open_tensorboard, p
 from reproduce.schema import Amount, Count, Diverged, Finished, Responses, Row
 from reproduce.step import EAGER_ITERATIONS, Training
 
-Ending = Literal["finished", "diverged", "stopped"]
 CHUNK_SECONDS = 5.0
 """Target duration of a chunk in seconds; progress and stop signals are handled between chunks."""
 
@@ -66,14 +65,12 @@ class History:
                 self.window_wrong = 0
 
 
-def train(training: Training, options: RunOptions, folder: Path, deadline: float, stop_signals: Sequence[int]) -> Task[Ending]:
+def train(training: Training, options: RunOptions, folder: Path, deadline: float, stop_signals: Sequence[int]) -> Task[None]:
     """Train a run from its newest checkpoint, or from the start, until its end, the deadline, or a stop signal.
 
-    The result does not depend on other tasks on the same device.
+    At its end result.json is written, else a checkpoint. The result does not depend on other tasks on the same device.
 
     deadline: the value of time.monotonic() at which to stop. stop_signals: signals received (see signals.py).
-
-    Returns: "finished" or "diverged", with result.json written, or "stopped", with a checkpoint.
 
     Raises:
         UserError: no checkpoint of the folder is usable.
@@ -95,7 +92,7 @@ def train(training: Training, options: RunOptions, folder: Path, deadline: float
         while history.iteration < config.iterations:
             if stop_signals or time.monotonic() >= deadline:
                 save()
-                return "stopped"
+                return
             start = history.iteration
             end = next_chunk_end(config, options, history, min(training.device.chunk_iterations, max_chunk))
             rates = [learning_rate(config, i, history.warmup_ended) for i in range(start, end)]
@@ -106,7 +103,7 @@ def train(training: Training, options: RunOptions, folder: Path, deadline: float
             for iteration, loss in enumerate(losses, start):
                 if not math.isfinite(loss):
                     record.write_json(folder / record.RESULT, Diverged(iteration=iteration))
-                    return "diverged"
+                    return
             history.update(config, losses, wrong)
             progress.show_chunk(losses, wrong, elapsed)
             max_chunk = max(1, int(CHUNK_SECONDS * len(losses) / elapsed))
@@ -123,7 +120,7 @@ def train(training: Training, options: RunOptions, folder: Path, deadline: float
                 is_best = options.keep_best and is_best_evaluation(config, rows)
             if is_last or is_best or end % options.checkpoint_every == 0:
                 save(is_best)
-    return write_record(folder, training, history, rows, final)
+    write_record(folder, training, history, rows, final)
 
 
 def next_chunk_end(config: Config, options: RunOptions, history: History, max_chunk: int) -> int:
@@ -223,9 +220,7 @@ def evaluate(training: Training, history: History, rate: float, is_last: bool) -
     return row, final
 
 
-def write_record(
-    folder: Path, training: Training, history: History, rows: list[Row], final: Evaluation | None
-) -> Literal["finished", "diverged"]:
+def write_record(folder: Path, training: Training, history: History, rows: list[Row], final: Evaluation | None):
     """Write the final files of a run. final: None if a previous session wrote the last checkpoint but not the result."""
     config, data, device = training.config, training.data, training.device
     if final is None:
@@ -234,7 +229,7 @@ def write_record(
         record.write_metrics(folder, rows)
     if not all(map(math.isfinite, final.responses)):  # the last update diverged: no loss is computed after it
         record.write_json(folder / record.RESULT, Diverged(iteration=history.iteration))
-        return "diverged"
+        return
     if isinstance(training.network, Network):
         scales = measure_small_scales(training.network)
         responses = Responses(images=len(data.test), std=final.responses, small_scales=scales)
@@ -250,4 +245,3 @@ def write_record(
         peak_memory=peak_memory(device),
     )
     record.write_json(folder / record.RESULT, result)
-    return "finished"

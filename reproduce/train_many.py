@@ -32,10 +32,7 @@ from typing import Annotated
 
 import tyro
 
-from reproduce import (
-    cli,
-    device,  # noqa: F401 - must be imported before torch
-)
+from reproduce import cli
 from reproduce.errors import STOPPED, USER_ERROR, UserError, explain_out_of_memory
 from reproduce.interleave import PAUSE, Task
 from reproduce.progress import print_line

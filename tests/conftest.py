@@ -19,7 +19,9 @@ from reproduce.dataset import write_synthetic
 from reproduce.device import Device, create_stream, use_stream
 from reproduce.interleave import run_task
 from reproduce.model import Network, build_network
+from reproduce.record import read_result
 from reproduce.sampling import PADDING, Data, Images, load_data
+from reproduce.schema import Result
 from reproduce.signals import collect_stop_signals
 from reproduce.step import Training
 
@@ -42,11 +44,12 @@ QUICK_FLAGS = "--depth 8 --batch-size 8 --iterations 24 --data synthetic --devic
 """The flags of QUICK for run.py."""
 
 
-def train_alone(config: Config, options: RunOptions, data: Data, device: Device, folder: Path) -> train.Ending:
-    """Train one run alone, stopped by SIGTERM and SIGINT, like run.py."""
+def train_alone(config: Config, options: RunOptions, data: Data, device: Device, folder: Path) -> Result | None:
+    """Train one run alone, stopped by SIGTERM and SIGINT, like run.py, and return its result, None if it was stopped."""
     with collect_stop_signals() as stop_signals, use_stream(device, create_stream(device)):
         training = Training(config, data, device, options.capture)
-        return run_task(train.train(training, options, folder, math.inf, stop_signals))
+        run_task(train.train(training, options, folder, math.inf, stop_signals))
+    return read_result(folder)
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, action: Callable[[], object]):

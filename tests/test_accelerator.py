@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from reproduce import device as devices
-from reproduce import record, train, train_many
+from reproduce import record, train_many
 from reproduce.config import Config, RunOptions
 from reproduce.interleave import run_task
 from reproduce.run import main, parse
 from reproduce.sampling import load_data
+from reproduce.schema import Finished, Result
 from reproduce.step import Training
 from tests.conftest import CPU, QUICK, assert_equal, interrupt, train_alone
 from tests.test_npu import CONFIGS, read_portable_outcome
-
-import torch  # isort: skip
-from torch.nn import functional as F
 
 KIND = next((kind for kind in ("npu", "cuda") if devices.explain_unusable(kind) is None), "none")
 STEPS = 53
@@ -98,14 +98,14 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
     devices.set_numerics(device, QUICK.precision, deterministic=True)
     data = load_data(QUICK, synthetic_folder, device.torch_device)
 
-    def run(out: Path) -> train.Ending:
+    def run(out: Path) -> Result | None:
         with record.open_run_folder(QUICK, out) as folder:
             return train_alone(QUICK, RunOptions(eval_every=6, checkpoint_every=4), data, device, folder)
 
-    assert run(tmp_path / "uninterrupted") == "finished"
+    assert isinstance(run(tmp_path / "uninterrupted"), Finished)
     interrupt(monkeypatch, 11, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert run(tmp_path / "interrupted") == "stopped"
-    assert run(tmp_path / "interrupted") == "finished"
+    assert run(tmp_path / "interrupted") is None
+    assert isinstance(run(tmp_path / "interrupted"), Finished)
     interrupted, uninterrupted = (
         read_portable_outcome(tmp_path / name / QUICK.folder) for name in ("interrupted", "uninterrupted")
     )

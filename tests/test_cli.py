@@ -37,7 +37,7 @@ WRONG: list[tuple[Callable[[list[str]], Any], str, str]] = [
     (run.parse, "--device tpu", "invalid choice 'tpu' for argument '--device'. Expected one of ('auto', 'npu', "),
     (run.parse, "--batch-size x", "Error parsing --batch-size: invalid literal for int() with base 10: 'x'"),
     (sweep.parse, "", "name an experiment: degradation, "),
-    (predict.main, "", "Missing from predict.py: PATH Weights file"),
+    (predict.main, "", "Missing from predict.py: PATH Folder of a finished run"),
 ]
 
 

@@ -34,10 +34,10 @@ def test_a_missing_device_is_refused_with_the_reason():
 
 def test_torch_imports_although_torch_npu_is_broken(tmp_path: Path):
     (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open shared object file')")
-    code = "import os; from reproduce import device; print(os.environ[device.AUTOLOAD], device.explain_unusable('npu'))"
-    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "", device.AUTOLOAD: "1"}
+    code = "from reproduce import device; print(device.explain_unusable('npu'))"
+    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout.startswith("1 torch_npu is installed but does not load (ImportError: libhccl.so: cannot open")
+    assert done.stdout.startswith("torch_npu is installed but does not load (ImportError: libhccl.so: cannot open")
     assert "CANN is missing" in done.stdout
 
 
@@ -51,10 +51,15 @@ def test_commands_that_do_not_use_the_npu_ignore_a_broken_torch_npu(tmp_path: Pa
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
     importing = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True)
     assert "Failed to load the backend extension: torch_npu" in importing.stderr
-    for command in (["predict.py", "nowhere", str(tmp_path / "torch_npu.py")], ["export.py", "nowhere"]):
-        command[0] = str(ROOT / "reproduce" / command[0])
-        done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
-        assert done.returncode == 2 and "there is no run folder or weights file nowhere" in done.stderr
+    nowhere = "there is no run folder or weights file nowhere"
+    for name, flags, message in [
+        ("predict.py", ["nowhere", str(tmp_path / "torch_npu.py")], nowhere),
+        ("export.py", ["nowhere"], nowhere),
+        ("reference.py", ["--depth", "7"], "depth must be 6n+2"),
+    ]:
+        command = [sys.executable, str(ROOT / "reproduce" / name), *flags]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr
 
 
 # Flags ----------------------------------------------------------------------------------------------------------------

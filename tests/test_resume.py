@@ -15,12 +15,12 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from reproduce import checkpoints, optimizer, record, step, train
+from reproduce import checkpoints, optimizer, record, step
 from reproduce import config as configs
 from reproduce.config import SCHEMA, Config, RunOptions
 from reproduce.errors import UserError
 from reproduce.sampling import Data
-from reproduce.schema import Finished
+from reproduce.schema import Finished, Result
 from tests.conftest import CPU, QUICK, assert_equal, interrupt, train_alone
 from tests.outcome import read_outcome
 
@@ -29,7 +29,7 @@ RUN = replace(QUICK, schedule="constant", lr=0.3, seed=1)
 OPTIONS = RunOptions(eval_every=3, checkpoint_every=4, keep_best=True)
 
 
-def run(config: Config, data: Data, out: Path, chunk_iterations: int = 3, options: RunOptions = OPTIONS) -> train.Ending:
+def run(config: Config, data: Data, out: Path, chunk_iterations: int = 3, options: RunOptions = OPTIONS) -> Result | None:
     with record.open_run_folder(config, out) as folder:
         return train_alone(config, options, data, replace(CPU, chunk_iterations=chunk_iterations), folder)
 
@@ -42,14 +42,14 @@ def stop_at(at: int, config: Config, data: Data, out: Path, monkeypatch: pytest.
     """Stop a run after `at` iterations and return its folder."""
     with monkeypatch.context() as patch:
         interrupt(patch, at, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert run(config, data, out, chunk_iterations=1) == "stopped"
+        assert run(config, data, out, chunk_iterations=1) is None
     return out / config.folder
 
 
 def assert_resumes_equal(config: Config, data: Data, out: Path, monkeypatch: pytest.MonkeyPatch, at: int = 13):
-    assert run(config, data, out / "unbroken") == "finished"
+    assert isinstance(run(config, data, out / "unbroken"), Finished)
     folder = stop_at(at, config, data, out / "stopped", monkeypatch)
-    assert run(config, data, out / "stopped") == "finished"
+    assert isinstance(run(config, data, out / "stopped"), Finished)
     assert_equal(read_outcome(folder), read_outcome(out / "unbroken" / config.folder))
 
 
@@ -57,7 +57,7 @@ def assert_resumes_equal(config: Config, data: Data, out: Path, monkeypatch: pyt
 def unbroken(synthetic: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The outcome of an unbroken run, whose best evaluation is neither the first nor the last."""
     out = tmp_path_factory.mktemp("unbroken")
-    assert run(RUN, synthetic, out, chunk_iterations=10) == "finished"
+    assert isinstance(run(RUN, synthetic, out, chunk_iterations=10), Finished)
     outcome = read_outcome(out / RUN.folder)
     assert 3 < outcome[checkpoints.BEST]["history"]["iteration"] < 24
     return outcome
@@ -72,7 +72,7 @@ def test_stopped(unbroken: dict[str, Any], synthetic: Data, tmp_path: Path, monk
     folder = stop_at(at, RUN, synthetic, tmp_path, monkeypatch)
     assert checkpoints.read_checkpoint(folder / checkpoints.NEWEST, {"schema": SCHEMA})["history"]["iteration"] == at
     assert not (folder / record.RESULT).exists()
-    assert run(RUN, synthetic, tmp_path) == "finished"
+    assert isinstance(run(RUN, synthetic, tmp_path), Finished)
     assert_equal(read_outcome(folder), unbroken)
 
 
@@ -97,7 +97,7 @@ def test_killed(
             patch.setattr(record, "write_atomically", write_and_die)
         with pytest.raises(Killed):
             run(RUN, synthetic, tmp_path)
-    assert run(RUN, synthetic, tmp_path) == "finished"
+    assert isinstance(run(RUN, synthetic, tmp_path), Finished)
     assert_equal(read_outcome(tmp_path / RUN.folder), unbroken)
 
 
@@ -150,7 +150,7 @@ def test_a_chain_of_kills(synthetic: Data, tmp_path: Path, changes: dict[str, An
     data = replace(synthetic, validation=synthetic.test) if config.split == "val" else synthetic
     generator, number, kills = random.Random(0), 0, 0
     began = time.monotonic()
-    assert run(config, data, tmp_path / "unbroken") == "finished"
+    assert isinstance(run(config, data, tmp_path / "unbroken"), Finished)
     length, expected = time.monotonic() - began, read_outcome(tmp_path / "unbroken" / config.folder)
     while kills < 25:
         process = multiprocessing.get_context("fork").Process(target=run, args=(config, data, tmp_path / str(number)))
@@ -164,7 +164,7 @@ def test_a_chain_of_kills(synthetic: Data, tmp_path: Path, changes: dict[str, An
         else:
             assert process.exitcode == -signal.SIGKILL
             kills += 1
-    assert run(config, data, tmp_path / str(number)) == "finished"
+    assert isinstance(run(config, data, tmp_path / str(number)), Finished)
     assert_equal(read_outcome(tmp_path / str(number) / config.folder), expected)
 
 
@@ -179,7 +179,7 @@ def test_the_best_checkpoint_has_the_first_lowest_error(unbroken: dict[str, Any]
 
 
 def test_keeping_the_best_changes_nothing_else(unbroken: dict[str, Any], synthetic: Data, tmp_path: Path):
-    assert run(RUN, synthetic, tmp_path, options=replace(OPTIONS, keep_best=False)) == "finished"
+    assert isinstance(run(RUN, synthetic, tmp_path, options=replace(OPTIONS, keep_best=False)), Finished)
     assert_equal(read_outcome(tmp_path / RUN.folder) | {checkpoints.BEST: unbroken[checkpoints.BEST]}, unbroken)
 
 
@@ -202,19 +202,19 @@ def test_the_previous_checkpoint_replaces_one_that_does_not_fit(
     MISFITS[misfit](state)
     torch.save(state, folder / checkpoints.NEWEST)
     with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged \(.*resuming from checkpoint\.previous\.pt"):
-        assert run(RUN, synthetic, tmp_path) == "finished"
+        assert isinstance(run(RUN, synthetic, tmp_path), Finished)
     assert_equal(read_outcome(folder), unbroken)
 
 
 def test_a_run_evaluated_again_at_its_end_has_a_consistent_record(synthetic: Data, tmp_path: Path):
     """Another device than the one that wrote the last checkpoint may find another test error."""
-    assert run(RUN, synthetic, tmp_path) == "finished"
+    assert isinstance(run(RUN, synthetic, tmp_path), Finished)
     folder = tmp_path / RUN.folder
     (folder / record.RESULT).unlink()
     state = torch.load(folder / checkpoints.NEWEST)
     state["rows"][-1]["test_error"] += 1
     torch.save(state, folder / checkpoints.NEWEST)
-    assert run(RUN, synthetic, tmp_path) == "finished"
+    assert isinstance(run(RUN, synthetic, tmp_path), Finished)
     assert isinstance(record.read_record(folder).result, Finished)
 
 
@@ -227,5 +227,5 @@ def test_a_run_whose_checkpoints_are_lost_is_not_started_over(
     with pytest.raises(UserError, match="reaches iteration 12, but there is no checkpoint"):
         run(RUN, synthetic, tmp_path)
     (folder / record.METRICS).unlink()
-    assert run(RUN, synthetic, tmp_path) == "finished"
+    assert isinstance(run(RUN, synthetic, tmp_path), Finished)
     assert_equal(read_outcome(folder), unbroken)

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from analysis.plot_transfer import draw
-from analysis.questions.transfer import find_runs, format_gain, format_paired, format_section
+from analysis.questions.transfer import find_runs, format_paired, format_section
 from analysis.records import load_records
 from experiments import transfer
 from reproduce import record
@@ -117,11 +117,11 @@ def write_found(records: Path, errors: dict[tuple[str, int], float], seeds: int 
 
 def test_gains_are_paired_by_seed(tmp_path: Path):
     runs = find_runs(write_found(tmp_path, FOUND))
-    assert format_gain(runs, "all", 50) == "+8.00 (+8.00 to +8.00)", "the seeds of both differ by the same amounts"
-    assert format_paired(runs, (1, "head", 500), (-1, "all", 500)) == "+2.00 (+2.00 to +2.00)"
-    assert format_gain(runs[runs["seed"] < 2], "all", 50) == "+8.00", "no interval from two seeds"
+    assert format_paired(runs, "scratch", "all", 50) == "+8.00 (+8.00 to +8.00)", "the seeds of both differ by the same amounts"
+    assert format_paired(runs, "head", "all", 500) == "+2.00 (+2.00 to +2.00)"
+    assert format_paired(runs[runs["seed"] < 2], "scratch", "all", 50) == "+8.00", "no interval from two seeds"
     for change in ({"lr": 0.05}, {"batch_size": 64}, {"iterations": 300}, {"precision": "fp32"}, {"status": "unfinished"}):
-        assert format_gain(find_runs(runs.assign(**change)), "all", 50) == ""
+        assert format_paired(find_runs(runs.assign(**change)), "scratch", "all", 50) == ""
 
 
 def test_the_section_and_the_figure_show_every_configuration(tmp_path: Path):

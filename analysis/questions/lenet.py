@@ -1,6 +1,5 @@
 """Does a tutorial's LeNet reach its reported MNIST accuracy?"""
 
-import numpy as np
 import pandas as pd
 
 from analysis.claims import claim
@@ -35,12 +34,6 @@ Adam at a constant learning rate of 0.0001 for ten epochs. {format_not_run(runs,
 def select_lenet_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the finished full-length runs in the precision with most of them."""
     return select_finished(choose_runs(runs, [LENET])[0], LENET)
-
-
-def sum_confusions(group: pd.DataFrame) -> np.ndarray | None:
-    """Return the test images of each true class (row) by predicted class, summed over runs; None without confusions."""
-    counts = group["confusion"].dropna()
-    return np.sum([np.array(rows) for rows in counts], axis=0) if len(counts) else None
 
 
 # Claims ---------------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
             errors = errors_by_seed(after, method, per_class)
             if len(errors):
                 each = [f"{errors[seed]:.2f}" if seed in errors else "" for seed in seeds]
-                gain = "" if method == "scratch" else format_gain(after, method, per_class)
+                gain = "" if method == "scratch" else format_paired(after, "scratch", method, per_class)
                 rows.append([per_class, LABELS[method], METHODS[method], *each, format_mean(estimate(errors)), gain])
     header = [
         "images per class",
@@ -72,11 +72,11 @@ these networks.
 
 def describe_gains(after: pd.DataFrame) -> str:
     """Return the effect of pretraining, and that of training the linear layer alone, at each number of images."""
-    counts = [count for count in IMAGES_PER_CLASS if format_gain(after, "all", count)]
+    counts = [count for count in IMAGES_PER_CLASS if format_paired(after, "scratch", "all", count)]
     if not counts:
         return "Not run yet: `python experiments/transfer.py`."
-    gains = join_words([f"{format_gain(after, 'all', count)} points with {count}" for count in counts])
-    alone = join_words([f"{format_paired(after, (1, 'head', count), (-1, 'all', count))} with {count}" for count in counts])
+    gains = join_words([f"{format_paired(after, 'scratch', 'all', count)} points with {count}" for count in counts])
+    alone = join_words([f"{format_paired(after, 'head', 'all', count)} with {count}" for count in counts])
     return (
         f"The error from scratch minus that of fine-tuning all layers is {gains} images per class. The error with only the "
         f"linear layer trained minus that of fine-tuning all layers is {alone}."
@@ -87,20 +87,16 @@ def errors_by_seed(after: pd.DataFrame, method: str, per_class: int) -> pd.Serie
     return select_group(after, method, per_class).set_index("seed")["test_error"].astype(float)
 
 
-def format_gain(after: pd.DataFrame, method: str, per_class: int) -> str:
-    return format_paired(after, (1, "scratch", per_class), (-1, method, per_class))
+def format_paired(after: pd.DataFrame, first: str, second: str, per_class: int) -> str:
+    """Return the test error of one method minus that of another, paired by seed.
 
-
-def format_paired(after: pd.DataFrame, *groups: tuple[int, str, int]) -> str:
-    """Return a weighted sum of test errors, paired by seed, with Student's 95% interval from MINIMUM common seeds on.
-
-    groups: weight, method, and images per class of each.
+    From MINIMUM common seeds on, with Student's 95% interval; empty without common seeds.
     """
-    errors = [weight * errors_by_seed(after, method, per_class) for weight, method, per_class in groups]
-    total = estimate(pd.concat(errors, axis=1, join="inner").sum(axis=1))
-    if total.n >= MINIMUM:
-        return str(combine([total], [1]))
-    return f"{total.mean:+.2f}" if total.n else ""
+    differences = errors_by_seed(after, first, per_class) - errors_by_seed(after, second, per_class)
+    mean = estimate(differences.dropna())
+    if mean.n >= MINIMUM:
+        return str(combine([mean], [1]))
+    return f"{mean.mean:+.2f}" if mean.n else ""
 
 
 def select_recipe(runs: pd.DataFrame, classes: str, iterations: int, *free: str) -> pd.DataFrame:
