@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import get_args
 
 import pandas as pd
+from scipy import stats
 
 from analysis.claims import CLAIMS, TOLERANCE, Verdict
-from analysis.estimates import MINIMUM
-from analysis.markdown import fill_template, format_table, group_labels, join_words
+from analysis.estimates import MINIMUM, estimate
+from analysis.markdown import fill_template, format_net, format_table, group_labels, join_words
 from analysis.paper import WITH_WARMUP, Pooling, list_published_stds, published_std
 from analysis.power import RATES, TRIALS, find_smallest_difference
+from analysis.records import select_finished
+from analysis.sections import choose_runs
 from experiments import deep, degradation
 from reproduce.config import Config
 
@@ -45,6 +48,20 @@ def describe_single_seeds() -> str:
         f"{number}%. If both are 0.5 points, about as published for ResNet-56, one seed detects a difference of 1 point in "
         f"only {found}% and, if the paper's numbers are the true means, confirms C2 in only {order}%"
     )
+
+
+def describe_larger_stds(runs: pd.DataFrame) -> str:
+    """Return which networks' test errors vary more than the published ones (one-sided chi-squared test), empty without any."""
+    ours, _ = choose_runs(runs, degradation.CONFIGS)
+    larger = []
+    for config in degradation.CONFIGS:
+        done = select_finished(ours, config)
+        test, train = (estimate(done[column].astype(float)) for column in ("test_error", "train_error"))
+        published = published_std(config)
+        if test.n > 1 and stats.chi2.sf((test.n - 1) * (test.std / published) ** 2, test.n - 1) < 0.05:
+            spread = f"{test.std:.2f} for the test error and {train.std:.2f} for the training error"
+            larger.append(f"{format_net(config)} ({spread}, n={test.n}; published: {published:.2f})")
+    return f"Our standard deviation is significantly larger (chi-squared test, 5%) for {join_words(larger)}." if larger else ""
 
 
 def format_statistics(runs: pd.DataFrame, verdicts: Sequence[Verdict]) -> str:

@@ -1,5 +1,6 @@
 """The head of RESULTS.md, its table of claims, and the blocks of the README."""
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -81,7 +82,8 @@ def describe_plain(ours: pd.DataFrame) -> str:
         training += ", so overfitting alone does not explain it"
     paper = join_words([format_paper(net).removesuffix(" (plot)") for net in nets])
     above = mean_error(ours, nets[-1]) - find_paper(nets[-1])[["value", "upto"]].max()
-    higher = f"; ours at {nets[-1].depth} layers is at least {above:.1f} points higher" if above > TOLERANCE else ""
+    points = math.floor(10 * above) / 10
+    higher = f"; ours at {nets[-1].depth} layers is at least {points} points higher" if above > TOLERANCE else ""
     return (
         f"**Plain networks {headline}** ({name_seeds(ours, nets)}): test error {list_means(ours, nets)}% at "
         f"{list_depths(nets)} layers (paper, read off its Fig. 6: {paper}%{higher}), {training}."

@@ -25,7 +25,7 @@ from analysis.markdown import fill_template
 from analysis.questions import QUESTIONS
 from analysis.records import RECORDS, load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
-from analysis.statistics_page import describe_exploratory, describe_single_seeds, format_statistics
+from analysis.statistics_page import describe_exploratory, describe_larger_stds, describe_single_seeds, format_statistics
 from analysis.summary import (
     describe_scope,
     format_claims_csv,
@@ -66,6 +66,7 @@ def format_results(
         verdicts=format_verdict_table(verdicts),
         exploratory=describe_exploratory(runs),
         single_seeds=describe_single_seeds(),
+        larger_stds=describe_larger_stds(runs),
         devices=describe_moves(runs),
     )
 

@@ -19,6 +19,7 @@ from analysis.devices import describe_moves, format_devices, format_validation
 from analysis.markdown import format_number, format_table, wrap_paragraphs
 from analysis.records import load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
+from analysis.statistics_page import describe_larger_stds
 from analysis.summary import format_weights
 from experiments.devices.acceptance import FAULTS, NETS, REFERENCE
 from reproduce.config import Config
@@ -165,6 +166,15 @@ def test_a_finding_claims_only_what_its_intervals_show(checkout: Checkout):
     text = " ".join(checkout.results.read_text().split())
     # Welch's half-width at 20 layers, of standard deviations 0.260 and 0.200 with 3.75 degrees of freedom: 0.54
     assert "better than plain ones at 56 layers** (3 seeds each): plain minus residual is +0.36 (-0.18 to +0.90) at 20" in text
+
+
+def test_networks_that_vary_more_than_published_are_listed(checkout: Checkout):
+    write_seeds(checkout.records, Config(depth=20), [8.63, 8.38])
+    write_seeds(checkout.records, Config(depth=56, residual=False), [14.41, 15.13], train_error=7.98)
+    runs, _ = load_records(checkout.records)
+    # plain-56: (0.509 / 0.22)^2 = 5.4 with one degree of freedom, p = 0.02; ResNet-20: (0.177 / 0.19)^2 = 0.9
+    larger = "plain-56 (0.51 for the test error and 0.00 for the training error, n=2; published: 0.22)"
+    assert describe_larger_stds(runs) == f"Our standard deviation is significantly larger (chi-squared test, 5%) for {larger}."
 
 
 def test_runs_that_are_not_comparable_with_the_paper_are_kept_apart(study: Checkout):
