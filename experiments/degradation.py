@@ -11,7 +11,7 @@ Expected test error in % after 64,000 iterations:
     plain, a-martyn/resnet, n=1   9.69    10.04   11.56   13.07   -
 
 Device-hours: in bf16 on one or two CPU cores, mostly shared with other work, 2.2 to 4.5 for 20 layers, 4.2 to 8.1 for
-32, 13.2 for plain-56, 18 for ResNet-56; on an NVIDIA H200, 0.15 for ResNet-44, ResNet-56 and plain-44 concurrently
+32, 6.7 and 13.2 for plain-56, 18 for ResNet-56; on an NVIDIA H200, 0.15 for ResNet-44, ResNet-56 and plain-44 concurrently
 (56,000 of the 64,000 iterations); 110 layers not measured yet.
 
     python experiments/sweep.py degradation
