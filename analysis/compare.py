@@ -114,7 +114,9 @@ def compare_finished(run: ComparedRun) -> list[str]:
         other = "" if precision == config.precision else f" in {precision}"
         lines.append(f"recorded{other}: {estimate(errors)}; seeds {', '.join(f'{value:.2f}' for value in errors)}")
     if run.is_published:
-        numbers = published(kind=kind_of(config), depth=config.depth, quantity="test error", variant="")
+        depth = {"depth": config.depth} if config.family == "6n+2" else {}
+        variant = "" if config.block == "original" else config.block
+        numbers = published(kind=kind_of(config), **depth, quantity="test error", variant=variant)
         shown = "; ".join(f"{row['source']} {format_number(row)}" for _, row in numbers.iterrows())
         lines += [f"published for this network: {shown}"] if shown else []
     std = published_std(config) if run.is_published else math.inf

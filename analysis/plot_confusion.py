@@ -36,7 +36,8 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     names = DATASETS["mnist"].class_names
     sns.heatmap(mistakes, xticklabels=names, yticklabels=names, ax=axes, linewidths=0.5, **style)
     axes.tick_params(axis="y", rotation=0)
-    title = f"LeNet on MNIST, {group['precision'].iloc[0]}: predictions summed over {len(group)} run{'s' * (len(group) > 1)}"
+    count = f"{len(confusions)} run{'s' * (len(confusions) > 1)}"
+    title = f"LeNet on MNIST, {group['precision'].iloc[0]}: predictions summed over {count}"
     error = 100 * mistakes.sum() / counts.sum()
     axes.set(xlabel="predicted digit", ylabel="true digit")
     axes.set_title(f"{title}, error {error:.2f}%", fontsize="small")

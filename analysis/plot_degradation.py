@@ -55,7 +55,7 @@ def draw_published(panel: Axes, kind: str, depths: Sequence[int]):
     """Draw the paper's final test errors beside a panel; hollow if read off its plot, with a bar if read as a range."""
     axes = panel.inset_axes((1.01, 0, 0.12, 1), sharey=panel)
     numbers = published(source=HE, kind=kind, quantity="test error")
-    numbers = numbers[numbers["depth"].isin(depths) & (numbers["value"] < drawing.ERROR_LIMIT)]
+    numbers = numbers[numbers["depth"].isin({*depths} & {*degradation.DEPTHS}) & (numbers["value"] < drawing.ERROR_LIMIT)]
     for depth, value, upto, plot in numbers[["depth", "value", "upto", "read_off_plot"]].itertuples(index=False):
         position, color = degradation.DEPTHS.index(depth), drawing.DEPTH_COLOR[depth]
         top = value if pd.isna(upto) else upto

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
-from dataclasses import replace
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -34,7 +33,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     lengths = sorted(set(pd.concat(list(recorded.values()))["iterations"]))
     if not lengths:
         raise drawing.no_runs_error("sweep.py degradation")
-    precision = choose_precision(runs, [replace(net, iterations=length) for net in NETS for length in lengths])
+    precision = choose_precision(runs, NETS)
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     for position, (net, group) in enumerate(recorded.items()):
         group = group[group["precision"] == precision]

@@ -266,8 +266,9 @@ def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
 
 Test error in % after 64,000 iterations, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated. The errors of
 the paper's plain networks are read off its Fig. 6 (plot) or from its caption. Differences in the text are in percentage points,
-with 95% intervals in parentheses. With one or two seeds, the intervals use the standard deviations of other reproductions
-([statistics](docs/statistics.md)); they are too narrow where our runs vary more ([limits](RESULTS.md#limits)).
+with 95% intervals in parentheses. With one or two seeds of some network, findings are suggestive, and the intervals use the
+standard deviations of other reproductions ([statistics](docs/statistics.md)); they are too narrow where our runs vary more
+([limits](RESULTS.md#limits)).
 
 {listed}"""
     return wrap_paragraphs(text).strip()

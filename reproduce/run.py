@@ -189,7 +189,8 @@ def describe_result(config: Config, folder: Path, result: Result) -> Outcome:
     if isinstance(result, Diverged):
         return Outcome(DIVERGED, f"{config.net}: diverged at iteration {result.iteration:,}; run folder {folder}")
     message = f"{config.net}: final test error {result.test_error:.2f}% after {config.iterations:,} iterations"
-    if config.dataset == "cifar10" and config.net == f"residual{config.depth}" and config.depth in PAPER_TEST_ERROR:
+    is_original = config.net == f"residual{config.depth}" and config.block == "original"
+    if config.dataset == "cifar10" and is_original and config.depth in PAPER_TEST_ERROR:
         message += f" (paper: {PAPER_TEST_ERROR[config.depth]:.2f}% after {PAPER_ITERATIONS:,})"
     has_published = config.dataset_info.published_iterations is not None
     return Outcome(FINISHED, f"{message}; {'compare: python analysis/compare.py' if has_published else 'run folder'} {folder}")

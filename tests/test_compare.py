@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis import compare
+from experiments.lenet import LENET
 from reproduce.config import Config
 from reproduce.dataset import DATASETS
 from tests.fake_records import write_run, write_seeds
@@ -68,6 +69,13 @@ def test_another_recipe_and_another_precision_are_named(tmp_path, report, record
     assert "momentum=0.8 (paper: 0.9)" in text and "lr=0.001" in text
     write_run(records, Config(precision="bf16", seed=3), status="unfinished")
     assert "recorded in fp32: 8.20 ± 0.16 (n=5)" in report(write_run(tmp_path / "own", Config(precision="bf16"), 8.2))
+
+
+def test_published_results_are_those_of_the_family_and_the_block_design(tmp_path, report):
+    text = report(write_run(tmp_path / "own", LENET, 2.5))
+    assert "published for this network: a tutorial for beginners 2.74" in text
+    text = report(write_run(tmp_path / "own", Config(block="bn-after-add"), 8.3))
+    assert "gcr/torch-residual-networks 8.34" in text and "8.75" not in text
 
 
 def test_other_data_is_not_compared_with_published_results(tmp_path, report):

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import drawing, plot_confusion, plot_degradation
+from analysis.questions.length import NETS, format_section
 from analysis.records import load_records
 from experiments.lenet import LENET
 from reproduce.config import Config
@@ -129,6 +130,15 @@ def test_other_depths_are_drawn_and_missing_networks_are_named(tmp_path):
     assert "not run: plain-20/32/44/56/110, ResNet-20/32/44/56/110" in header
 
 
+def test_a_residual_network_deeper_than_those_of_fig_6_is_drawn(tmp_path):
+    write_seeds(tmp_path, Config(depth=20), [8.5])
+    write_seeds(tmp_path, Config(depth=1202), [7.9])
+    plain, residual = draw("degradation", tmp_path).axes
+    assert legend(residual) == ["20 layers (n=1)", "1202 layers (n=1)"] and sorted(ends(residual)) == [7.9, 8.5]
+    paper = residual.child_axes[0]
+    assert [y for line in lines(paper) for y in set(xy(line)[1])] == [8.75] * 2, "a line of no length and its marker"
+
+
 def test_the_header_fits_into_the_figure(tmp_path):
     write_seeds(tmp_path, Config(depth=110, iterations=500), [30.0])
     write_run(tmp_path, Config(iterations=500), status="diverged")
@@ -230,6 +240,18 @@ def test_confusions_are_summed_over_the_seeds(tmp_path):
     axes = plot_confusion.draw(*load_records(tmp_path)).axes[0]
     counts = [int(text.get_text()) for text in axes.texts]
     assert sum(counts) == 20_000 and sum(counts[::11]) == 19_500 and "2 runs, error 2.50%" in axes.get_title()
+    (tmp_path / LENET.folder / "confusion.csv").unlink()
+    assert "1 run, error 3.00%" in plot_confusion.draw(*load_records(tmp_path)).axes[0].get_title()
+
+
+def test_the_figure_of_lengths_is_in_the_precision_of_its_section(tmp_path):
+    for net in NETS:
+        write_seeds(tmp_path, net, [8.0, 8.1, 8.2])
+        write_seeds(tmp_path, replace(net, precision="bf16"), [8.0])
+        write_seeds(tmp_path, replace(net, precision="bf16", iterations=3200), [20.0])
+    runs, curves = load_records(tmp_path)
+    assert "Test error in %, fp32" in format_section(runs, curves)
+    assert draw("length", tmp_path).axes[0].get_title().startswith("fp32")
 
 
 # Commands -------------------------------------------------------------------------------------------------------------

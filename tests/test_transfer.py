@@ -124,6 +124,11 @@ def test_gains_are_paired_by_seed(tmp_path: Path):
         assert format_paired(find_runs(runs.assign(**change)), "scratch", "all", 50) == ""
 
 
+def test_the_section_leaves_out_comparisons_that_have_no_runs_yet(tmp_path: Path):
+    section = format_section(write_found(tmp_path, {("scratch", 50): 70.0, ("all", 50): 62.0}), pd.DataFrame())
+    assert "is +8.00 (+8.00 to +8.00) points with 50 images per class. A ResNet-20 is pretrained" in section
+
+
 def test_the_section_and_the_figure_show_every_configuration(tmp_path: Path):
     runs = write_found(tmp_path, FOUND)
     section = format_section(runs, pd.DataFrame())

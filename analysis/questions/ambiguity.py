@@ -5,14 +5,14 @@ import pandas as pd
 from analysis.markdown import format_net, format_table
 from analysis.sample import choose_precision
 from analysis.sections import format_gap
-from experiments.ambiguity import ALTERNATIVES
+from experiments.ambiguity import ALTERNATIVES, DEFAULT
 from experiments.deep import FIXED_WARMUP
 from reproduce.config import Config
 
 CHOICES = {
     "split": ("training images", "50,000", "45,000"),
     "channel_mean": ("mean subtracted", "per pixel", "per channel"),
-    "channel_std": ("standard deviation divided by", "none", "per channel"),
+    "channel_std": ("division by the standard deviation", "none", "per channel"),
     "initialization": ("He initialization", "fan-in", "fan-out"),
     "last_layer": ("initialization of the last layer", "that of the convolutions", "PyTorch's default"),
     "decay": ("weight decay", "on every parameter", "on weights only"),
@@ -41,7 +41,8 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
             missing.append(f"{what}: {alternative} instead of {ours}")
     table = format_table(["open in the paper", "our choice", "alternative", "network", "test error, alternative - ours"], rows)
     not_run = (
-        f"Alternatives not run yet: {'; '.join(missing)} (`python experiments/sweep.py ambiguity`; for the warm-up, `deep`). "
+        f"Alternatives not run yet: {'; '.join(missing)} (`python experiments/sweep.py ambiguity --precision "
+        f"{choose_precision(runs, [DEFAULT])}`; for the warm-up, `deep`). "
         "The paper specifies some of these choices, such as shortcut A; other code often differs."
     )
     parts = [

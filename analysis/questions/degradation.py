@@ -54,6 +54,9 @@ Plain networks:
 
 {format_published(ours, degradation.PLAIN)}
 
+Final training errors in other reproductions, in %: residual networks {list_training_errors("residual")}; plain networks
+{list_training_errors("plain")}.
+
 The row "reproductions" is the mean ± standard deviation over the comparable sources, without the paper, ranges and, up to 56
 layers, sources with a warm-up. The last row is our mean minus that mean if there are at least {MINIMUM} sources. Its
 interval is the 95% prediction interval of one more source, so it covers differences in seeds, recipes and code."""
@@ -125,6 +128,16 @@ def format_published(ours: pd.DataFrame, nets: Sequence[Config]) -> str:
     gaps = [str(subtract_reproductions(ours, net)) if is_known else "" for net, is_known in zip(nets, known, strict=True)]
     rows.append(["**ours - reproductions**", *gaps, ""])
     return format_table(["source", *(net.depth for net in nets), "protocol"], rows)
+
+
+def list_training_errors(kind: str) -> str:
+    """Return the published training errors of plain or residual networks with the paper's recipe, without the paper's."""
+    numbers = published(kind=kind, variant="", quantity="training error")
+    words = []
+    for source, group in numbers[numbers["source"] != HE].groupby("source", sort=False):
+        columns = ([f"{value:.2f}" for value in group["value"]], [f"{depth:.0f}" for depth in group["depth"]])
+        words.append("{} at {} layers".format(*map(join_words, columns)) + f" ({source})")
+    return join_words(words)
 
 
 def describe_protocol(group: pd.DataFrame) -> str:

@@ -73,8 +73,8 @@ def describe_depths(answers: list[Answers]) -> str:
     chance = fmean(100 * float(np.mean(~one[1])) * float(np.mean(~other[1])) for one, other in pairs)
     return (
         f"Two residual networks of different depths disagree on {min(shares):.2f} to {max(shares):.2f}% and both misclassify "
-        f"{min(wrong):.2f} to {max(wrong):.2f}%, not always as the same class; with independent mistakes it would be "
-        f"{chance:.2f}%."
+        f"{min(wrong):.2f} to {max(wrong):.2f}%, not always as the same class; networks with independent mistakes would both "
+        f"misclassify {chance:.2f}%."
     )
 
 

@@ -86,5 +86,6 @@ the trained weights evaluated in both ({device}):
 In %. Error: mean of |bf16 - fp32| / |fp32| over the batches; at the trained weights, an error of 20% adds about 4% to the
 variance of a batch's gradient. Bias: the systematic part of the error, relative to the mean gradient. Bias by chance: the
 value that bias exceeds with probability 5% if there is no bias; it is exceeded in {above} of {len(rows)} rows. Noise:
-standard deviation of the fp32 gradient over the batches, relative to the mean gradient; near {100 * count**0.5:.0f}% that
-mean is itself noise. `python experiments/devices/gradient_noise.py` measures this."""
+standard deviation of the fp32 gradient over the batches, relative to the mean gradient. Gradients of zero mean would have
+{100 * count**0.5:.0f}% (√{count}), so in rows near that value neither the mean gradient nor the bias relative to it is
+resolved. `python experiments/devices/gradient_noise.py` measures this."""

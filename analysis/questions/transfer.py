@@ -76,11 +76,11 @@ def describe_gains(after: pd.DataFrame) -> str:
     if not counts:
         return "Not run yet: `python experiments/transfer.py`."
     gains = join_words([f"{format_paired(after, 'scratch', 'all', count)} points with {count}" for count in counts])
-    alone = join_words([f"{format_paired(after, 'head', 'all', count)} with {count}" for count in counts])
-    return (
-        f"The error from scratch minus that of fine-tuning all layers is {gains} images per class. The error with only the "
-        f"linear layer trained minus that of fine-tuning all layers is {alone}."
-    )
+    both = [(format_paired(after, "head", "all", count), count) for count in counts]
+    alone = join_words([f"{gap} with {count}" for gap, count in both if gap])
+    scratch = f"The error from scratch minus that of fine-tuning all layers is {gains} images per class."
+    head = f" The error with only the linear layer trained minus that of fine-tuning all layers is {alone}."
+    return scratch + (head if alone else "")
 
 
 def errors_by_seed(after: pd.DataFrame, method: str, per_class: int) -> pd.Series:
