@@ -135,7 +135,8 @@ def test_a_residual_network_deeper_than_those_of_fig_6_is_drawn(tmp_path):
     write_seeds(tmp_path, Config(depth=1202), [7.9])
     plain, residual = draw("degradation", tmp_path).axes
     assert legend(residual) == ["20 layers (n=1)", "1202 layers (n=1)"] and sorted(ends(residual)) == [7.9, 8.5]
-    paper = residual.child_axes[0]
+    (paper,) = residual.child_axes
+    assert isinstance(paper, Axes)
     assert [y for line in lines(paper) for y in set(xy(line)[1])] == [8.75] * 2, "a line of no length and its marker"
 
 

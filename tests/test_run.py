@@ -188,6 +188,7 @@ def test_the_final_message_gives_the_papers_number_for_the_papers_networks_and_d
     for flags, is_papers in (
         ("--depth 44 --iterations 3", True),
         ("--depth 44 --no-residual", False),
+        ("--depth 44 --block bn-after-add", False),
         ("--data synthetic", False),
     ):
         write_run(Path("runs"), parse(flags.split())[0], 7.5, evaluations=1)
