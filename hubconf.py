@@ -3,7 +3,8 @@
     network = torch.hub.load(".", "resnet20_cifar10", source="local", pretrained=True)  # "." is a clone of this repository
     logits = network(images)  # N x 3 x 32 x 32 in [0, 1] -> N x 10
 
-Without pretrained=True the weights are random.
+With pretrained=True a network is in evaluation mode and includes its normalization; by default it has random weights, is in
+training mode and does not normalize.
 """
 
 import pathlib

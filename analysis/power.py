@@ -20,7 +20,7 @@ from scipy import stats
 import analysis.questions  # noqa: F401 - registers the claims
 from analysis.claims import CLAIMS
 from analysis.estimates import CONFIDENCE, MINIMUM, Estimate, Finding, all_of, holm_adjust
-from analysis.questions.block_design import BLOCKS, published_error
+from analysis.questions.block_design import RANKED, published_error
 from analysis.records import RUN_COLUMNS
 from analysis.sample import Sample
 from reproduce.cli import parse_args, run_cli
@@ -105,7 +105,7 @@ SCENARIOS = [
         (*PLAIN, *TABLE_6),
         (*(error + 2 for error in TABLE_6), *TABLE_6),
     ),
-    Scenario("B4 (as published; all equal)", ["B4"], [published_error(block) for block in BLOCKS], (7,) * 5),
+    Scenario("B4 (as published; all equal)", ["B4"], [published_error(block) for block in RANKED], (7,) * 5),
     Scenario("any of ten differences (one 1 point; none)", DIFFERENCES, (9, *(8,) * 19), (8,) * 20, any_reproduced),
     Scenario("any of ten differences, Holm (one 1 point; none)", DIFFERENCES, (9, *(8,) * 19), (8,) * 20, any_reproduced_holm),
 ]

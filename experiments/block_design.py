@@ -3,7 +3,8 @@
 Identity Mappings in Deep Residual Networks (arXiv:1603.05027) claims that cleaner shortcuts train better, above all in deep
 networks.
 
-Expected test error in % at 110 layers (Identity Mappings, Table 2, median of 5); nothing is published for 32 and 56 layers:
+Expected test error in % at 110 layers (Identity Mappings, Table 2, median of 5); for the last three designs, nothing is
+published at 32 and 56 layers:
 
     original                  6.61
     bn-after-add              8.17

@@ -49,8 +49,8 @@ class Sweep:
     seeds: int = 5
     """Seeds per configuration (0, 1, ...)."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
-    """Train only runs whose folder or flags (without --no-residual) match one of these shell patterns (* ? []), such as
-    plain20, resnet20 (or residual20), bn-after-add or 'residual110*seed0'. Runs that match the first pattern come first."""
+    """Only runs whose folder or flags (without --no-residual) match a shell pattern, such as plain20 or 'resnet110*seed0'.
+    Runs that match the first pattern come first."""
     iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Train for N instead of 64,000 iterations; configurations with a shorter schedule are scaled by the same factor."""
     precision: Annotated[Precision | None, tyro.conf.arg(metavar="{fp32,tf32,bf16}")] = None
@@ -60,11 +60,11 @@ class Sweep:
     status: bool = False
     """Only print which runs are finished, unfinished and missing."""
     devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE ...")] = ()
-    """cpu, cuda:0, npu:1, ..., or cuda or npu for all devices of that kind; default: all devices of the first usable
-    kind of npu, cuda and cpu. With --engine ray, one of cpu, cuda, npu."""
+    """cpu, cuda:0, npu:1, ..., or cuda or npu for all devices of that kind; by default all of the first usable kind.
+    With --engine ray, one of cpu, cuda, npu."""
     per_device: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Concurrent runs per device: interleaved in one process on cuda and npu, in separate processes on a CPU. Default: one per
-    CPU core, 4 on cuda, 1 on npu and with --engine ray."""
+    """Concurrent runs per device: interleaved in one process on cuda and npu, in separate processes on a CPU.
+    Default: one per CPU core, 4 on cuda, 1 on npu and with --engine ray."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Stop the sweep after this time; every run writes a checkpoint."""
     engine: Literal["local", "ray"] = "local"

@@ -162,7 +162,11 @@ class Config(DataFlags, TrainingFlags, NetworkFlags):  # fields follow the rever
         require(0 <= self.momentum < 1, "momentum must be at least 0 and below 1", self.momentum)
         require(0 <= self.weight_decay < math.inf, "weight-decay must be at least 0", self.weight_decay)
         require(self.batch_size >= 1, "batch-size must be at least 1", self.batch_size)
-        require(self.bn_batch == "whole" or self.batch_size % 2 == 0, "batch-size must be even for halves", self.batch_size)
+        require(
+            self.bn_batch == "whole" or self.batch_size % 2 == 0,
+            "batch-size must be even for bn-batch halves",
+            self.batch_size,
+        )
         require(1 <= self.iterations < 2**31, "iterations must be at least 1 and below 2^31", self.iterations)
         require(self.schedule == "steps" or self.warmup == "none", "warmup must be none unless schedule is steps", self.warmup)
         require(0 <= self.seed < 2**63, "seed must be at least 0 and below 2^63", self.seed)
@@ -190,7 +194,7 @@ class Config(DataFlags, TrainingFlags, NetworkFlags):  # fields follow the rever
 
     @property
     def folder(self) -> Path:
-        """The run folder below --out, such as residual44-3f9c2a1b/seed0."""
+        """The run folder below --out, such as residual44-29f33bb5/seed0."""
         return Path(f"{self.net}-{self.key}") / f"seed{self.seed}"
 
 
@@ -217,8 +221,8 @@ class RunOptions:
     deterministic: bool = False
     """Use deterministic kernels only."""
     keep_best: bool = False
-    """Also keep the checkpoint with the lowest validation error (or test error, optimistically biased) as best.pt; set it from
-    the start, since evaluations without it are not kept."""
+    """Also keep the checkpoint with the lowest validation error (or test error, optimistically biased) as best.pt.
+    Set it in the first session: earlier checkpoints are not kept."""
     tensorboard: bool = False
     """Also write the metrics as TensorBoard logs into the run folder."""
 

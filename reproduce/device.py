@@ -123,7 +123,9 @@ def set_numerics(device: Device, precision: Precision, deterministic: bool) -> d
         UnsupportedPrecision: the device does not support the precision.
     """
     if not supports_precision(device, precision):
-        raise UnsupportedPrecision(f"this {device.kind} device does not support {precision}: use --precision fp32")
+        raise UnsupportedPrecision(
+            f"this {device.kind} device does not support {precision}: use another --precision or --device"
+        )
     torch.use_deterministic_algorithms(deterministic)
     flags: dict[str, Any] = {"precision": precision, "deterministic": torch.are_deterministic_algorithms_enabled()}
     fast_float32 = precision == "tf32"

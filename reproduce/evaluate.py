@@ -1,6 +1,6 @@
 """Evaluate trained networks: test error, error of each class, confusion matrix, calibration error.
 
-    python reproduce/evaluate.py runs/residual20-1f0c58b5/seed0 runs/residual20-1f0c58b5/seed1
+    python reproduce/evaluate.py runs/residual20-dece074e/seed0 runs/residual20-dece074e/seed1
 
 Accepts folders of finished runs, their best.pt (--keep-best), weights files of this repository, and checkpoints of
 akamaster/pytorch_resnet_cifar10.
@@ -45,7 +45,7 @@ class Options:
     """Options of evaluate.py."""
 
     sources: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of finished runs, weights files or checkpoints."""
+    """Folders of finished runs, their best.pt, weights files, or checkpoints of akamaster/pytorch_resnet_cifar10."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = None
     """Folder of the dataset; by default the one that the run was trained on or, if unknown, the dataset's usual folder."""
     device: DeviceChoice = RunOptions.device

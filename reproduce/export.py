@@ -1,9 +1,9 @@
 """Export a trained network, with its normalization, for use elsewhere.
 
-    python reproduce/export.py runs/residual20-1f0c58b5/seed0 --format onnx
+    python reproduce/export.py runs/residual20-dece074e/seed0 --format onnx
 
 The exported network takes N images in [0, 1] (N x 3 x 32 x 32 for CIFAR-10) and returns their logits.
-  safetensors   weights file for evaluate.py, predict.py, hubconf.py and --initial, with a model card
+  safetensors   weights file for evaluate.py, predict.py and --initial, with a model card
   onnx          for onnxruntime and others, checked against PyTorch; needs pip install -e '.[export]'
 """
 
@@ -129,6 +129,8 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.residual and options.mean is None and options.std is None:
         trained = load_network(options.source)
+    elif options.source.is_dir() or options.source.suffix == ".safetensors":
+        raise UserError(f"--no-residual, --mean and --std are for checkpoints of other repositories, got {options.source}")
     else:
         normalization = options.mean or IMAGENET_MEAN, options.std or IMAGENET_STD
         trained = load_foreign_checkpoint(options.source, options.residual, *normalization)

@@ -38,7 +38,7 @@ class Options:
     """Options of predict.py."""
 
     source: tyro.conf.Positional[Path]
-    """Folder of a finished run, weights file or checkpoint."""
+    """Folder of a finished run, its best.pt, a weights file, or a checkpoint of akamaster/pytorch_resnet_cifar10."""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Image files, or folders of images."""
 

@@ -180,7 +180,7 @@ def read_record(folder: Path) -> Record:
     if config is None:
         raise damage_error(folder / CONFIG, "is missing")
     if folder.resolve().parts[-2:] != config.folder.parts:
-        raise damage_error(folder / CONFIG, f"describes the run {config.folder}")
+        raise UserError(f"{folder / CONFIG} describes the run {config.folder}: rename the folder to that, or restore the file")
     record = Record(
         config=config,
         sessions=read_sessions(folder),

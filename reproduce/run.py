@@ -48,7 +48,7 @@ HINTS = {
     "--gpu": "--device cuda",
 }
 """Flags of other programs, and what to use instead."""
-CONFIG_HELP = "Train the configuration in this config.json; other flags override it."
+CONFIG_HELP = "Train the configuration in this config.json; other flags override it. To repeat fine-tuning, add --initial."
 STOPPING = "stopping with a checkpoint within seconds; press Ctrl-C again to abort"
 
 
@@ -90,6 +90,10 @@ def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
     recipe, options, file = parse_flags(arguments)
     if file is not None:
         recipe, options, _ = parse_flags([*format_flags(load_config(file)), *arguments])
+        if options.initial == Path("FILE"):
+            raise UserError(f"{file} describes a run that starts from pretrained weights: add --initial FILE")
+        if options.data == "DIR":
+            raise UserError(f"{file} describes a run on an image folder: add --data DIR")
     if options.initial is not None and not options.initial.is_file():
         raise UserError(f"--initial {options.initial} is not a weights file: create one with export.py")
     initial = "" if options.initial is None else sha256_of_file(options.initial)
@@ -100,7 +104,10 @@ def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
 
 
 def train_run(config: Config, options: RunOptions) -> Outcome:
-    """Train a run; SIGTERM, SIGINT and SIGHUP stop it with a checkpoint. Raises like `training_task`."""
+    """Train a run; SIGTERM, SIGINT and SIGHUP stop it with a checkpoint. Raises like `training_task`.
+
+    config: its dataset, classes, pictures and initial must be those of `options.data` and `options.initial`, as from `parse`.
+    """
     from reproduce.interleave import run_task
 
     stop_signals: list[int] = []

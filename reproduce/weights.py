@@ -102,6 +102,8 @@ def load_network(path: Path) -> TrainedNetwork:
         return load_weights_file(path)
     if path.name == checkpoints.BEST and (path.parent / record.CONFIG).is_file():
         return load_run_checkpoint(path)
+    if path.name in (checkpoints.NEWEST, checkpoints.PREVIOUS) and (path.parent / record.CONFIG).is_file():
+        raise UserError(f"{path} is a checkpoint for resuming: name its run folder, once the run has finished, or its best.pt")
     return load_run(path) if path.is_dir() else load_foreign_checkpoint(path)
 
 
@@ -136,7 +138,7 @@ def load_run(folder: Path) -> TrainedNetwork:
     """Load the network of a finished run; raises like `load_network`."""
     result = record.read_record(folder).result if record.is_run_folder(folder) else None
     if not isinstance(result, Finished):
-        raise UserError(f"{folder} is not the folder of a finished run")
+        raise UserError(f"{folder} is not the folder of a finished run: repeat its run.py command to finish it")
     trained = load_run_checkpoint(folder / checkpoints.NEWEST)
     if trained.result["iterations"] != result.iterations:
         raise UserError(f"{trained.source} is not from the run's last iteration: remove {record.RESULT} and resume the run")
@@ -144,7 +146,7 @@ def load_run(folder: Path) -> TrainedNetwork:
 
 
 def load_run_checkpoint(path: Path) -> TrainedNetwork:
-    """Load the network of a checkpoint in a run folder. Its result is the last evaluation with the selection criterion.
+    """Load the network of a checkpoint in a run folder; `result` has its last evaluation, and the error that selects best.pt.
 
     Raises:
         UserError: the checkpoint is missing, damaged, or of a version that did not store the normalization.

@@ -97,7 +97,7 @@ def test_deterministic_mode(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("kind", "precision"), [("cpu", "tf32"), ("cuda", "tf32"), ("cuda", "bf16")])
 def test_an_unsupported_precision_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str, precision: Any):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
-    with pytest.raises(UnsupportedPrecision, match=f"this {kind} device does not support {precision}: use --precision fp32"):
+    with pytest.raises(UnsupportedPrecision, match=f"this {kind} device does not support {precision}: use another --precision"):
         device.set_numerics(device.DEVICES[kind], precision, deterministic=False)
 
 

@@ -1,6 +1,8 @@
 """Fine-tuning (--initial, --trainable): which weights are loaded, which are frozen, and files that do not fit."""
 
+import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -170,6 +172,15 @@ def test_a_run_is_identified_by_the_content_of_the_initial_file(place: Path):
     assert run.main([*AFTER[:-1], "private/net.safetensors"]) == 0
     (sessions,) = Path("runs").glob("*/seed0/environment.json")
     assert "--initial net.safetensors" in sessions.read_text() and "private" not in sessions.read_text()
+
+
+def test_a_config_of_fine_tuning_needs_its_images_and_its_weights(place: Path, capsys: pytest.CaptureFixture[str]):
+    config, _ = run.parse(AFTER)
+    Path("config.json").write_text(json.dumps(record.describe_config(config)))
+    for flags, missing in (([], "--initial FILE"), (["--initial", "net.safetensors"], "--data DIR")):
+        assert cli.run_cli(run.main, ["--config", "config.json", *flags]) == 2
+        assert re.fullmatch(f"error: config.json describes .*: add {missing}\n", capsys.readouterr().err)
+    assert run.parse(["--config", "config.json", "--initial", "net.safetensors", "--data", "after"])[0] == config
 
 
 @pytest.mark.parametrize(("trainable", "flags"), [("head", []), ("last-stage", ["--optimizer", "adamw"])])

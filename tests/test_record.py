@@ -188,7 +188,6 @@ ALL, END = r"(?s).+", r"(?s).{20}\Z"
 DAMAGES: list[tuple[str, str, str | None, str]] = [
     ("config.json", END, "", "is damaged"),
     ("config.json", ALL, None, "is missing"),
-    ("config.json", ALL, json.dumps(record.describe_config(Config(depth=32))), "describes the run residual32"),
     ("config.json", '"momentum": 0.9', '"momentum": 0.8', "is damaged .*key"),
     ("environment.json", END, "", "is damaged"),
     ("environment.json", '"sha256": "', '"sha256": "0', "contradicts .*CIFAR-10"),
@@ -235,6 +234,12 @@ def test_damage_is_found(finished: Path, name: str, part: str, replacement: str 
     with pytest.raises(UserError, match=f"^[^\n]*{name} {problem}.*remove {finished} to start over$"):
         record.read_record(finished)
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_a_renamed_run_folder_is_named_with_its_run(finished: Path):
+    renamed = finished.rename(finished.with_name("best"))
+    with pytest.raises(UserError, match=rf"best/config.json describes the run {Config().folder}: rename the folder to that"):
+        record.read_record(renamed)
 
 
 def test_older_and_newer_records_pass(finished: Path):

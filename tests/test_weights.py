@@ -243,11 +243,18 @@ def test_unusable_sources_are_user_errors(folder: Path, tmp_path: Path):
     ):
         torch.save(content, tmp_path / "b.th")
         assert_refused(tmp_path / "b.th", message)
+    assert_refused(folder / checkpoints.NEWEST, "checkpoint for resuming: name its run folder")
     copy = shutil.copytree(folder, tmp_path / folder.parent.name / folder.name)
     state = torch.load(folder / checkpoints.NEWEST, weights_only=True)
     state["rows"][-1]["iteration"] -= 1
     torch.save(state, copy / checkpoints.NEWEST)
     assert_refused(copy, "not from the run's last iteration")
+
+
+def test_flags_for_other_repositories_are_refused_for_our_networks(folder: Path, tmp_path: Path):
+    for source in (folder, export_weights(folder, tmp_path)):
+        with pytest.raises(UserError, match=f"--no-residual, --mean and --std are for .* other repositories, got {source}"):
+            export.main([str(source), "--no-residual"])
 
 
 def test_impossible_values_are_refused(folder: Path, tmp_path: Path):

@@ -54,8 +54,8 @@ Plain networks:
 
 {format_published(ours, degradation.PLAIN)}
 
-Final training errors in other reproductions, in %: residual networks {list_training_errors("residual")}; plain networks
-{list_training_errors("plain")}.
+Final training errors in other reproductions (like ours, averages over augmented mini-batches), in %: residual networks
+{list_training_errors("residual")}; plain networks {list_training_errors("plain")}.
 
 The row "reproductions" is the mean ± standard deviation over the comparable sources, without the paper, ranges and, up to 56
 layers, sources with a warm-up. The last row is our mean minus that mean if there are at least {MINIMUM} sources. Its

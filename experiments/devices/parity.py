@@ -7,7 +7,7 @@ steps are compared before training amplifies any difference (acceptance.py compa
 of those iterations:
   loss       relative difference of the step's loss
   gradients  relative difference of the gradient of all parameters, in norm, and the parameter that differs most
-  BN         the same for BN's running means and variances
+  BN         relative difference of BN's running means and variances, in norm
 Then prints the test error that each device computes for the first one's final weights, and whether the differences are within
 TOLERANCES.
 """
