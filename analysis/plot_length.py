@@ -29,14 +29,14 @@ DODGE = 1.025
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a marker for each run, and lines through the means of neighboring lengths."""
-    recorded = {net: select_finished(runs, net, free=("iterations",)) for net in NETS}
+    precision = choose_precision(runs, NETS)
+    ours = runs[runs["precision"] == precision]
+    recorded = {net: select_finished(ours, net, free=("iterations",)) for net in NETS}
     lengths = sorted(set(pd.concat(list(recorded.values()))["iterations"]))
     if not lengths:
         raise drawing.no_runs_error("sweep.py degradation")
-    precision = choose_precision(runs, NETS)
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     for position, (net, group) in enumerate(recorded.items()):
-        group = group[group["precision"] == precision]
         dodge = DODGE ** (position - (len(NETS) - 1) / 2)
         style = {"color": drawing.DEPTH_COLOR[net.depth], "marker": "o" if net.residual else "s", "markersize": 5}
         fill = "full" if net.residual else "none"

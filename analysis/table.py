@@ -25,6 +25,7 @@ from analysis.markdown import fill_template
 from analysis.questions import QUESTIONS
 from analysis.records import RECORDS, load_records
 from analysis.run_tables import format_classes_csv, format_runs_csv
+from analysis.sections import choose_runs
 from analysis.statistics_page import describe_exploratory, describe_larger_stds, describe_single_seeds, format_statistics
 from analysis.summary import (
     describe_scope,
@@ -35,6 +36,7 @@ from analysis.summary import (
     format_weights,
     list_findings,
 )
+from experiments import degradation
 from reproduce import cli
 from reproduce.errors import UserError
 
@@ -62,13 +64,22 @@ def format_results(
         fig6=format_fig6(runs),
         findings="\n".join(f"{number}. {text}" for number, text in enumerate(findings, 1)) or "No full-length run yet.",
         sections="\n\n".join(filter(None, sections.values())),
-        not_run="\n".join(f"- {question.NOT_RUN}" for question, text in sections.items() if not text) or "Nothing.",
+        not_run=list_not_run([question.NOT_RUN for question, text in sections.items() if not text], runs),
         verdicts=format_verdict_table(verdicts),
         exploratory=describe_exploratory(runs),
         single_seeds=describe_single_seeds(),
         larger_stds=describe_larger_stds(runs),
         devices=describe_moves(runs),
     )
+
+
+def list_not_run(questions: Sequence[str], runs: pd.DataFrame) -> str:
+    """Return the questions without runs, each with its command, and the precision to train them in."""
+    if not questions:
+        return "Nothing."
+    _, precision = choose_runs(runs, degradation.CONFIGS)
+    listed = "\n".join(f"- {question}" for question in questions)
+    return f"{listed}\n\nAdd `--precision {precision}` to compare with the runs above."
 
 
 def replace_block(readme: str, name: str, text: str) -> str:

@@ -6,7 +6,7 @@ Adam at lr 1e-3 reached 85% training and 61% test accuracy, SGD 100% and 87.5%.
 Expected test error in %; nothing is published for Adam beyond 20 layers with all else equal, nor for plain networks:
 
     SGD, ResNet-20 / 56 / 110         8.75 / 6.97 / 6.61    Table 6 (110: mean of 5)
-    SGD / Adam, ResNet-20             8.62 / 9.76           amirgholami/adahessian (shortcut B, best evaluations)
+    SGD / Adam, ResNet-20             8.62 / 9.76           amirgholami/adahessian (decay 2e-4, 40k iterations, best)
     SGD, ResNet-20                    8.23                  Tony-Y/pytorch_warmup (n=5)
     AdamW, ResNet-20                  9.06 (lr 0.01), 8.55 with a long warm-up, best 8.43    Tony-Y/pytorch_warmup
     SGD / AdamW, ResNet-110           6.06 / 8.59 and 6.26 (decoupled decay 5e-4, 0.25)      XuezheMax/apollo

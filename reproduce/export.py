@@ -24,7 +24,7 @@ import tyro
 from reproduce import cli
 from reproduce.errors import UserError
 from reproduce.model_card import NetworkResult, format_model_card, read_sha256, sha256_of_file
-from reproduce.record import write_atomically
+from reproduce.record import CONFIG, write_atomically
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help should not
     from torch import Tensor
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.residual and options.mean is None and options.std is None:
         trained = load_network(options.source)
-    elif options.source.is_dir() or options.source.suffix == ".safetensors":
+    elif options.source.is_dir() or options.source.suffix == ".safetensors" or (options.source.parent / CONFIG).is_file():
         raise UserError(f"--no-residual, --mean and --std are for checkpoints of other repositories, got {options.source}")
     else:
         normalization = options.mean or IMAGENET_MEAN, options.std or IMAGENET_STD

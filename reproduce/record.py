@@ -180,7 +180,9 @@ def read_record(folder: Path) -> Record:
     if config is None:
         raise damage_error(folder / CONFIG, "is missing")
     if folder.resolve().parts[-2:] != config.folder.parts:
-        raise UserError(f"{folder / CONFIG} describes the run {config.folder}: rename the folder to that, or restore the file")
+        raise UserError(
+            f"{folder / CONFIG} describes the run {config.folder}: rename the folder to that, or move it if it is a copy"
+        )
     record = Record(
         config=config,
         sessions=read_sessions(folder),

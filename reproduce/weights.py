@@ -136,9 +136,11 @@ def load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path, con
 
 def load_run(folder: Path) -> TrainedNetwork:
     """Load the network of a finished run; raises like `load_network`."""
-    result = record.read_record(folder).result if record.is_run_folder(folder) else None
+    if not record.is_run_folder(folder):
+        raise UserError(f"{folder} is not a run folder (NET-KEY/seedN)")
+    result = record.read_record(folder).result
     if not isinstance(result, Finished):
-        raise UserError(f"{folder} is not the folder of a finished run: repeat its run.py command to finish it")
+        raise UserError(f"{folder}: the run {'diverged' if result else 'has not finished: repeat its run.py command first'}")
     trained = load_run_checkpoint(folder / checkpoints.NEWEST)
     if trained.result["iterations"] != result.iterations:
         raise UserError(f"{trained.source} is not from the run's last iteration: remove {record.RESULT} and resume the run")

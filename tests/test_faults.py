@@ -84,7 +84,8 @@ CASES: list[tuple[Main, str, str]] = [
     # evaluate.py
     (evaluate.main, "", "name at least one run folder or weights file"),
     (evaluate.main, "nowhere", "no run folder or weights file nowhere"),
-    (evaluate.main, DIVERGED, "not the folder of a finished run"),
+    (evaluate.main, DIVERGED, "the run diverged$"),
+    (evaluate.main, "empty", "empty is not a run folder"),
     (evaluate.main, f"{FOLDER}/result.json", "result.json is not a weights file"),
     (evaluate.main, f"{FOLDER}", "there is no .*checkpoint.pt"),
     *((evaluate.main, path, path) for path in ("text.txt", "garbage.pt")),

@@ -252,7 +252,8 @@ def test_the_figure_of_lengths_is_in_the_precision_of_its_section(tmp_path):
         write_seeds(tmp_path, replace(net, precision="bf16", iterations=3200), [20.0])
     runs, curves = load_records(tmp_path)
     assert "Test error in %, fp32" in format_section(runs, curves)
-    assert draw("length", tmp_path).axes[0].get_title().startswith("fp32")
+    axes = draw("length", tmp_path).axes[0]
+    assert axes.get_title().startswith("fp32") and list(axes.get_xticks()) == [64_000]
 
 
 # Commands -------------------------------------------------------------------------------------------------------------

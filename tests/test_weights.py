@@ -252,7 +252,7 @@ def test_unusable_sources_are_user_errors(folder: Path, tmp_path: Path):
 
 
 def test_flags_for_other_repositories_are_refused_for_our_networks(folder: Path, tmp_path: Path):
-    for source in (folder, export_weights(folder, tmp_path)):
+    for source in (folder, folder / checkpoints.NEWEST, export_weights(folder, tmp_path)):
         with pytest.raises(UserError, match=f"--no-residual, --mean and --std are for .* other repositories, got {source}"):
             export.main([str(source), "--no-residual"])
 
