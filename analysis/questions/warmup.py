@@ -158,8 +158,8 @@ def describe_reproductions() -> str:
         f"Test errors of ResNet-56 in comparable reproductions are {cold[0]:.2f} to {cold[-1]:.2f}% without a stated warm-up "
         f"(the paper: {format_paper(RESNET56)}%) and {warm}% with one. The best evaluations of another user's six runs of "
         f"akamaster's code, without a warm-up, average {means[0]}% ({sources[0]}; its author suspects the version of PyTorch). "
-        f"Only {tony} compares both, at 20 to 110 layers (table above): at 56 layers {means[1]}% without and {means[2]}% with a "
-        "linear warm-up over 1,000 iterations (n=5 each)."
+        f"Only {tony} compares both, at 20 to 110 layers (table above): at 56 layers {means[1]}% without and {means[2]}% with "
+        "a linear warm-up over 1,000 iterations (n=5 each)."
     )
 
 
