@@ -21,7 +21,7 @@ WEIGHTS = pathlib.Path(__file__).with_name("weights")
 def _load(name: str, network: config.Config, pretrained: bool) -> weights.Classifier:
     """Build a network: if pretrained, in evaluation mode; else in training mode, without normalization."""
     if not pretrained:
-        return weights.Classifier(model.build_network(network), torch.zeros(1), torch.ones(1))
+        return weights.Classifier(model.build_network(network), torch.zeros(3, 32, 32), torch.ones(3, 1, 1))
     return weights.load_network(WEIGHTS / f"{name}.safetensors").classifier
 
 

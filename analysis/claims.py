@@ -93,7 +93,7 @@ def judge(name: str, runs: pd.DataFrame) -> Verdict:
         return decide(False, ended, f"finished runs: {list_counts(sample)}")
     if sample.seeds == 0:
         present = len(configs) - sample.counts.count(0)
-        state = f"{INCOMPLETE} ({present} of {len(configs)} configurations)" if present else NOT_RUN
+        state = f"{INCOMPLETE} ({present} of {len(configs)} configurations)" if present or any(sample.diverged) else NOT_RUN
         return replace(decide(None, 0, f"finished runs: {list_counts(sample)}"), verdict=state)
     finding, numbers = claim.rule(sample)
     if sample.seeds >= MINIMUM:

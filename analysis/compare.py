@@ -32,6 +32,8 @@ from reproduce.config import Config, format_recipe, require
 from reproduce.errors import UserError
 from reproduce.record import is_run_folder
 
+NO_RUN = estimate([])
+
 
 @dataclass(frozen=True)
 class CompareOptions:
@@ -122,19 +124,20 @@ def compare_finished(run: ComparedRun) -> list[str]:
     std = published_std(config) if run.is_published else math.inf
     return [
         *lines,
-        f"test error {judge_error(error, errors, list_paper_errors(run), std)}",
+        f"test error {judge_error(error, errors, find_paper_error(run), std)}",
         f"best evaluation {best:.2f}% ({error - best:.2f} points lower): selected on the test set, so optimistically biased",
     ]
 
 
-def list_paper_errors(run: ComparedRun) -> list[float]:
-    """Return the paper's exact test error of this network, if it reports one and the run follows its recipe."""
+def find_paper_error(run: ComparedRun) -> Estimate:
+    """Return the paper's exact test error of this network (n=0 unless it reports one and the run follows its recipe)."""
     config = run.config
     recipe = Config(depth=config.depth, residual=config.residual, seed=config.seed, precision=config.precision)
     if config != recipe or not run.is_published:
-        return []
-    numbers = published(source=HE, kind=kind_of(config), depth=config.depth, quantity="test error")
-    return numbers.loc[numbers["upto"].isna(), "value"].tolist()
+        return NO_RUN
+    numbers = published(source=HE, kind=kind_of(config), depth=config.depth, quantity="test error", read_off_plot="no")
+    exact = numbers[numbers["upto"].isna()]
+    return Estimate(int(exact["n"].item()), exact["value"].item(), math.nan) if len(exact) else NO_RUN
 
 
 def compare_unfinished(run: ComparedRun) -> list[str]:
@@ -147,17 +150,17 @@ def compare_unfinished(run: ComparedRun) -> list[str]:
     return [f"{name} {judge_error(last[column], there[column].tolist())}" for column, name in columns.items()]
 
 
-def judge_error(error: float, recorded: Sequence[float], paper: Sequence[float] = (), std: float = math.inf) -> str:
+def judge_error(error: float, recorded: Sequence[float], paper: Estimate = NO_RUN, std: float = math.inf) -> str:
     """Return whether an error is within the 95% prediction interval, or its distance if no standard deviation is known.
 
-    recorded: errors of the recorded runs. paper: the paper's number, used without recorded runs.
+    recorded: errors of the recorded runs. paper: the paper's number, used without recorded runs; its std is not used.
     std: published standard deviation of a run, used for fewer errors than MINIMUM; infinite if there is none.
     """
-    mean, source = (estimate(recorded), "the recorded mean") if recorded else (estimate(paper), "the paper's number")
+    mean, source = (estimate(recorded), "the recorded mean") if recorded else (paper, "the paper's number")
     if mean.n == 0:
         return f"{error:.2f}%: no other run is recorded"
     origin = f"{mean.n} recorded runs"
-    if mean.n < MINIMUM:
+    if len(recorded) < MINIMUM:
         mean, origin = Estimate(mean.n, mean.mean, std, published=True), f"{source} and the published std of {std:.2f}"
     if math.isinf(mean.std):
         return f"{error:.2f}%: {error - mean.mean:+.2f} points from {source}; no standard deviation is known"
@@ -193,8 +196,8 @@ def draw_runs(own: Sequence[ComparedRun], output: Path):
             for _, curve in run.recorded_curves.groupby("folder"):
                 axes.plot(curve["iteration"], curve[column], color="0.6", **style)
             axes.plot(run.curve["iteration"], run.curve[column], color="C3", marker="o", markersize=2, **style)
-        for error in list_paper_errors(run):
-            axes.axhline(error, color="C0", linewidth=1)
+        if (paper := find_paper_error(run)).n:
+            axes.axhline(paper.mean, color="C0", linewidth=1)
         seeds = ", ".join(map(str, run.recorded["seed"])) or "none"
         name = f"{format_label(run.config)}, seed {run.config.seed}{' (a record)' if run.is_record else ''}"
         title = f"{name}, {run.state}; {'other ' if run.is_record else ''}recorded seeds: {seeds}"

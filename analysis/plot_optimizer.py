@@ -18,8 +18,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.markdown import format_net
-from analysis.questions.optimizer import NAMES, optimizer_settings
+from analysis.questions.optimizer import NAMES, name_network, optimizer_settings
 from reproduce.cli import run_cli
 from reproduce.config import Config
 
@@ -40,11 +39,10 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     for axes in panels.flat[len(drawn) :]:
         axes.remove()
     for (net, configs), axes in zip(drawn.items(), panels.flat, strict=False):
-        title = f"{format_net(net)}{'' if net.augment else ', no augmentation'}"
         worst = max(selection.runs[config]["test_error"].mean() for config in configs)
         limit = drawing.ERROR_LIMIT if worst <= drawing.ERROR_LIMIT else 1.3 * worst
         styles = {config: (name_setting(config), colors[name_setting(config)]) for config in configs}
-        drawing.draw_panel(axes, selection, curves, styles, title, limit)
+        drawing.draw_panel(axes, selection, curves, styles, name_network(net), limit)
     for axes in panels[:, 0]:
         axes.set_ylabel("error (%)")
     drawing.add_header_and_legend(figure, selection)

@@ -103,9 +103,11 @@ def format_rates(rates: pd.DataFrame) -> str:
     settings = [(truth, seeds) for truth in ("true", "false") for seeds in (1, 3, 5)]
     rows = []
     for rule, group in rates[rates["std"] == 0.2].groupby("rule", sort=False):
-        by_seeds = group.set_index("seeds")
-        shares = [by_seeds.loc[seeds, [f"{share}, {truth}" for share in SHARES]] for truth, seeds in settings]
-        rows.append([rule, *(" / ".join(f"{share:.0f}" for share in each) for each in shares)])
+        cells = {}
+        for _, row in group.iterrows():
+            for truth in ("true", "false"):
+                cells[truth, row["seeds"]] = " / ".join(f"{row[f'{share}, {truth}']:.0f}" for share in SHARES)
+        rows.append([rule, *(cells.get(setting, "-") for setting in settings)])
     return format_table(["rule", *(f"{truth}, {seeds} seed{'s' if seeds > 1 else ''}" for truth, seeds in settings)], rows)
 
 

@@ -36,7 +36,7 @@ def describe_scope(runs: pd.DataFrame) -> str:
     done = finished_runs(ours[ours["dataset"] == "cifar10"])
     return (
         f"{len(done)} full-length runs of {done['configuration'].nunique()} configurations on CIFAR-10 in {precision}, and "
-        "other runs (shorter schedules, LeNet on MNIST, transfer learning); "
+        "other runs (among them shorter schedules, LeNet on MNIST and transfer learning); "
         f"{runs['seconds'].sum() / 3600:.0f} hours of training in total."
     )
 
@@ -275,7 +275,7 @@ standard deviations of other reproductions ([statistics](docs/statistics.md)); t
 
 
 def format_weights(runs: pd.DataFrame, folder: Path) -> str:
-    """Return the published weights files with the test error of their runs' records.
+    """Return the published weights files with their test errors.
 
     Raises:
         UserError: a file is damaged, differs from its model card, or its run has no finished record.
@@ -283,10 +283,12 @@ def format_weights(runs: pd.DataFrame, folder: Path) -> str:
     files = []
     for path in sorted(folder.glob("*.safetensors"), key=lambda path: path.stem):
         check_sha256(path)
-        run = read_weights_header(path)[0].folder
+        config, result = read_weights_header(path)
+        run = config.folder
         record = finished_runs(runs[runs["folder"] == str(run)])
         if record.empty:
             raise UserError(f"{path} was exported from {run}, which has no finished record: add the record or remove the file")
-        files.append(f"[{path.stem}](weights/{path.stem}.md) {record['test_error'].item():.2f}%")
+        error = result.get("test_error", record["test_error"].item())  # another one for weights from best.pt
+        files.append(f"[{path.stem}](weights/{path.stem}.md) {error:.2f}%")
     listed = f"Test error of one run each: {', '.join(files)}."
     return wrap_paragraphs(listed).strip() if files else "No weights yet."

@@ -9,7 +9,7 @@ Fine-tuning uses a tenth of the paper's learning rate, as is common, except for 
 Expected: nothing is published under these conditions. It is commonly reported that pretraining helps more, and
 that fewer layers should be fine-tuned, when data is scarce.
 
-Device-hours: 0.17 per seed on one CPU core (10 minutes alone, 14 to 27 with other work on the CPU).
+Device-hours: 0.2 to 0.4 per seed on one CPU core, with other work on the CPU.
 
     python experiments/transfer.py
     python analysis/plot_transfer.py --records runs

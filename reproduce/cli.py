@@ -57,6 +57,7 @@ def summarize_parser_error(box: str) -> str:
     lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()[1:]]
     message, *others = re.split(r"^[─╰╯-]+$", "\n".join(lines).lstrip("-\n"), flags=re.MULTILINE)
     sentence = re.sub(r"^Error parsing (?!--)[^:]*: ", "", " ".join(message.split()))  # prefix of an error from __post_init__
+    sentence = sentence.partition(" Got errors:")[0]  # for each type of a union
     if sentence.startswith("Unrecognized options"):
         suggested = dict.fromkeys(re.findall(r"(?<=\n)--[\w-]+", "\n".join(others)))
         sentence += f"; perhaps you meant: {', '.join(suggested)}" if suggested else ""

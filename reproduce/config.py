@@ -98,7 +98,8 @@ class TrainingFlags:
     iterations: int = PAPER_ITERATIONS
     """Number of training iterations."""
     schedule: Schedule = "steps"
-    """steps divides lr by 10 after 1/2 and 3/4 of training; onecycle is OneCycleLR with maximum lr; cosine decays to 0."""
+    """steps divides lr by 10 after 1/2 and 3/4 of training; onecycle is OneCycleLR (maximum lr, constant momentum); cosine
+    decays to 0."""
     warmup: Annotated[Warmup, tyro.conf.arg(help_behavior_hint="(default: error from depth 110, else none)")] = "auto"
     """Train at lr/10 until the training error falls below 80% (error), or for 400 iterations (iterations)."""
     trainable: Trainable = "all"
@@ -158,9 +159,9 @@ class Config(DataFlags, TrainingFlags, NetworkFlags):  # fields follow the rever
             raise UserError("lenet has no BN: remove --bn-statistics and --bn-batch")
         if self.family == "lenet" and self.trainable == "last-stage":
             raise UserError("lenet has no stages: set --trainable to all or head")
-        require(0 < self.lr < math.inf, "lr must be positive", self.lr)
+        require(0 < self.lr < math.inf, "lr must be positive and finite", self.lr)
         require(0 <= self.momentum < 1, "momentum must be at least 0 and below 1", self.momentum)
-        require(0 <= self.weight_decay < math.inf, "weight-decay must be at least 0", self.weight_decay)
+        require(0 <= self.weight_decay < math.inf, "weight-decay must be at least 0 and finite", self.weight_decay)
         require(self.batch_size >= 1, "batch-size must be at least 1", self.batch_size)
         require(
             self.bn_batch == "whole" or self.batch_size % 2 == 0,
@@ -205,7 +206,7 @@ class RunOptions:
     device: DeviceChoice = "auto"
     """auto uses the first available device of npu, cuda, cpu."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "data"
-    """Folder of CIFAR-10 or MNIST (downloaded if missing), or an image folder (train/CLASS, test/CLASS)."""
+    """Folder of CIFAR-10 (downloaded if missing), a folder named MNIST, or an image folder (train/CLASS, test/CLASS)."""
     initial: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: random weights)")] = None
     """Pretrained weights: from export.py, a best.pt or a state_dict. For other classes, the linear layer is reinitialized."""
     out: Path = Path("runs")
@@ -227,7 +228,9 @@ class RunOptions:
     """Also write the metrics as TensorBoard logs into the run folder."""
 
     def __post_init__(self):
-        require(self.time_limit is None or 0 < self.time_limit < math.inf, "time-limit must be positive", self.time_limit)
+        require(
+            self.time_limit is None or 0 < self.time_limit < math.inf, "time-limit must be positive and finite", self.time_limit
+        )
         require(self.eval_every >= 1, "eval-every must be at least 1", self.eval_every)
         require(self.checkpoint_every >= 1, "checkpoint-every must be at least 1", self.checkpoint_every)
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:

@@ -127,7 +127,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from reproduce.weights import IMAGENET_MEAN, IMAGENET_STD, load_foreign_checkpoint, load_network
 
-    if options.residual and options.mean is None and options.std is None:
+    if not options.source.exists() or (options.residual and options.mean is None and options.std is None):
         trained = load_network(options.source)
     elif options.source.is_dir() or options.source.suffix == ".safetensors" or (options.source.parent / CONFIG).is_file():
         raise UserError(f"--no-residual, --mean and --std are for checkpoints of other repositories, got {options.source}")

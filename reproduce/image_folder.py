@@ -66,9 +66,14 @@ def list_images(folder: Path) -> list[Path]:
 
     Raises:
         UserError: there are no images, or there is a file that ImageFolder would skip.
+        OSError: a folder cannot be read.
     """
+
+    def stop(error: OSError):
+        raise error
+
     files, visited = [], set()
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
+    for parent, subfolders, names in os.walk(folder, onerror=stop, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         if os.path.realpath(parent) in visited:
             raise UserError(f"{parent} links to a folder whose images have been read: remove the link")

@@ -129,7 +129,7 @@ class Network(nn.Module):
 def build_network(config: Config) -> nn.Module:
     """Build a network on the CPU with He initialization (reference [13] of the paper) from the configuration's seed.
 
-    Plain and residual networks of the same depth get the same initial weights, with any block design.
+    Plain and residual networks of the same depth get the same initial weights, with any block design and shortcut A.
     """
     network = Network(config) if config.family == "6n+2" else build_other_family(config)
     generator = random_generator(config.seed, INITIALIZATION)

@@ -32,7 +32,7 @@ def learning_rate(config: Config, iteration: int, warmup_ended: int | None) -> f
         return config.lr
     if config.schedule == "cosine":
         return anneal(config.lr, 0.0, iteration / config.iterations)
-    if config.schedule == "onecycle":  # torch's OneCycleLR with its defaults: rise from lr/25 during 30%, then fall to lr/25e4
+    if config.schedule == "onecycle":  # the rates of torch's OneCycleLR with its defaults; momentum is constant
         top, last = 0.3 * config.iterations - 1, config.iterations - 1
         if iteration <= top:
             return anneal(config.lr / 25, config.lr, iteration / top)

@@ -2,8 +2,9 @@
 
     python reproduce/reference.py --depth 20
 
-Trains on the CPU and prints errors; nothing is saved. The other modules add speed, checkpoints, records and variants. The
-tests compare the batches, learning rates and training steps of the other modules with this file.
+Trains on the CPU and prints errors; nothing is saved. The warm-up of the 110-layer network is missing. The other modules add
+speed, checkpoints, records and variants. The tests compare the batches, learning rates and training steps of the other modules
+with this file.
 
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
@@ -16,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reproduce import cli
-from reproduce.config import PAPER_ITERATIONS, Config
-from reproduce.dataset import find_data_folder, read_dataset
+from reproduce.config import PAPER_ITERATIONS, Config, require
+from reproduce.dataset import detect_dataset, find_data_folder, read_dataset
 from reproduce.model import build_network
 
 # Import torch after this package: see __init__.py.
@@ -99,7 +100,8 @@ def main(arguments: Sequence[str]) -> int:
     # {32, 16, 8} respectively [...] The numbers of filters are {16, 32, 64} respectively [...] The network ends with a global
     # average pooling, a 10-way fully-connected layer, and softmax." BN follows each convolution; there is no dropout.
     network = build_network(Config(depth=settings.depth, residual=settings.residual, iterations=settings.iterations))
-    dataset = "synthetic" if settings.data == "synthetic" else "cifar10"
+    dataset = detect_dataset(settings.data)
+    require(dataset in ("cifar10", "synthetic"), "--data must be the folder of CIFAR-10, or synthetic", settings.data)
     arrays, _ = read_dataset(dataset, find_data_folder(dataset, settings.data))
     train_NHWC, train_labels, test_NHWC, test_labels = map(torch.from_numpy, arrays)
     train_NCHW, test_NCHW = train_NHWC.permute(0, 3, 1, 2), test_NHWC.permute(0, 3, 1, 2)

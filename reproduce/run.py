@@ -31,7 +31,7 @@ from reproduce.config import (
     format_flags,
     load_config,
 )
-from reproduce.dataset import resolve_dataset
+from reproduce.dataset import detect_dataset, resolve_dataset
 from reproduce.errors import DIVERGED, FINISHED, STOPPED, UserError
 from reproduce.model_card import sha256_of_file
 from reproduce.progress import print_line
@@ -89,11 +89,16 @@ def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
 
     recipe, options, file = parse_flags(arguments)
     if file is not None:
-        recipe, options, _ = parse_flags([*format_flags(load_config(file)), *arguments])
+        described = load_config(file)
+        recipe, options, _ = parse_flags([*format_flags(described), *arguments])
         if options.initial == Path("FILE"):
             raise UserError(f"{file} describes a run that starts from pretrained weights: add --initial FILE")
         if options.data == "DIR":
             raise UserError(f"{file} describes a run on an image folder: add --data DIR")
+        if described.dataset == "mnist" and detect_dataset(options.data) == "cifar10":
+            raise UserError(
+                f"{file} describes a run on MNIST: --data must be mnist or a folder named MNIST, got {options.data}"
+            )
     if options.initial is not None and not options.initial.is_file():
         raise UserError(f"--initial {options.initial} is not a weights file: create one with export.py")
     initial = "" if options.initial is None else sha256_of_file(options.initial)

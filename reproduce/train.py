@@ -52,7 +52,7 @@ class History:
     training_seconds: Amount = 0.0
 
     def update(self, config: Config, losses: list[float], wrong: list[int]):
-        """Add a chunk. End an error-triggered warm-up if its window ends with a low error."""
+        """Add a chunk. End an error-triggered warm-up if its window ends with a low error by the first milestone."""
         for value in losses:  # one by one, so that the sum does not depend on the chunks
             self.loss += value
         self.wrong += sum(wrong)
@@ -60,7 +60,8 @@ class History:
         if config.warmup == "error" and self.warmup_ended is None:
             self.window_wrong += sum(wrong)
             if self.iteration % WARMUP_WINDOW == 0:
-                if 100 * self.window_wrong / (WARMUP_WINDOW * config.batch_size) < WARMUP_ERROR:
+                is_low = 100 * self.window_wrong / (WARMUP_WINDOW * config.batch_size) < WARMUP_ERROR
+                if is_low and self.iteration <= config.iterations // 2:
                     self.warmup_ended = self.iteration
                 self.window_wrong = 0
 

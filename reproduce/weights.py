@@ -87,7 +87,8 @@ class TrainedNetwork:
             raise UserError(f"the image folder of {self.source} is {self.data_folder or 'unknown'}: add --data DIR")
         else:
             folder = find_data_folder(name, info.default_data)
-        return self.normalize(load_data(self.config, folder, device))
+        config = replace(self.config, split="full", last_batch="stream", normalization="none")  # only test images are used
+        return self.normalize(load_data(config, folder, device))
 
 
 def load_network(path: Path) -> TrainedNetwork:

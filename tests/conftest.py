@@ -5,6 +5,7 @@ import lzma
 import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,13 @@ def train_alone(config: Config, options: RunOptions, data: Data, device: Device,
         training = Training(config, data, device, options.capture)
         run_task(train.train(training, options, folder, math.inf, stop_signals))
     return read_result(folder)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, action: Callable[[], object]):

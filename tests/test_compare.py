@@ -46,6 +46,11 @@ def test_published_standard_deviations_replace_missing_seeds(tmp_path, report):
     assert "7.10% is within" in text and "from the recorded mean and the published std" in text
     text = report(write_run(tmp_path / "own", Config(depth=32), 9.9))
     assert "9.90% is above" in text and "from the paper's number and the published std" in text
+    # mean of 5 runs, published std 0.33, 1.96 times sqrt(1 + 1/5): 0.72
+    text = report(write_run(tmp_path / "own", Config(depth=110), 7.4))
+    assert "7.40% is above" in text and "5.89 to 7.33%" in text
+    text = report(write_run(tmp_path / "own", Config(depth=32, residual=False), 11.0))
+    assert "11.00%: no other run is recorded" in text, "the paper's number is read off a plot"
     text = report(write_run(tmp_path / "own", Config(depth=26), 7.9))
     assert "7.90%: no other run is recorded" in text
     text = report(write_run(tmp_path / "own", Config(depth=110, residual=False), 85.0))

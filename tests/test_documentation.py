@@ -40,8 +40,7 @@ def run_script(command: str) -> int:
 def folder(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with the synthetic dataset, a run and images."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for name in ("weights", "docs"):
-        os.symlink(ROOT / name, workplace / name)
+    os.symlink(ROOT / "weights", workplace / "weights")
     (workplace / "experiments").mkdir()
     os.symlink(ROOT / "experiments" / "records", workplace / "experiments" / "records")
     shutil.copy(ROOT / "README.md", workplace)

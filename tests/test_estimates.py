@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -39,6 +39,7 @@ def test_estimate_by_hand():
 SAMPLES = st.lists(st.floats(0, 100).map(lambda x: round(x, 3)), min_size=3, max_size=8, unique=True)
 
 
+@settings(deadline=None, derandomize=True)
 @given(SAMPLES, SAMPLES)
 def test_difference_is_welchs(first: list[float], second: list[float]):
     ours, theirs = combine([estimate(first), estimate(second)], [1, -1]), stats.ttest_ind(first, second, equal_var=False)

@@ -95,6 +95,8 @@ CASES: list[tuple[Main, str, str]] = [
     (predict.main, "good.safetensors empty", "a folder must contain images, got empty"),
     # export.py
     (export.main, "good.safetensors --format onnx --output net.pt", "--output must end in .onnx"),
+    (export.main, "nowhere.th --no-residual", "no run folder or weights file nowhere.th"),
+    (export.main, "garbage.pt --mean 1 1", r"--mean: no type matching .* from \['1', '1'\]\.$"),
     (export.main, "good.safetensors --output no/net.safetensors", "cannot read or write no"),
     (export.main, "good.safetensors --output notes.safetensors", "overwrite notes.md"),
     # sweep.py

@@ -17,6 +17,7 @@ from torchvision import models
 
 from reproduce import checkpoints, cli, evaluate, export, record, run, weights
 from reproduce.config import Config, format_flags
+from reproduce.errors import UserError
 from reproduce.evaluation import measure_error, update_population_statistics
 from reproduce.model import build_network, conv3x3
 from reproduce.sampling import Data, load_data
@@ -181,6 +182,15 @@ def test_a_config_of_fine_tuning_needs_its_images_and_its_weights(place: Path, c
         assert cli.run_cli(run.main, ["--config", "config.json", *flags]) == 2
         assert re.fullmatch(f"error: config.json describes .*: add {missing}\n", capsys.readouterr().err)
     assert run.parse(["--config", "config.json", "--initial", "net.safetensors", "--data", "after"])[0] == config
+
+
+def test_a_config_of_mnist_needs_mnist(workplace: Path):
+    config = Config(family="lenet", dataset="mnist")
+    Path("config.json").write_text(json.dumps(record.describe_config(config)))
+    for flags in ([], ["--data", "folder/MNIST"]):
+        assert run.parse(["--config", "config.json", *flags])[0] == config
+    with pytest.raises(UserError, match="--data must be mnist or a folder named MNIST, got folder$"):
+        run.parse(["--config", "config.json", "--data", "folder"])
 
 
 @pytest.mark.parametrize(("trainable", "flags"), [("head", []), ("last-stage", ["--optimizer", "adamw"])])

@@ -1,6 +1,7 @@
 """Numbers of single sections, by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.paper import published
-from analysis.questions import precision
+from analysis.paper import published, published_std
+from analysis.questions import optimizer, precision
 from analysis.questions.degradation import estimate_reproductions, format_published, subtract_paper, subtract_reproductions
 from analysis.questions.layer_responses import share_small_scales
 from analysis.questions.mistakes import describe_seeds
@@ -75,4 +76,26 @@ def test_recorded_gradient_noise_is_shown(tmp_path: Path, monkeypatch: pytest.Mo
     section = precision.format_section(runs, curves)
     assert "| plain-56 | initial | 20.0 | 3.0 | 4.0 | 800.0 |  |  |" in section and "0 of 3 rows" in section
     assert "| ResNet-56 | residual56 | 20.0 | 3.0 | 4.0 | 800.0 | 8.14 | 8.11 |" in section
+    assert "in trained residual networks (no plain one has been measured), by 20 to 20%" in " ".join(section.split())
     assert "by at most 0.04 points" in precision.describe_fp32()
+    path.write_text(json.dumps({"device_name": "A device", "batches": 64, "rows": rows[:1], "git": None}))
+    assert "by 20% (plain-56). Gradients of" in precision.format_section(runs, curves)
+
+
+def test_precisions_are_compared_with_one_kind_of_standard_deviation(tmp_path: Path):
+    """With one seed in bf16 the standard deviation of three in fp32 is not used."""
+    write_seeds(tmp_path, Config(), [8.0, 8.1, 8.2])
+    write_run(tmp_path, Config(precision="bf16"), 9.0)
+    half = 1.959964 * published_std(Config()) * np.sqrt(1 + 1 / 3)
+    expected = f"| ResNet-20 | bf16 | 8.10 ± 0.10 (n=3) | 9.00 | +0.90 ({0.9 - half:+.2f} to {0.9 + half:+.2f}) |"
+    assert expected in precision.format_section(*load_records(tmp_path))
+
+
+def test_adam_is_compared_with_sgd_on_the_same_data(tmp_path: Path):
+    for net, adam in ((Config(depth=32), "adamw"), (Config(depth=32, augment=False), "adam")):
+        write_run(tmp_path, net, 8.0 if net.augment else 12.5)
+        write_run(tmp_path, replace(net, optimizer=adam, lr=1e-3, weight_decay=0.01 if net.augment else 1e-4), 20.0)
+    section = optimizer.format_section(*load_records(tmp_path))
+    assert "for AdamW at 0.001 and weight decay 0.01 on ResNet-32 and +7.50" in section
+    assert "for Adam at 0.001 on ResNet-32, no augmentation (" in section
+    assert "| ResNet-32, no augmentation | SGD | 0.1 | 0.0001 | 12.50 | (reference) |" in section

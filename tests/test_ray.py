@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,8 @@ from experiments.engine import ray_engine
 from experiments.engine.run_queue import is_locked
 from reproduce import record
 from reproduce.errors import UserError
-from tests.test_sweep import ROOT, start_sweep, wait_until
+from tests.conftest import wait_until
+from tests.test_sweep import ROOT, start_sweep
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -95,9 +97,17 @@ def test_the_kind_of_device():
         ray_engine.choose_kind(["cuda:0"], {"CPU": 8, "GPU": 2})
 
 
+def test_a_killed_worker_has_a_negative_status():
+    crashed = Mock(exceptions=ray.exceptions, get=Mock(side_effect=ray.exceptions.WorkerCrashedError()))
+    assert ray_engine.fetch_outcome(crashed, None)[0] < 0, "so that a stopping sweep does not report a failure"
+
+
 def test_a_missing_cluster_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(UserError, match="no Ray cluster at 127.0.0.1:1"):
+        sweep.main(["degradation", "--engine", "ray", "--out", str(tmp_path)])
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    with pytest.raises(UserError, match="no Ray cluster at nowhere"):
         sweep.main(["degradation", "--engine", "ray", "--out", str(tmp_path)])
     monkeypatch.delenv("RAY_ADDRESS")
     if os.path.exists("/tmp/ray/ray_current_cluster"):

@@ -167,8 +167,8 @@ def test_a_second_process_is_refused_and_a_signal_stops_the_first(workplace: Pat
     line, pipe = [sys.executable, str(RUN), *flags.split()], subprocess.PIPE
     with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
-        while "iteration 20/" not in process.stdout.readline():
-            pass
+        while "iteration 20/" not in (printed := process.stdout.readline()):
+            assert printed, "the first process has ended"
         second = run(flags)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()

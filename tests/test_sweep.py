@@ -13,7 +13,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from reproduce.config import Config, load_config
 from reproduce.errors import UnsupportedPrecision, UserError
 from reproduce.run import main as train
 from reproduce.run import parse
-from tests.conftest import assert_equal
+from tests.conftest import assert_equal, wait_until
 from tests.fake_records import SESSION, write_run
 from tests.outcome import read_outcome
 
@@ -175,13 +174,6 @@ def start_sweep(*flags: str, program: Path | str = "", output: int = subprocess.
     )
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 # Which runs -----------------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +289,9 @@ def test_outcomes_that_do_not_stop_other_runs(tmp_path):
     for status in (-signal.SIGKILL, 130):
         queue.record_outcome(configs[1], status, "its process ended", stopping=True)
     assert configs[1] not in queue.failures, "it was killed because the sweep is stopping"
+    for config in configs[1::2]:
+        queue.record_outcome(config, 2, "its batches are too large", stopping=False)
+    assert queue.common_error is None, "an error of one configuration"
 
 
 def test_a_damaged_record_is_reported_before_training(out):

@@ -29,6 +29,10 @@ def test_error_triggered_warmup_ends_after_a_window_below_80_percent():
     history.update(config, [1.0] * 100, [9] * 100)
     assert history.warmup_ended == 300
 
+    late = History()
+    late.update(replace(config, iterations=100), [1.0] * 100, [7] * 100)
+    assert late.warmup_ended is None, "it ended at the first milestone"
+
 
 def test_warmup_of_a_run(synthetic: Data, tmp_path):
     """At lr/10 the training error falls below 80% within one window, as the learning rates of the rows show."""

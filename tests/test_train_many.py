@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from reproduce import record, train_many
 from reproduce.errors import RunLocked, UnsupportedPrecision
 from reproduce.run import Outcome, main, parse
 from reproduce.step import Training
-from tests.conftest import QUICK_FLAGS, assert_equal, interrupt
+from tests.conftest import QUICK_FLAGS, assert_equal, interrupt, wait_until
 from tests.outcome import read_outcome
 
 FLAGS = f"{QUICK_FLAGS} --eval-every 12 --checkpoint-every 4"
@@ -129,8 +128,7 @@ def test_runs_start_as_their_lines_arrive(workplace: Path, capsys):
 
     def lines() -> Iterator[str]:
         yield f"{RUNS['residual']} --out together"
-        while not (first / "result.json").exists():
-            time.sleep(0.01)
+        wait_until(lambda: (first / "result.json").exists())
         yield "\n"
         yield f"{RUNS['seed 1']} --out together"
 

@@ -120,6 +120,8 @@ def test_gains_are_paired_by_seed(tmp_path: Path):
     assert format_paired(runs, "scratch", "all", 50) == "+8.00 (+8.00 to +8.00)", "the seeds of both differ by the same amounts"
     assert format_paired(runs, "head", "all", 500) == "+2.00 (+2.00 to +2.00)"
     assert format_paired(runs[runs["seed"] < 2], "scratch", "all", 50) == "+8.00", "no interval from two seeds"
+    again = runs[runs["method"] == "all"].assign(initial="f" * 64, test_error=lambda rows: rows["test_error"] + 2)
+    assert format_paired(pd.concat([runs, again]), "scratch", "all", 50) == "+7.00 (+7.00 to +7.00)", "two runs of each seed"
     for change in ({"lr": 0.05}, {"batch_size": 64}, {"iterations": 300}, {"precision": "fp32"}, {"status": "unfinished"}):
         assert format_paired(find_runs(runs.assign(**change)), "scratch", "all", 50) == ""
 

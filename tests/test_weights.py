@@ -19,6 +19,8 @@ from PIL import Image
 from torchvision import datasets
 
 import hubconf
+from analysis import summary
+from analysis.records import load_records
 from reproduce import checkpoints, cli, evaluate, evaluation, export, model_card, predict, record, run, train, weights
 from reproduce.config import Config
 from reproduce.dataset import DATASETS
@@ -99,6 +101,7 @@ def test_the_best_checkpoint_can_be_used_like_a_run(
     assert f"test error **{best['test_error']:.2f}%**" in card and "at iteration 8, chosen by its" in card
     assert evaluate.main([str(path), "--device", "cpu"]) == 0
     assert f"{path}: test error {best['test_error']:.2f}%" in capsys.readouterr().out
+    assert f"{best['test_error']:.2f}%" in summary.format_weights(load_records(Path("runs"))[0], path.parent)
 
 
 def test_calibration_error():
@@ -325,6 +328,7 @@ def format_entry_point(net: str) -> str:
 
 def test_hub_networks():
     network: Any = torch.hub.load(str(hubconf.WEIGHTS.parent), "resnet32_cifar10", source="local", verbose=False)
+    network.load_state_dict(safetensors.torch.load_file(hubconf.WEIGHTS / "residual32.safetensors"))
     assert sum(parameter.numel() for parameter in network.parameters()) == 464_154
     assert network(random_images(2)).shape == (2, 10)
     entry_points = {name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")}
@@ -339,6 +343,15 @@ def test_the_example_in_hubconf(monkeypatch: pytest.MonkeyPatch):
     exec(textwrap.dedent("\n".join(example)), names)
     expected = weights.load_network(hubconf.WEIGHTS / "residual20.safetensors").classifier(names["images"])
     assert torch.equal(names["logits"], expected)
+
+
+def test_training_settings_do_not_matter_for_evaluation(folder: Path):
+    trained = weights.load_network(folder)
+    config = replace(trained.config, last_batch="drop", batch_size=5000)  # more than there are images
+    data = replace(trained, config=config).load_data(None, CPU.torch_device)
+    expected = load_data(trained.config, Path("data/synthetic"), CPU.torch_device)
+    assert torch.equal(data.test.pixels, expected.test.pixels)
+    torch.testing.assert_close(data.mean, expected.mean)
 
 
 def test_a_network_in_an_unsupported_precision_is_evaluated_in_fp32(folder: Path, tmp_path: Path, capsys: Any):

@@ -27,8 +27,9 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         for config in configs:
             gap = "(reference)" if config == net else format_gap(ours, config, net)
             if config != net and gap:
-                known.append(f"{gap} for {NAMES[config.optimizer]} at {config.lr:g} on {format_net(net)}")
-            row = [format_net(net), NAMES[config.optimizer], f"{config.lr:g}", f"{config.weight_decay:g}"]
+                decay = "" if config.weight_decay == net.weight_decay else f" and weight decay {config.weight_decay:g}"
+                known.append(f"{gap} for {NAMES[config.optimizer]} at {config.lr:g}{decay} on {name_network(net)}")
+            row = [name_network(net), NAMES[config.optimizer], f"{config.lr:g}", f"{config.weight_decay:g}"]
             rows.append([*row, format_estimates(select_runs(ours, config)), gap])
     header = ["network", "optimizer", "learning rate", "weight decay", "test error", "difference from SGD"]
     adahessian = {name: format_number(find_number(source="amirgholami/adahessian", variant=name)) for name in ("sgd", "adam")}
@@ -55,6 +56,11 @@ Published on ResNet-20 ([paper.csv](analysis/paper.csv)): SGD {adahessian["sgd"]
 (amirgholami/adahessian, weight decay 0.0002, 40,000 iterations of 256 images, shortcut B, best evaluations); SGD
 {warmup["sgd"]}, AdamW {warmup["adamw 0.01"]} and AdamW with a long warm-up {warmup["adamw, long warm-up"]}% (n=5 each,
 Tony-Y/pytorch_warmup, other runs than in the tables above)."""
+
+
+def name_network(net: Config) -> str:
+    """Return "ResNet-32, no augmentation"."""
+    return f"{format_net(net)}{'' if net.augment else ', no augmentation'}"
 
 
 def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:

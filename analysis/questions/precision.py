@@ -2,11 +2,10 @@
 
 import pandas as pd
 
-from analysis.estimates import combine
+from analysis.estimates import MINIMUM, Estimate, combine, estimate
 from analysis.markdown import format_estimates, format_net, format_net_name, format_number, format_table, join_words
-from analysis.paper import find_number
-from analysis.records import PRECISIONS, RECORDS, comparable_runs
-from analysis.sample import Sample
+from analysis.paper import find_number, published_std
+from analysis.records import PRECISIONS, RECORDS, comparable_runs, finished_runs, select_runs
 from experiments.devices import GradientNoiseRecord, load_measurements
 from experiments.precision import NETS
 
@@ -21,11 +20,12 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
     rows, missing = [], []
     for net in NETS:
         for precision in others:
-            pair = [Sample(full, net, precision=name) for name in (fp32, precision)]
-            if all(sample.seeds for sample in pair):
-                errors = [format_estimates(sample.groups[0]) for sample in pair]
-                gap = combine([sample.mean(0) for sample in pair], [-1, 1])
-                rows.append([format_net(net), precision, *errors, gap])
+            pair = [select_runs(full[full["precision"] == name], net) for name in (fp32, precision)]
+            means = [estimate(finished_runs(group)["test_error"].astype(float)) for group in pair]
+            if all(mean.n for mean in means):
+                if any(mean.n < MINIMUM for mean in means):
+                    means = [Estimate(mean.n, mean.mean, published_std(net), published=True) for mean in means]
+                rows.append([format_net(net), precision, *map(format_estimates, pair), combine(means, [-1, 1])])
             else:
                 missing.append(f"{format_net(net)} in {fp32} and {precision}")
     header = ["network", "precision", "test error, fp32", "test error", "difference"]
@@ -73,13 +73,8 @@ def format_gradient_noise(measurement: GradientNoiseRecord) -> str:
         rows.append([*names, *(f"{100 * share:.1f}" for share in shares), *errors])
     header = ["network", "weights", "error", "bias", "bias by chance", "noise", "test error, fp32", "test error, bf16"]
     count, device = measurement.batches, measurement.device_name
-    trained = [100 * row.relative_error for row in measurement.rows if row.weights != "initial"]
-    initial = [row for row in measurement.rows if row.weights == "initial"]
-    listed = join_words([f"{100 * row.relative_error:.0f}% ({format_net_name(row.net)})" for row in initial])
-    return f"""In trained residual networks, bf16 changes the gradient of a mini-batch by {min(trained):.0f} to
-{max(trained):.0f}%, much less than gradients differ between mini-batches; at the initial weights, by {listed}. Trained plain
-networks have not been measured. Gradients of {count} mini-batches in bf16 and in fp32 from the same weights, and test errors of
-the trained weights evaluated in both ({device}):
+    return f"""{describe_gradient_noise(measurement)} Gradients of {count} mini-batches in bf16 and in fp32 from the same
+weights, and test errors of the trained weights evaluated in both ({device}):
 
 {format_table(header, rows)}
 
@@ -89,3 +84,17 @@ value that bias exceeds with probability 5% if there is no bias; it is exceeded 
 standard deviation of the fp32 gradient over the batches, relative to the mean gradient. Gradients of zero mean would have
 {100 * count**0.5:.0f}% (√{count}), so in rows near that value neither the mean gradient nor the bias relative to it is
 resolved. `python experiments/devices/gradient_noise.py` measures this."""
+
+
+def describe_gradient_noise(measurement: GradientNoiseRecord) -> str:
+    """Return the relative error of bf16 gradients at the initial and at trained weights."""
+    initial = [row for row in measurement.rows if row.weights == "initial"]
+    trained = [row for row in measurement.rows if row.weights != "initial"]
+    listed = join_words([f"{100 * row.relative_error:.0f}% ({format_net_name(row.net)})" for row in initial])
+    text = f"At the initial weights, bf16 changes the gradient of a mini-batch by {listed}"
+    if trained:
+        low, high = (100 * choose(row.relative_error for row in trained) for choose in (min, max))
+        is_residual = all(row.net.startswith("residual") for row in trained)
+        nets = "trained residual networks (no plain one has been measured)" if is_residual else "trained networks"
+        text += f"; in {nets}, by {low:.0f} to {high:.0f}%, much less than gradients differ between mini-batches"
+    return f"{text}."

@@ -84,7 +84,9 @@ def describe_gains(after: pd.DataFrame) -> str:
 
 
 def errors_by_seed(after: pd.DataFrame, method: str, per_class: int) -> pd.Series:
-    return select_group(after, method, per_class).set_index("seed")["test_error"].astype(float)
+    """Return the test error of each seed, the mean over its runs if it has several (on several machines)."""
+    group = select_group(after, method, per_class)
+    return group["test_error"].astype(float).groupby(group["seed"]).mean()
 
 
 def format_paired(after: pd.DataFrame, first: str, second: str, per_class: int) -> str:

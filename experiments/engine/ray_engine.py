@@ -46,7 +46,7 @@ def connect_to_cluster() -> Any:
         if port.isdigit() and "://" not in host:
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: RAY_ADDRESS is malformed
         where = f"at {address} (RAY_ADDRESS)" if address else "here: run ray start --head, or set RAY_ADDRESS"
         raise UserError(f"there is no Ray cluster {where}") from None
     return ray
@@ -128,5 +128,7 @@ def fetch_outcome(ray: Any, reference: Any) -> tuple[int, str]:
         return ray.get(reference)
     except ray.exceptions.TaskCancelledError:
         return STOPPED, "cancelled"
+    except ray.exceptions.WorkerCrashedError as error:  # also after ray.cancel(force=True)
+        return -signal.SIGKILL, str(error)
     except ray.exceptions.RayError as error:
         return 1, str(error)
