@@ -33,16 +33,16 @@ def choose_precision(runs: pd.DataFrame, configs: Sequence[Config]) -> str:
 
 
 class Sample:
-    """The finished runs of several configurations in one precision, by default that of `choose_precision`.
+    """The finished runs of several configurations in the precision of `choose_precision`.
 
     Uses our own standard deviations if every configuration has MINIMUM seeds, else published ones.
 
     groups: a DataFrame per configuration. seeds: the smallest number of seeds of any configuration; if 0, there are no means.
     """
 
-    def __init__(self, runs: pd.DataFrame, *configs: Config, precision: str = "", pooling: Pooling = "all"):
+    def __init__(self, runs: pd.DataFrame, *configs: Config, pooling: Pooling = "all"):
         self.configs, self.pooling = configs, pooling
-        self.precision = precision or choose_precision(runs, configs)
+        self.precision = choose_precision(runs, configs)
         runs = runs[runs["precision"] == self.precision]
         every = [select_runs(runs, config) for config in configs]
         self.groups = [finished_runs(group) for group in every]

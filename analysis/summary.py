@@ -286,9 +286,8 @@ def format_weights(runs: pd.DataFrame, folder: Path) -> str:
         config, result = read_weights_header(path)
         run = config.folder
         record = finished_runs(runs[runs["folder"] == str(run)])
-        if record.empty:
-            raise UserError(f"{path} was exported from {run}, which has no finished record: add the record or remove the file")
-        error = result.get("test_error", record["test_error"].item())  # another one for weights from best.pt
-        files.append(f"[{path.stem}](weights/{path.stem}.md) {error:.2f}%")
+        if record.empty or "test_error" not in result:  # it is missing in other repositories' checkpoints
+            raise UserError(f"{path} is not the export of a run with a finished record: add that of {run} or remove the file")
+        files.append(f"[{path.stem}](weights/{path.stem}.md) {result['test_error']:.2f}%")
     listed = f"Test error of one run each: {', '.join(files)}."
     return wrap_paragraphs(listed).strip() if files else "No weights yet."

@@ -2,9 +2,9 @@
 
 The paper makes no claim. ResNet-56 is trained with one alternative at a time; everything else stays at its default.
 
-Expected test error: 6.97% (Table 6). Training on 45k of the 50k images, nabla0001/resnet reports 7.40% at 56 layers and 7.14%
-at 110, 0.1 to 0.2 and 0.5 points above the average of reproductions that use 50k. There are no published numbers for the other
-choices. The shortcuts are not ambiguous (option A in section 4.2), but users often change them; Table 3 compares them on
+Expected test error: 6.97% (Table 6). nabla0001/resnet trains on 45k of the 50k images and reports 7.40% at 56 layers and 7.14%
+at 110; the other comparable reproductions in analysis/paper.csv average 7.17% and 6.74%. There are no published numbers for the
+other choices. The shortcuts are not ambiguous (option A in section 4.2), but users often change them; Table 3 compares them on
 ImageNet only.
 
 Not included: appending all zero channels of a shortcut at the end, which computes the same functions up to a permutation of

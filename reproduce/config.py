@@ -206,7 +206,7 @@ class RunOptions:
     device: DeviceChoice = "auto"
     """auto uses the first available device of npu, cuda, cpu."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR|synthetic|mnist")] = "data"
-    """Folder of CIFAR-10 (downloaded if missing), a folder named MNIST, or an image folder (train/CLASS, test/CLASS)."""
+    """Folder of CIFAR-10 or a folder named MNIST (downloaded if missing), or an image folder (train/CLASS, test/CLASS)."""
     initial: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: random weights)")] = None
     """Pretrained weights: from export.py, a best.pt or a state_dict. For other classes, the linear layer is reinitialized."""
     out: Path = Path("runs")

@@ -48,6 +48,7 @@ HINTS = {
     "--gpu": "--device cuda",
 }
 """Flags of other programs, and what to use instead."""
+FOLDERS = {"mnist": "mnist or a folder named MNIST", "pictures": "an image folder (train/CLASS, test/CLASS)"}
 CONFIG_HELP = "Train the configuration in this config.json; other flags override it. To repeat fine-tuning, add --initial."
 STOPPING = "stopping with a checkpoint within seconds; press Ctrl-C again to abort"
 
@@ -95,10 +96,8 @@ def parse(arguments: Sequence[str]) -> tuple[Config, RunOptions]:
             raise UserError(f"{file} describes a run that starts from pretrained weights: add --initial FILE")
         if options.data == "DIR":
             raise UserError(f"{file} describes a run on an image folder: add --data DIR")
-        if described.dataset == "mnist" and detect_dataset(options.data) == "cifar10":
-            raise UserError(
-                f"{file} describes a run on MNIST: --data must be mnist or a folder named MNIST, got {options.data}"
-            )
+        if described.dataset in FOLDERS and detect_dataset(options.data) == "cifar10":
+            raise UserError(f"--data must be {FOLDERS[described.dataset]}, as in {file}, got {options.data}")
     if options.initial is not None and not options.initial.is_file():
         raise UserError(f"--initial {options.initial} is not a weights file: create one with export.py")
     initial = "" if options.initial is None else sha256_of_file(options.initial)

@@ -52,7 +52,7 @@ class History:
     training_seconds: Amount = 0.0
 
     def update(self, config: Config, losses: list[float], wrong: list[int]):
-        """Add a chunk. End an error-triggered warm-up if its window ends with a low error by the first milestone."""
+        """Add a chunk. End an error-triggered warm-up after a window with a low error, or at the first milestone."""
         for value in losses:  # one by one, so that the sum does not depend on the chunks
             self.loss += value
         self.wrong += sum(wrong)
@@ -61,8 +61,9 @@ class History:
             self.window_wrong += sum(wrong)
             if self.iteration % WARMUP_WINDOW == 0:
                 is_low = 100 * self.window_wrong / (WARMUP_WINDOW * config.batch_size) < WARMUP_ERROR
-                if is_low and self.iteration <= config.iterations // 2:
-                    self.warmup_ended = self.iteration
+                milestone = config.iterations // 2
+                if is_low or self.iteration >= milestone:
+                    self.warmup_ended = min(self.iteration, milestone)
                 self.window_wrong = 0
 
 

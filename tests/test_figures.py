@@ -181,7 +181,7 @@ def test_optimizers_have_a_panel_per_net(tmp_path):
     write_seeds(tmp_path, Config(optimizer="adamw", lr=0.03, split="val"), [8.7])
     write_seeds(tmp_path, Config(optimizer="adam", dataset="pictures", classes="a/b", pictures="0" * 64), [14.0])
     panels = {axes.get_title(): axes for axes in draw("optimizer", tmp_path).axes}
-    assert list(panels) == ["ResNet-20", "plain-56", "ResNet-32, no augmentation"]
+    assert list(panels) == ["ResNet-20", "plain-56", "ResNet-32 without augmentation"]
     assert [ends(axes) for axes in panels.values()] == [[8.0, 9.0, 8.8], [8.0, 9.0], [8.0, 9.0]]
     assert legend(panels["ResNet-20"]) == ["SGD, lr 0.1 (n=1)", "Adam, lr 0.001 (n=1)", "AdamW, lr 0.003 (n=1)"]
     assert len({lines(axes)[0].get_color() for axes in panels.values()}) == 1, "SGD has one color"

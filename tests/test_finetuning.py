@@ -182,6 +182,8 @@ def test_a_config_of_fine_tuning_needs_its_images_and_its_weights(place: Path, c
         assert cli.run_cli(run.main, ["--config", "config.json", *flags]) == 2
         assert re.fullmatch(f"error: config.json describes .*: add {missing}\n", capsys.readouterr().err)
     assert run.parse(["--config", "config.json", "--initial", "net.safetensors", "--data", "after"])[0] == config
+    with pytest.raises(UserError, match="--data must be an image folder .*, got before.*typo$"):
+        run.parse(["--config", "config.json", "--initial", "net.safetensors", "--data", "before-typo"])
 
 
 def test_a_config_of_mnist_needs_mnist(workplace: Path):
@@ -189,7 +191,7 @@ def test_a_config_of_mnist_needs_mnist(workplace: Path):
     Path("config.json").write_text(json.dumps(record.describe_config(config)))
     for flags in ([], ["--data", "folder/MNIST"]):
         assert run.parse(["--config", "config.json", *flags])[0] == config
-    with pytest.raises(UserError, match="--data must be mnist or a folder named MNIST, got folder$"):
+    with pytest.raises(UserError, match="--data must be mnist or a folder named MNIST, as in config.json, got folder$"):
         run.parse(["--config", "config.json", "--data", "folder"])
 
 

@@ -96,6 +96,6 @@ def test_adam_is_compared_with_sgd_on_the_same_data(tmp_path: Path):
         write_run(tmp_path, net, 8.0 if net.augment else 12.5)
         write_run(tmp_path, replace(net, optimizer=adam, lr=1e-3, weight_decay=0.01 if net.augment else 1e-4), 20.0)
     section = optimizer.format_section(*load_records(tmp_path))
-    assert "for AdamW at 0.001 and weight decay 0.01 on ResNet-32 and +7.50" in section
-    assert "for Adam at 0.001 on ResNet-32, no augmentation (" in section
-    assert "| ResNet-32, no augmentation | SGD | 0.1 | 0.0001 | 12.50 | (reference) |" in section
+    assert "for AdamW at 0.001 with weight decay 0.01 on ResNet-32 and +7.50" in section
+    assert "for Adam at 0.001 on ResNet-32 without augmentation (" in section
+    assert "| ResNet-32 without augmentation | SGD | 0.1 | 0.0001 | 12.50 | (reference) |" in section

@@ -274,9 +274,10 @@ def test_a_failed_run_does_not_stop_the_others_and_is_retried_next_time(out, mon
 
 def test_an_error_common_to_all_runs_ends_the_sweep(out, monkeypatch):
     monkeypatch.setenv("REFUSE", "plain8 residual8")
-    with pytest.raises(UserError, match="^there is no data$"):
-        sweep.main(arguments(out, "--seeds", "50"))
-    assert len(list_started(out)) == 2
+    for flags, started in (([], 2), (["--only", "plain8"], 4)):
+        with pytest.raises(UserError, match="^there is no data$"):
+            sweep.main(arguments(out, "--seeds", "50", *flags))
+        assert len(list_started(out)) == started
 
 
 def test_outcomes_that_do_not_stop_other_runs(tmp_path):

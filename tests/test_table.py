@@ -289,12 +289,12 @@ def test_false_alarms_and_detected_faults_are_counted(tmp_path: Path):
 
 def write_weights(folder: Path, config: Config):
     """A file with the header of those by reproduce/export.py."""
-    described = {"config": describe_config(config), "result": {}}
+    described = {"config": describe_config(config), "result": {"test_error": 7.46}}
     folder.mkdir(exist_ok=True)
     save_file({}, folder / f"{config.net}.safetensors", {name: json.dumps(value) for name, value in described.items()})
 
 
-def test_published_weights_are_listed_with_the_error_of_their_record(checkout: Checkout):
+def test_published_weights_are_listed_with_the_error_in_their_header(checkout: Checkout):
     def list_weights() -> str:
         return format_weights(load_records(checkout.records)[0], checkout.weights)
 
@@ -303,13 +303,13 @@ def test_published_weights_are_listed_with_the_error_of_their_record(checkout: C
     assert "No weights yet." in list_weights()
     write_weights(checkout.weights, config)
     path = checkout.weights / "residual44.safetensors"
-    assert "[residual44](weights/residual44.md) 7.50%" in list_weights()
+    assert "[residual44](weights/residual44.md) 7.46%" in list_weights()
     path.with_suffix(".md").write_text(f"SHA-256 `{'0' * 64}`")
     with pytest.raises(UserError, match=r"residual44\.safetensors"):
         list_weights()
     path.with_suffix(".md").unlink()
     write_weights(checkout.weights, Config(depth=20))
-    with pytest.raises(UserError, match="no finished record"):
+    with pytest.raises(UserError, match="not the export of a run with a finished record"):
         list_weights()
 
 

@@ -27,7 +27,7 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
         for config in configs:
             gap = "(reference)" if config == net else format_gap(ours, config, net)
             if config != net and gap:
-                decay = "" if config.weight_decay == net.weight_decay else f" and weight decay {config.weight_decay:g}"
+                decay = "" if config.weight_decay == net.weight_decay else f" with weight decay {config.weight_decay:g}"
                 known.append(f"{gap} for {NAMES[config.optimizer]} at {config.lr:g}{decay} on {name_network(net)}")
             row = [name_network(net), NAMES[config.optimizer], f"{config.lr:g}", f"{config.weight_decay:g}"]
             rows.append([*row, format_estimates(select_runs(ours, config)), gap])
@@ -59,8 +59,8 @@ Tony-Y/pytorch_warmup, other runs than in the tables above)."""
 
 
 def name_network(net: Config) -> str:
-    """Return "ResNet-32, no augmentation"."""
-    return f"{format_net(net)}{'' if net.augment else ', no augmentation'}"
+    """Return "ResNet-32" or "ResNet-32 without augmentation"."""
+    return f"{format_net(net)}{'' if net.augment else ' without augmentation'}"
 
 
 def optimizer_settings(runs: pd.DataFrame, free: Iterable[str] = ()) -> dict[Config, list[Config]]:

@@ -32,8 +32,8 @@ def is_locked(folder: Path) -> bool:
 class RunQueue:
     """The runs of a sweep, in order; `take_run` skips those that have ended.
 
-    common_error: the user error that stopped the queue; set when runs of two configurations fail with
-    the same message.
+    common_error: the user error that stopped the queue; set when runs of two configurations, or
+    two of the only configuration, fail with the same message.
     failures: the message for each failed run. iterations: how far each run has been trained; an ended one completely. bar: the
     sum of the iterations, on a terminal.
     """
@@ -44,9 +44,8 @@ class RunQueue:
         self.failures: dict[Config, str] = {}
         self.taken: set[Config] = set()
         self.retry_at: dict[Config, float] = {}
-        ended = {config for config in runs if has_ended(config, out)}
         self.iterations = {
-            config: config.iterations if config in ended else read_state(config, out).iteration for config in runs
+            config: config.iterations if has_ended(config, out) else read_state(config, out).iteration for config in runs
         }
         total, done = sum(config.iterations for config in runs), sum(self.iterations.values())
         style = {"bar_format": f"{BAR}, {{remaining}} left", "dynamic_ncols": True, "leave": False}
@@ -88,7 +87,8 @@ class RunQueue:
         elif status == RunLocked.status:
             self.retry_later(config)
         else:
-            others = [failure for failed, failure in self.failures.items() if failed.key != config.key]
+            is_only = len({run.key for run in self.runs}) == 1
+            others = [failure for failed, failure in self.failures.items() if is_only or failed.key != config.key]
             if status == 2 and message in others:
                 self.common_error = message
             self.failures[config] = message
