@@ -9,8 +9,8 @@ Expected test error in %, BN before / after the addition:
     ResNet-110    6.61 / 8.17     Identity Mappings (arXiv:1603.05027), Table 2, median of 5
     ResNet-110    6.97 / 13.56    gcr/torch-residual-networks, n=1
 
-Device-hours: 2.8 for ResNet-20 and 4.3 for ResNet-32 with BN after the addition, on two CPU cores (ResNet-32 at the end
-on one); others not measured yet.
+Device-hours: 2.8 for ResNet-20 and 4.3 for ResNet-32 with BN after the addition, on two CPU cores (ResNet-32 at the end on
+one); others not measured yet.
 
     python experiments/sweep.py bn_placement
     python analysis/plot_bn_placement.py

@@ -9,8 +9,8 @@ Expected test error in %, Tony-Y/pytorch_warmup (n=5, 186 epochs); nothing is pu
     ResNet-44     7.47 ± 0.50     6.99 ± 0.19     7.17
     ResNet-56     7.53 ± 1.01     6.80 ± 0.12     6.97
 
-Device-hours: in bf16 on one CPU core shared with other work, 18 for ResNet-56; without a warm-up as in degradation.py; others
-not measured yet.
+Device-hours: in bf16 on one and two CPU cores shared with other work, 18 and 7.7 for ResNet-56; without a warm-up as in
+degradation.py; others not measured yet.
 
     python experiments/sweep.py warmup
     python analysis/plot_warmup.py

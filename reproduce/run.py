@@ -49,6 +49,7 @@ HINTS = {
 }
 """Flags of other programs, and what to use instead."""
 FOLDERS = {"mnist": "mnist or a folder named MNIST", "pictures": "an image folder (train/CLASS, test/CLASS)"}
+"""What --data must name for each dataset but CIFAR-10."""
 CONFIG_HELP = "Train the configuration in this config.json; other flags override it. To repeat fine-tuning, add --initial."
 STOPPING = "stopping with a checkpoint within seconds; press Ctrl-C again to abort"
 
