@@ -114,20 +114,27 @@ def describe_residual(ours: pd.DataFrame) -> str:
     early, late = find_gap(ours, first, second), find_gap(ours, second, last)
     if not early or not late or keep_recorded(ours, RESIDUAL) != RESIDUAL:
         return ""
-    improve = "improve" if late.mean > 0 else "do not improve"
-    is_decided = late.low > 0 or late.high < 0
-    finding = f"residual networks {improve}" if is_decided else "it is undecided whether residual networks improve"
     theirs = {net: PAPER_TEST_ERROR[net.depth] for net in RESIDUAL}
     paper = join_words([f"{error:.2f}" for error in theirs.values()])
     warm = find_gap(ours, second, RESNET56_WARMUP)
-    warmed = f", or {warm} with a warm-up for ResNet-{last.depth}" if warm else ""
+    warmed = f" without and {warm} with a warm-up for ResNet-{last.depth}" if warm else ""
+    finding = say_improve(late)
+    without = "" if warm and say_improve(warm) == finding else "without a warm-up, "
+    headline = f"{without}{finding} beyond {second.depth} layers"
     seeds = name_seeds(ours, keep_recorded(ours, [*RESIDUAL, RESNET56_WARMUP]))
     return (
-        f"**Without a warm-up, {finding} beyond {second.depth} layers** ({seeds}): test error "
-        f"{list_means(ours, RESIDUAL)}% at {list_depths(RESIDUAL)} layers (paper: {paper}%); {first.depth} minus "
-        f"{second.depth} layers is {early}, in the paper {theirs[first] - theirs[second]:+.2f}; {second.depth} minus "
-        f"{last.depth} layers is {late}{warmed}, in the paper {theirs[second] - theirs[last]:+.2f}."
+        f"**{headline[0].upper()}{headline[1:]}** ({seeds}): without a warm-up, test error {list_means(ours, RESIDUAL)}% at "
+        f"{list_depths(RESIDUAL)} layers (paper: {paper}%); {first.depth} minus {second.depth} layers is {early}, in the paper "
+        f"{theirs[first] - theirs[second]:+.2f}; {second.depth} minus {last.depth} layers is {late}{warmed}, in the paper "
+        f"{theirs[second] - theirs[last]:+.2f}."
     )
+
+
+def say_improve(gap: Interval) -> str:
+    """Return whether a test error decreases by `gap`."""
+    if gap.low <= 0 <= gap.high:
+        return "it is undecided whether residual networks improve"
+    return f"residual networks {'improve' if gap.low > 0 else 'do not improve'}"
 
 
 def describe_warmup(ours: pd.DataFrame) -> str:
@@ -184,8 +191,8 @@ def describe_responses(ours: pd.DataFrame) -> str:
     lower = "a lower" if all(map(operator.lt, residual, plain)) else "not always a lower"
     listed = [join_words([f"{mean:.2f}" for mean in each]) for each in (residual, plain)]
     return (
-        f"**Averaged over layers, responses have {lower} standard deviation in residual networks** (no interval): {listed[0]}, "
-        f"in plain networks {listed[1]}, at {join_words([str(depth) for depth in means])} layers "
+        f"**Averaged over layers, responses have {lower} standard deviation in residual networks** (no interval): {listed[0]} "
+        f"in residual and {listed[1]} in plain networks of {join_words([str(depth) for depth in means])} layers "
         "([section](#are-the-layer-responses-of-residual-networks-smaller))."
     )
 
@@ -267,8 +274,8 @@ def format_readme_results(runs: pd.DataFrame, findings: Sequence[str]) -> str:
 Test error in % after 64,000 iterations, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated. The errors of
 the paper's plain networks are read off its Fig. 6 (plot) or from its caption. Differences in the text are in percentage points,
 with 95% intervals in parentheses. With one or two seeds of some network, findings are suggestive, and the intervals use the
-standard deviations of other reproductions ([statistics](docs/statistics.md)); they are too narrow where our runs vary more
-([limits](RESULTS.md#limits)).
+standard deviations of other reproductions ([statistics](docs/statistics.md)); they are too narrow where our runs vary more and
+too wide where they vary less ([limits](RESULTS.md#limits)).
 
 {listed}"""
     return wrap_paragraphs(text).strip()

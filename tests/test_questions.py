@@ -15,6 +15,7 @@ from analysis.questions.degradation import estimate_reproductions, format_publis
 from analysis.questions.layer_responses import share_small_scales
 from analysis.questions.mistakes import describe_seeds
 from analysis.records import load_records
+from analysis.summary import describe_residual
 from experiments import degradation
 from reproduce.config import Config
 from tests.fake_records import write_run, write_seeds
@@ -58,8 +59,29 @@ def test_small_scales_are_averaged_by_stage_and_bn(tmp_path: Path):
 def test_disagreement_is_averaged_over_pairs_of_seeds(tmp_path: Path):
     write_seeds(tmp_path, Config(), [8.0] * 4)
     answers = ["0" * (10 - ones) + "1" * ones for ones in (0, 1, 3, 4)]
-    expected = "Two seeds of a network disagree on 23.33% (ResNet-20) of the test images on average."
+    expected = "The average share of test images on which two seeds disagree is 23.33% for ResNet-20."
     assert describe_seeds(load_records(tmp_path)[0].assign(predictions=answers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("without", "with_warmup", "headline"),
+    [
+        (8.0, 7.0, "It is undecided whether residual networks improve"),
+        (2.0, 2.0, "Residual networks improve"),
+        (12.0, None, "Without a warm-up, residual networks do not improve"),
+        (12.0, 2.0, "Without a warm-up, residual networks do not improve"),
+    ],
+)
+def test_the_finding_on_depth_names_the_warmup_where_it_matters(
+    tmp_path: Path, without: float, with_warmup: float | None, headline: str
+):
+    for depth, error in ((20, 8.5), (32, 7.5), (44, 7.5), (56, without)):
+        write_run(tmp_path, Config(depth=depth), error)
+    if with_warmup:
+        write_run(tmp_path, Config(depth=56, warmup="iterations"), with_warmup)
+    finding = describe_residual(load_records(tmp_path)[0])
+    assert finding.startswith(f"**{headline} beyond 32 layers** (one seed each): ")
+    assert ("with a warm-up for ResNet-56" in finding) == bool(with_warmup)
 
 
 def test_recorded_gradient_noise_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

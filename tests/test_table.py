@@ -192,7 +192,7 @@ def test_mistakes_are_compared_image_by_image(checkout: Checkout):
         write_predictions(folder, predicted, labels, 10)
     checkout.run()
     heading = "Do the networks misclassify the same images?"
-    assert "Two seeds of a network disagree on 10.00% (ResNet-20)" in checkout.section(heading)
+    assert "two seeds disagree is 10.00% for ResNet-20" in checkout.section(heading)
     # Both are wrong on the first 500 images, with the answers 2 and 5; on the next 500 only the first one is.
     assert checkout.row(heading, "ResNet-56")[1] == "5.00" and checkout.row(heading, "ResNet-20")[2] == "10.00"
 

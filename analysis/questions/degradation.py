@@ -40,9 +40,9 @@ def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
 {compare_depths(ours)}
 
 Errors in %, {precision}; mean ± standard deviation over n seeds, n = 1 unless stated; "plot": read off the paper's Fig. 6. The
-paper presumably reports single runs, so the interval of "ours - paper" is a 95% prediction interval for the
-difference between two such results (at 110 layers, the paper reports five runs: a confidence interval). With a warm-up,
-ResNet-56 is compared with the paper's ResNet-56.
+paper presumably reports single runs, so the interval of "ours - paper" is a 95% prediction interval for our mean
+minus one run of theirs (at 110 layers, the paper reports five runs: a confidence interval). With a warm-up, ResNet-56 is
+compared with the paper's ResNet-56.
 {format_not_run(ours, degradation.CONFIGS, f"python experiments/sweep.py degradation --precision {precision}")}
 
 Test error in % of residual networks in the paper and in other reproductions ("final": at the last iteration; otherwise, the

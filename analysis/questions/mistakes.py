@@ -6,11 +6,12 @@ from statistics import fmean
 import numpy as np
 import pandas as pd
 
-from analysis.markdown import format_net, format_number, format_table, join_words
+from analysis.markdown import format_net, format_number, format_table, group_labels, join_words
 from analysis.paper import find_number
 from analysis.records import finished_runs, select_runs
 from analysis.sections import choose_runs
 from experiments import degradation
+from experiments.warmup import WITH
 from reproduce.config import Config
 from reproduce.record import RIGHT, WRONG
 
@@ -57,11 +58,11 @@ def both_wrong(one: Answers, other: Answers) -> float:
 def describe_seeds(ours: pd.DataFrame) -> str:
     """Return on how many test images two seeds of one network disagree, on average over the pairs of seeds."""
     words = []
-    for net in degradation.CONFIGS:
+    for net in [*degradation.CONFIGS, *WITH]:
         pairs = list(combinations(map(decode, select_runs(ours, net)["predictions"]), 2))
         if pairs:
-            words.append(f"{fmean(disagreement(*pair) for pair in pairs):.2f}% ({format_net(net)})")
-    return f"Two seeds of a network disagree on {join_words(words)} of the test images on average." if words else ""
+            words.append(f"{fmean(disagreement(*pair) for pair in pairs):.2f}% for {group_labels([net])}")
+    return f"The average share of test images on which two seeds disagree is {join_words(words)}." if words else ""
 
 
 def describe_depths(answers: list[Answers]) -> str:
