@@ -5,7 +5,7 @@
 
 For each run, print how its recipe differs from the paper's, and whether its test error is within the 95% prediction interval
 for one more run. The interval comes from the recorded seeds if there are three, or else from published standard deviations. An
-unfinished run is compared at the last iteration it has reached. Further runs are also compared with the first one.
+unfinished run is compared at its last evaluation. Further runs are also compared with the first one.
 """
 
 import sys
@@ -146,6 +146,8 @@ def compare_unfinished(run: ComparedRun) -> list[str]:
         return ["it has no evaluation yet"]
     last = run.curve.iloc[-1]
     there = run.recorded_curves[run.recorded_curves["iteration"] == last["iteration"]]
+    if there.empty and len(run.recorded_curves):
+        return [f"no recorded run was evaluated at its last evaluation, iteration {last['iteration']:,.0f}"]
     columns = {"train_error": "training error", "test_error": "test error"}
     return [f"{name} {judge_error(last[column], there[column].tolist())}" for column, name in columns.items()]
 

@@ -86,18 +86,23 @@ class Selection:
     iterations: int
     precision: str
     omitted: str
-    """The configurations without a finished run, and the number of diverged and unfinished runs."""
+    """The configurations without a run, and the number of diverged and unfinished runs."""
 
     @property
     def is_full(self) -> bool:
         return self.iterations == PAPER_ITERATIONS
 
+    @property
+    def scope(self) -> str:
+        """The precision and, of shortened runs, the length."""
+        shortened = f"{self.iterations:,} of {PAPER_ITERATIONS:,} iterations, not comparable with the paper; "
+        return f"{'' if self.is_full else shortened}{self.precision}"
+
     def subtitle(self) -> str:
         """Return the text above the figure."""
         several = any(len(runs) >= MINIMUM for runs in self.runs.values())
         lines = f"mean ± one standard deviation (n < {MINIMUM}: single runs)" if several else "each line is one run"
-        shortened = f"{self.iterations:,} of {PAPER_ITERATIONS:,} iterations, not comparable with the paper; "
-        return textwrap.fill(f"{'' if self.is_full else shortened}{self.precision}; {lines}{self.omitted}", 110)
+        return textwrap.fill(f"{self.scope}; {lines}{self.omitted}", 110)
 
 
 def select_for_figure(runs: pd.DataFrame, configs: Sequence[Config], experiment: str) -> Selection:
@@ -115,7 +120,7 @@ def select_for_figure(runs: pd.DataFrame, configs: Sequence[Config], experiment:
     precision = choose_precision(every, list(at_length.values()))
     every = every[(every["iterations"] == iterations) & (every["precision"] == precision)]
     drawn = {config: select_finished(every, at_length[config]) for config in configs}
-    missing = [config for config, group in drawn.items() if group.empty]
+    missing = [config for config in configs if select_runs(every, at_length[config]).empty]
     omitted = f"; not run: {group_labels(missing)}" if missing else ""
     counts = every["status"].value_counts()
     omitted += "".join(f"; {counts[name]} {name} not drawn" for name in ("diverged", "unfinished") if name in counts)
@@ -145,7 +150,7 @@ def draw_panel(
     """Draw training and test error against the iterations, one color per configuration.
 
     styles: label and color of each configuration; those without runs are skipped.
-    limit: upper end of the error axis for full-length runs; networks that end above it are only listed, as in the paper.
+    limit: upper end of the error axis for full-length runs; networks whose final test error is above it are listed.
     """
     handles, off_scale = [], []
     for config, (label, color) in styles.items():
@@ -164,7 +169,7 @@ def draw_panel(
         axes.set_yticks(range(0, ERROR_LIMIT + 1, 5))
     format_thousands(axes)
     if off_scale:
-        text = f"{', '.join(off_scale)}: above {limit}%, not displayed"
+        text = f"{', '.join(off_scale)}: test error above {limit}%"
         axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize="small", backgroundcolor="white")
     below = offset_copy(axes.transAxes, axes.get_figure(root=True), y=-30, units="points")  # clear of the axis label
     position = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "ncols": 2}

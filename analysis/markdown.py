@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimates import Estimate, estimate
-from analysis.records import finished_runs, keep_recorded, select_finished, stuck_runs
+from analysis.records import finished_runs, keep_recorded, select_runs, stuck_runs
 from reproduce.config import PAPER_ITERATIONS, Config, format_flags
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -115,8 +115,8 @@ def format_estimates(runs: pd.DataFrame, column: str = "test_error") -> str:
 
 
 def format_not_run(runs: pd.DataFrame, configs: Iterable[Config], command: str) -> str:
-    """Return one line with the configurations that have no finished run, and the command that trains them."""
-    missing = [config for config in configs if select_finished(runs, config).empty]
+    """Return one line with the configurations that have no run that finished or diverged, and the command that trains them."""
+    missing = [config for config in configs if not select_runs(runs, config)["status"].isin(["finished", "diverged"]).any()]
     return f"Not run yet: {group_labels(missing)} (`{command}`)." if missing else f"`{command}` trains these networks."
 
 

@@ -2,7 +2,8 @@
 
     python analysis/plot_bn_placement.py
 
-Writes analysis/figures/bn_placement.svg and .png from the finished full-length runs, with every published pair of results.
+Writes analysis/figures/bn_placement.svg and .png from the finished runs (full-length ones if there are any), with every
+published pair of results beside full-length ones.
 """
 
 import itertools
@@ -65,13 +66,15 @@ def draw_final(axes: Axes, selection: drawing.Selection):
                     half = combine([mean], [1]).half
                     axes.errorbar(position, mean.mean, half, fmt="_", markersize=10, color=color, capsize=3)
     handles = [Line2D([], [], color=c, marker="o", ls="none", label=t) for c, t in zip(COLORS, TITLES, strict=True)]
+    hollow = ""
     if selection.is_full:
         handles += draw_published(axes)
+        hollow = "; hollow: published"
     axes.set(xticks=list(X_POSITIONS.values()), xticklabels=DEPTHS, xlabel="layers", ylabel="final test error (%)")
     axes.set_xlim(-0.4, max(X_POSITIONS.values()) + 1)
     several = any(len(values) >= MINIMUM for values in errors.values())
     bars = f"; bars: mean and 95% interval (n \u2265 {MINIMUM})" if several else ""
-    axes.set_title(f"each dot is one run, lines join the means{bars}; hollow: published", fontsize="small", pad=36)
+    axes.set_title(f"each dot is one run, lines join the means{bars}{hollow}", fontsize="small", pad=36)
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small", frameon=False)
 
 

@@ -2,9 +2,9 @@
 
     python analysis/plot_degradation.py
 
-Writes analysis/figures/degradation.svg and .png from the finished full-length runs, including depths that the paper
-does not have. The narrow panels show the paper's final test errors: from Table 6 for residual networks, read off its Fig. 6 for
-plain ones.
+Writes analysis/figures/degradation.svg and .png from the finished runs (full-length ones if there are any), including depths
+that the paper does not have. The narrow panels show the paper's final test errors: from Table 6 for residual networks, read off
+its Fig. 6 for plain ones.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python analysis/plot_layer_responses.py
 
-Writes analysis/figures/layer_responses.svg and .png from the finished full-length runs.
+Writes analysis/figures/layer_responses.svg and .png from the finished runs (full-length ones if there are any).
 """
 
 import sys

@@ -17,9 +17,8 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.markdown import format_net
-from analysis.questions.length import NETS
+from analysis.questions.length import NETS, choose_lengths, find_lengths
 from analysis.records import select_finished
-from analysis.sample import choose_precision
 from reproduce.cli import run_cli
 
 TICKS = (6, 7, 8, 9, 10, 15, 20, 30, 40, 60, 90)
@@ -29,10 +28,9 @@ DODGE = 1.025
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a marker for each run, and lines through the means of neighboring lengths."""
-    precision = choose_precision(runs, NETS)
-    ours = runs[runs["precision"] == precision]
+    ours, precision = choose_lengths(runs)
     recorded = {net: select_finished(ours, net, free=("iterations",)) for net in NETS}
-    lengths = sorted(set(pd.concat(list(recorded.values()))["iterations"]))
+    lengths = find_lengths(ours)
     if not lengths:
         raise drawing.no_runs_error("sweep.py degradation")
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")

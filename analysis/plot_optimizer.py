@@ -2,8 +2,8 @@
 
     python analysis/plot_optimizer.py
 
-Writes analysis/figures/optimizer.svg and .png from the finished full-length runs: every recorded learning rate of Adam and
-AdamW, and SGD with the paper's.
+Writes analysis/figures/optimizer.svg and .png from the finished runs (full-length ones if there are any): every recorded
+learning rate of Adam and AdamW, and SGD with the paper's.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python analysis/plot_warmup.py
 
-Writes analysis/figures/warmup.svg and .png from the finished full-length runs of residual networks.
+Writes analysis/figures/warmup.svg and .png from the finished runs of residual networks (full-length ones if there are any).
 """
 
 import sys
@@ -44,7 +44,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     drawing.format_thousands(axes)
     axes.legend(framealpha=1, edgecolor="none")
     axes.set_title(
-        f"residual networks, {selection.precision}; each line is one run, each marker a mean over 1,000 iterations",
+        f"residual networks, {selection.scope}; each line is one run, each marker a mean since the previous one",
         fontsize="small",
     )
     return figure

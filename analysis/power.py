@@ -128,12 +128,10 @@ def judge_scenario(scenario: Scenario, means: Sequence[Estimate]) -> bool | None
     return scenario.combine(*findings).holds
 
 
-def simulate(
-    scenario: Scenario, errors: Sequence[float], seeds: int, std: float, published: float, trials: int
-) -> list[bool | None]:
+def simulate(scenario: Scenario, errors: Sequence[float], seeds: int, std: float, published: float) -> list[bool | None]:
     """Return the verdict of each trial for networks with these mean errors."""
     generator = np.random.default_rng([seeds, round(10 * std), round(10 * published)])
-    runs = generator.normal(np.array(errors)[:, None], std, (trials, len(errors), seeds))
+    runs = generator.normal(np.array(errors)[:, None], std, (TRIALS, len(errors), seeds))
     means, stds = runs.mean(2), runs.std(2, ddof=1) if seeds >= MINIMUM else np.full(runs.shape[:2], published)
     if scenario.is_paper_random:  # the rule has a fixed number, so our mean varies instead
         means -= generator.normal(0, std, means.shape)
@@ -143,7 +141,7 @@ def simulate(
     ]
 
 
-def measure_rates(trials: int = TRIALS) -> pd.DataFrame:
+def measure_rates() -> pd.DataFrame:
     """Return the shares of right, inconclusive and wrong verdicts in %, a row per rule and setting with enough seeds for it."""
     rows = []
     for scenario in SCENARIOS:
@@ -151,18 +149,18 @@ def measure_rates(trials: int = TRIALS) -> pd.DataFrame:
         for seeds, std, published in (setting for setting in SETTINGS if setting[0] >= least_seeds):
             row = {"rule": scenario.name, "seeds": seeds, "std": std, "published_std": published}
             for truth, errors in ((True, scenario.true), (False, scenario.false)):
-                found = simulate(scenario, errors, seeds, std, published, trials)
+                found = simulate(scenario, errors, seeds, std, published)
                 for share, verdict in (("right", truth), ("inconclusive", None), ("wrong", not truth)):
-                    row[f"{share}, {str(truth).lower()}"] = round(100 * found.count(verdict) / trials, 2)
+                    row[f"{share}, {str(truth).lower()}"] = round(100 * found.count(verdict) / TRIALS, 2)
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def find_smallest_difference(seeds: int, std: float, power: float = 0.8) -> float:
-    """Return the true difference of two networks at which Welch's interval lies above zero with probability `power`."""
+def find_smallest_difference(seeds: int, std: float) -> float:
+    """Return the true difference of two networks at which Welch's interval lies above zero with probability 0.8."""
     first, second = np.random.default_rng(seeds).normal(0, std, (2, 200_000, seeds))  # without a difference
     low = stats.ttest_ind(first, second, axis=1, equal_var=False).confidence_interval(CONFIDENCE).low
-    return float(np.quantile(-low, power))  # a true difference shifts the whole interval
+    return float(np.quantile(-low, 0.8))  # a true difference shifts the whole interval
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,6 +1,6 @@
 """One module per question, with the configurations to train, and the sweep that trains them.
 
-Each question's module prints its docstring when run as a script, even if this repository is not installed.
+Each of these modules prints its docstring when run as a script, even if this repository is not installed; transfer.py trains.
 """
 
 from types import ModuleType

@@ -119,8 +119,8 @@ def main(arguments: Sequence[str]) -> int:
     """Export a network, and for safetensors write its model card.
 
     Raises:
-        UserError: the source cannot be read, the exported network differs from it, or the model card would overwrite another
-            file.
+        UserError: the source cannot be read, the exported network differs from it, or the source or another file would be
+            overwritten.
         OSError: a file cannot be written.
     """
     options = cli.parse_args(Options, arguments, "export.py", __doc__)
@@ -138,6 +138,8 @@ def main(arguments: Sequence[str]) -> int:
     output = options.output or (source / trained.config.net if source.is_dir() else source).with_suffix(extension)
     if output.suffix != extension:
         raise UserError(f"--output must end in {extension} with --format {options.format}, got {output}")
+    if output.resolve() == source.resolve():
+        raise UserError(f"--output must not be the source, got {output}")
     if options.format == "safetensors":
         print(*write_weights_file(output, trained), sep="\n")
     else:

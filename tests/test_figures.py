@@ -116,8 +116,15 @@ def test_a_net_above_the_axis_is_named(tmp_path):
     write_degradation(tmp_path)
     write_seeds(tmp_path, Config(depth=110, residual=False), [61.0, 62.0], train_error=60.0)
     plain, residual = draw("degradation", tmp_path).axes
-    assert [text.get_text() for text in plain.texts] == ["110 layers: above 20%, not displayed"]
+    assert [text.get_text() for text in plain.texts] == ["110 layers: test error above 20%"]
     assert not residual.texts and plain.get_ylim() == (0, 20)
+
+
+def test_a_diverged_network_is_not_called_not_run(tmp_path):
+    write_degradation(tmp_path)
+    write_run(tmp_path, Config(depth=110, residual=False), status="diverged")
+    header = draw("degradation", tmp_path).get_suptitle().replace("\n", " ")
+    assert header.endswith("; not run: plain-32/44, ResNet-32/44/110; 1 diverged not drawn")
 
 
 def test_other_depths_are_drawn_and_missing_networks_are_named(tmp_path):
@@ -254,6 +261,14 @@ def test_the_figure_of_lengths_is_in_the_precision_of_its_section(tmp_path):
     assert "Test error in %, fp32" in format_section(runs, curves)
     axes = draw("length", tmp_path).axes[0]
     assert axes.get_title().startswith("fp32") and list(axes.get_xticks()) == [64_000]
+
+
+def test_lengths_are_compared_without_a_full_length_run(tmp_path):
+    write_seeds(tmp_path, replace(NETS[0], precision="bf16", iterations=3200), [20.0])
+    runs, curves = load_records(tmp_path)
+    assert "Test error in %, bf16" in format_section(runs, curves)
+    axes = draw("length", tmp_path).axes[0]
+    assert axes.get_title().startswith("bf16") and list(axes.get_xticks()) == [3200]
 
 
 # Commands -------------------------------------------------------------------------------------------------------------

@@ -4,13 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import power
 from analysis.estimates import combine, estimate
 from analysis.power import RATES, find_smallest_difference, measure_rates
 
 
-def test_committed_rates_are_those_of_the_simulation():
+def test_committed_rates_are_those_of_the_simulation(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(power, "TRIALS", 20)
     keys = ["rule", "seeds", "std", "published_std"]
-    committed, again = pd.read_csv(RATES), measure_rates(trials=20)
+    committed, again = pd.read_csv(RATES), measure_rates()
     assert committed[keys].equals(again[keys])
     shares = committed.drop(columns=keys)
     assert shares.filter(like="true").sum(axis=1).tolist() == pytest.approx([100] * len(shares))

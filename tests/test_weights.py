@@ -177,9 +177,11 @@ def test_an_export_is_written_next_to_its_source_with_a_model_card(folder: Path,
     assert f"test error **{result['test_error']:.2f}%**" in card and f"{result['parameters']:,} parameters" in card
     assert "normalization=channel-mean-std (paper: pixel-mean)" in card and "24 iterations" in card
     assert str(folder.relative_to("runs")) in card
-    (copy / "residual8.safetensors").rename(tmp_path / "theirs.safetensors")
-    assert export.main([str(tmp_path / "theirs.safetensors")]) == 0
-    assert (tmp_path / "theirs.md").read_text() == card
+    exported = copy / "residual8.safetensors"
+    assert export.main([str(exported), "--output", str(tmp_path / "again.safetensors")]) == 0
+    assert (tmp_path / "again.md").read_text() == card
+    with pytest.raises(UserError, match=f"--output must not be the source, got {exported}"):
+        export.main([str(exported)])
 
 
 def test_equal_networks_give_identical_files(folder: Path, tmp_path: Path):

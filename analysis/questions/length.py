@@ -15,9 +15,8 @@ NETS = [net for net in degradation.CONFIGS if net.depth in (20, 56)]
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
-    precision = choose_precision(runs, NETS)
-    ours = runs[runs["precision"] == precision]
-    lengths = sorted({length for net in NETS for length in select_finished(ours, net, ["iterations"])["iterations"]})
+    ours, precision = choose_lengths(runs)
+    lengths = find_lengths(ours)
     rows = []
     for length in lengths:
         errors = [format_estimates(select_runs(ours, at(net, length))) for net in NETS]
@@ -46,6 +45,20 @@ def describe_lengths(ours: pd.DataFrame, lengths: list[int]) -> str:
             share = f"{length / PAPER_ITERATIONS:.0%}"
             sentences.append(f"With {share} of the schedule, the test error is higher by {join_words(losses)}.")
     return " ".join(sentences) or "Not known yet."
+
+
+def find_lengths(runs: pd.DataFrame) -> list[int]:
+    """Return the lengths of the finished runs, in iterations, sorted."""
+    return sorted({length for net in NETS for length in select_finished(runs, net, ["iterations"])["iterations"]})
+
+
+def choose_lengths(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the runs in the precision to compare, and this precision; full-length runs decide it if there are any."""
+    lengths = find_lengths(runs)
+    if PAPER_ITERATIONS in lengths or not lengths:
+        lengths = [PAPER_ITERATIONS]
+    precision = choose_precision(runs, [at(net, length) for net in NETS for length in lengths])
+    return runs[runs["precision"] == precision], precision
 
 
 def at(net: Config, iterations: int) -> Config:
