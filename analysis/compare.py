@@ -147,7 +147,7 @@ def compare_unfinished(run: ComparedRun) -> list[str]:
     last = run.curve.iloc[-1]
     there = run.recorded_curves[run.recorded_curves["iteration"] == last["iteration"]]
     if there.empty and len(run.recorded_curves):
-        return [f"no recorded run was evaluated at its last evaluation, iteration {last['iteration']:,.0f}"]
+        return [f"its last evaluation is at iteration {last['iteration']:,.0f}, where no recorded run was evaluated"]
     columns = {"train_error": "training error", "test_error": "test error"}
     return [f"{name} {judge_error(last[column], there[column].tolist())}" for column, name in columns.items()]
 

@@ -115,9 +115,12 @@ def format_estimates(runs: pd.DataFrame, column: str = "test_error") -> str:
 
 
 def format_not_run(runs: pd.DataFrame, configs: Iterable[Config], command: str) -> str:
-    """Return one line with the configurations that have no run that finished or diverged, and the command that trains them."""
-    missing = [config for config in configs if not select_runs(runs, config)["status"].isin(["finished", "diverged"]).any()]
-    return f"Not run yet: {group_labels(missing)} (`{command}`)." if missing else f"`{command}` trains these networks."
+    """Return the configurations whose runs diverged, those without a run to its end, and the command that trains them."""
+    statuses = {config: set(select_runs(runs, config)["status"]) - {"unfinished"} for config in configs}
+    diverged = [config for config, found in statuses.items() if found == {"diverged"}]
+    missing = [config for config, found in statuses.items() if not found]
+    text = f"Not run yet: {group_labels(missing)} (`{command}`)." if missing else f"`{command}` trains these networks."
+    return f"Diverged: {group_labels(diverged)}. {text}" if diverged else text
 
 
 def group_labels(configs: Iterable[Config]) -> str:

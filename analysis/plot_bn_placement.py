@@ -2,8 +2,8 @@
 
     python analysis/plot_bn_placement.py
 
-Writes analysis/figures/bn_placement.svg and .png from the finished runs (full-length ones if there are any), with every
-published pair of results beside full-length ones.
+Writes analysis/figures/bn_placement.svg and .png from the finished runs (full-length ones if there are any). Full-length
+runs are shown with every published pair of results.
 """
 
 import itertools

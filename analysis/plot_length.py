@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.markdown import format_net
-from analysis.questions.length import NETS, choose_lengths, find_lengths
+from analysis.questions.length import NETS, choose_runs_of_all_lengths, find_lengths
 from analysis.records import select_finished
 from reproduce.cli import run_cli
 
@@ -28,7 +28,7 @@ DODGE = 1.025
 
 def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw a marker for each run, and lines through the means of neighboring lengths."""
-    ours, precision = choose_lengths(runs)
+    ours, precision = choose_runs_of_all_lengths(runs)
     recorded = {net: select_finished(ours, net, free=("iterations",)) for net in NETS}
     lengths = find_lengths(ours)
     if not lengths:

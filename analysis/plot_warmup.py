@@ -6,6 +6,7 @@ Writes analysis/figures/warmup.svg and .png from the finished runs of residual n
 """
 
 import sys
+import textwrap
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # import this checkout, not an installed version
@@ -43,10 +44,8 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     axes.minorticks_off()
     drawing.format_thousands(axes)
     axes.legend(framealpha=1, edgecolor="none")
-    axes.set_title(
-        f"residual networks, {selection.scope}; each line is one run, each marker a mean since the previous one",
-        fontsize="small",
-    )
+    title = f"residual networks, {selection.scope}; one line per run; markers: mean since the previous evaluation"
+    axes.set_title(textwrap.fill(title, 88), fontsize="small")
     return figure
 
 

@@ -118,23 +118,23 @@ def describe_residual(ours: pd.DataFrame) -> str:
     paper = join_words([f"{error:.2f}" for error in theirs.values()])
     warm = find_gap(ours, second, RESNET56_WARMUP)
     warmed = f" without and {warm} with a warm-up for ResNet-{last.depth}" if warm else ""
-    finding = say_improve(late)
-    without = "" if warm and say_improve(warm) == finding else "without a warm-up, "
+    finding = describe_improvement(late)
+    without = "" if warm and describe_improvement(warm) == finding else "without a warm-up, "
     headline = f"{without}{finding} beyond {second.depth} layers"
     seeds = name_seeds(ours, keep_recorded(ours, [*RESIDUAL, RESNET56_WARMUP]))
     return (
-        f"**{headline[0].upper()}{headline[1:]}** ({seeds}): without a warm-up, test error {list_means(ours, RESIDUAL)}% at "
-        f"{list_depths(RESIDUAL)} layers (paper: {paper}%); {first.depth} minus {second.depth} layers is {early}, in the paper "
-        f"{theirs[first] - theirs[second]:+.2f}; {second.depth} minus {last.depth} layers is {late}{warmed}, in the paper "
-        f"{theirs[second] - theirs[last]:+.2f}."
+        f"**{headline[0].upper()}{headline[1:]}** ({seeds}): {'' if without else 'without a warm-up, '}test error "
+        f"{list_means(ours, RESIDUAL)}% at {list_depths(RESIDUAL)} layers (paper: {paper}%); {first.depth} minus "
+        f"{second.depth} layers is {early}, in the paper {theirs[first] - theirs[second]:+.2f}; {second.depth} minus "
+        f"{last.depth} layers is {late}{warmed}, in the paper {theirs[second] - theirs[last]:+.2f}."
     )
 
 
-def say_improve(gap: Interval) -> str:
-    """Return whether a test error decreases by `gap`."""
-    if gap.low <= 0 <= gap.high:
+def describe_improvement(decrease: Interval) -> str:
+    """Return "residual networks improve", "residual networks do not improve" or that this is undecided."""
+    if decrease.low <= 0 <= decrease.high:
         return "it is undecided whether residual networks improve"
-    return f"residual networks {'improve' if gap.low > 0 else 'do not improve'}"
+    return f"residual networks {'improve' if decrease.low > 0 else 'do not improve'}"
 
 
 def describe_warmup(ours: pd.DataFrame) -> str:

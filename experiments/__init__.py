@@ -1,6 +1,6 @@
 """One module per question, with the configurations to train, and the sweep that trains them.
 
-Each of these modules prints its docstring when run as a script, even if this repository is not installed; transfer.py trains.
+Run as a script, each question's module prints its docstring, even if this repository is not installed; only transfer.py trains.
 """
 
 from types import ModuleType

@@ -139,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
     if output.suffix != extension:
         raise UserError(f"--output must end in {extension} with --format {options.format}, got {output}")
     if output.resolve() == source.resolve():
-        raise UserError(f"--output must not be the source, got {output}")
+        raise UserError(f"the export would overwrite its source {output}: choose another --output")
     if options.format == "safetensors":
         print(*write_weights_file(output, trained), sep="\n")
     else:

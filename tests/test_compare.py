@@ -111,7 +111,7 @@ def test_unfinished_and_diverged_runs(tmp_path, report):
     text = report(write_run(tmp_path / "own", Config(depth=56, seed=7), status="unfinished"))
     assert "test error 49.00%: +0.50 points from the recorded mean" in text
     runs = write_run(tmp_path / "own", Config(seed=9), status="unfinished", evaluations=5)
-    assert "no recorded run was evaluated at its last evaluation, iteration 25,600" in report(runs)
+    assert "its last evaluation is at iteration 25,600, where no recorded run was evaluated" in report(runs)
     assert "diverged: there is no test error" in report(write_run(tmp_path / "own", Config(seed=8), status="diverged"))
 
 

@@ -124,7 +124,7 @@ def test_the_errors_are_those_of_the_records(study: Checkout):
     assert row[7] == "-0.07 (-0.57 to +0.43)"  # of one more run: 4.303 * 0.1 * sqrt(1 + 1/3) = 0.497
     assert row[8] == "+6.30 (+6.07 to +6.53)"  # Welch: 2.776 * 0.1 * sqrt(2/3) = 0.227
     assert study.row(DEPTHS, "110")[4:7] == ["> 60", "1 diverged", "1 diverged"]
-    assert "Not run yet" not in study.section(DEPTHS)
+    assert "Diverged: plain-110. `python" in study.section(DEPTHS)
 
 
 def test_differences_have_intervals(study: Checkout):

@@ -180,7 +180,7 @@ def test_an_export_is_written_next_to_its_source_with_a_model_card(folder: Path,
     exported = copy / "residual8.safetensors"
     assert export.main([str(exported), "--output", str(tmp_path / "again.safetensors")]) == 0
     assert (tmp_path / "again.md").read_text() == card
-    with pytest.raises(UserError, match=f"--output must not be the source, got {exported}"):
+    with pytest.raises(UserError, match=f"would overwrite its source {exported}: choose another --output"):
         export.main([str(exported)])
 
 

@@ -15,7 +15,7 @@ NETS = [net for net in degradation.CONFIGS if net.depth in (20, 56)]
 
 
 def format_section(runs: pd.DataFrame, curves: pd.DataFrame) -> str:
-    ours, precision = choose_lengths(runs)
+    ours, precision = choose_runs_of_all_lengths(runs)
     lengths = find_lengths(ours)
     rows = []
     for length in lengths:
@@ -52,7 +52,7 @@ def find_lengths(runs: pd.DataFrame) -> list[int]:
     return sorted({length for net in NETS for length in select_finished(runs, net, ["iterations"])["iterations"]})
 
 
-def choose_lengths(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def choose_runs_of_all_lengths(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Return the runs in the precision to compare, and this precision; full-length runs decide it if there are any."""
     lengths = find_lengths(runs)
     if PAPER_ITERATIONS in lengths or not lengths:
